@@ -1,0 +1,4 @@
+//! The session worker as a small program of its own.
+#![forbid(unsafe_code)]
+
+fn main() {}

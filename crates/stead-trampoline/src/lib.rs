@@ -1,0 +1,1 @@
+//! The trampoline: see ARCHITECTURE.md.

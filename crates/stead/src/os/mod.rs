@@ -1,0 +1,3 @@
+//! What only one platform has.
+
+pub mod linux;

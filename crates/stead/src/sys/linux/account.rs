@@ -1,0 +1,15 @@
+//! The account database (NSS), asked by name or by uid.
+
+use std::ffi::CString;
+
+use super::token::{Gid, Uid};
+
+/// One entry of the account database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AccountEntry {
+    pub(crate) name: CString,
+    pub(crate) uid: Uid,
+    pub(crate) gid: Gid,
+    pub(crate) home: CString,
+    pub(crate) shell: CString,
+}

@@ -1,0 +1,6 @@
+//! The Linux backend: the same module names as the API.
+
+pub(crate) mod account;
+pub(crate) mod logon;
+pub(crate) mod process;
+pub(crate) mod token;

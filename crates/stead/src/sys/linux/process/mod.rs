@@ -1,0 +1,1 @@
+//! Creating a process: the plan, the child, the trampoline's report.
