@@ -1,6 +1,9 @@
 //! What only Linux has: ids, groups, capabilities, labels, and the extension traits that show them.
 
+mod token;
+
 pub use crate::sys::token::{
     Capability, CapabilitySet, CapabilitySets, Gid, GroupSet, Label, LoginUid, SecureBits, SecurityContext,
     Uid,
 };
+pub use token::{RestrictionExt, TokenExt};

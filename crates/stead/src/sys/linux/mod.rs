@@ -2,5 +2,6 @@
 
 pub(crate) mod account;
 pub(crate) mod logon;
+pub(crate) mod proc;
 pub(crate) mod process;
 pub(crate) mod token;

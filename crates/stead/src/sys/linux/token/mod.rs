@@ -3,9 +3,11 @@
 
 mod capability;
 mod id;
+mod own;
 
 pub use capability::{Capability, CapabilitySet, CapabilitySets, SecureBits};
 pub use id::{Gid, GroupSet, LoginUid, Uid};
+pub(crate) use own::{from_status, label, login_uid, open_directory, own_context};
 
 /// A security label of a Linux security module (SELinux, AppArmor, Smack), without the final NUL.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -1,0 +1,77 @@
+//! The server's own context.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::{
+    CapabilitySet, CapabilitySets, Gid, GroupSet, Label, LoginUid, SecureBits, SecurityContext, Uid,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::proc::{self, Status};
+
+/// The server's own context, as `/proc` has it; its impersonating threads do not count.
+pub(crate) fn own_context() -> Result<SecurityContext> {
+    const DOING: &str = "reading the server's own token";
+    let thread = open_directory("/proc/thread-self")
+        .map_err(|source| Error::system(DOING, "open /proc/thread-self", source))?;
+    let status = proc::read_at(&thread, "status")
+        .and_then(|text| proc::parse_status(&text).ok_or_else(|| proc::malformed("/proc/thread-self/status")))
+        .map_err(|source| Error::system(DOING, "read /proc/thread-self/status", source))?;
+    let securebits = rustix::thread::capabilities_secure_bits()
+        .map_err(|source| Error::system(DOING, "prctl(PR_GET_SECUREBITS)", source))?;
+    from_status(&status)
+        .map(|context| SecurityContext {
+            securebits: SecureBits(securebits.bits()),
+            label: label(&thread),
+            login_uid: login_uid(&thread),
+            ..context
+        })
+        .ok_or_else(|| {
+            let what = format!("the server's own ids are {:?} and {:?}", status.uids, status.gids).into();
+            Error::new(DOING, ErrorKind::NoIdentity { what })
+        })
+}
+
+/// The context of a thread whose ids are all the same; without securebits, label and login uid.
+pub(crate) fn from_status(status: &Status) -> Option<SecurityContext> {
+    let one = |ids: [u32; 4]| ids.iter().all(|id| *id == ids[0]).then_some(ids[0]);
+    Some(SecurityContext {
+        uid: Uid::new(one(status.uids)?)?,
+        gid: Gid::new(one(status.gids)?)?,
+        groups: status.groups.iter().map(|gid| Gid::new(*gid)).collect::<Option<GroupSet>>()?,
+        capabilities: CapabilitySets {
+            permitted: CapabilitySet::from_bits(status.permitted),
+            effective: CapabilitySet::from_bits(status.effective),
+            inheritable: CapabilitySet::from_bits(status.inheritable),
+            ambient: CapabilitySet::from_bits(status.ambient),
+            bounding: CapabilitySet::from_bits(status.bounding),
+        },
+        securebits: SecureBits::default(),
+        no_new_privs: status.no_new_privs,
+        label: None,
+        login_uid: LoginUid::Unsupported,
+    })
+}
+
+pub(crate) fn open_directory(path: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
+}
+
+/// The login uid of the process whose directory in `/proc` this is.
+pub(crate) fn login_uid(process: &OwnedFd) -> LoginUid {
+    match proc::read_at(process, "loginuid").ok().and_then(|text| proc::parse_login_uid(&text)) {
+        None => LoginUid::Unsupported,
+        Some(raw) => Uid::new(raw).map_or(LoginUid::Unset, LoginUid::Set),
+    }
+}
+
+/// The label of the process whose directory in `/proc` this is; `None` where no module keeps labels.
+pub(crate) fn label(process: &OwnedFd) -> Option<Label> {
+    let text = proc::read_at(process, "attr/current").ok()?;
+    let text = text.strip_suffix(b"\n").unwrap_or(&text);
+    let text = text.strip_suffix(b"\0").unwrap_or(text);
+    (!text.is_empty()).then(|| Label(text.into()))
+}
