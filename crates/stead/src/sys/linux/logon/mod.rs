@@ -1,4 +1,5 @@
 //! Logon sessions: the server's side of a session worker, and the worker itself.
 
-/// The server's hold on a session worker; the session ends some time after the last one is dropped.
-pub(crate) struct SessionHandle;
+mod session;
+
+pub(crate) use session::SessionHandle;
