@@ -12,6 +12,7 @@
 compile_error!("stead runs on Linux; the Windows backend is on its way");
 
 pub mod error;
+pub mod impersonate;
 pub mod os;
 pub mod privilege;
 pub mod process;
@@ -24,6 +25,8 @@ mod sys;
 #[doc(inline)]
 pub use error::{Error, ErrorKind, Result};
 #[doc(inline)]
-pub use privilege::Privilege;
+pub use impersonate::Impersonating;
+#[doc(inline)]
+pub use privilege::{Privilege, PrivilegeStatus};
 #[doc(inline)]
 pub use token::{Impersonation, ImpersonationLevel, Primary, Token};

@@ -1,7 +1,9 @@
 //! The Linux backend: the same module names as the API.
 
 pub(crate) mod account;
+pub(crate) mod impersonate;
 pub(crate) mod logon;
+pub(crate) mod privilege;
 pub(crate) mod proc;
 pub(crate) mod process;
 pub(crate) mod token;

@@ -10,6 +10,7 @@ macro_rules! id {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(transparent))]
+        #[repr(transparent)]
         pub struct $name(u32);
 
         impl $name {

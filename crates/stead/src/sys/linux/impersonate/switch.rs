@@ -1,0 +1,181 @@
+//! The switch to a client's ids and back, each step checked, the whole read back.
+#![forbid(unsafe_code)]
+
+use std::rc::Rc;
+
+use super::thread::{
+    Capabilities, Fault, Ids, Triple, control, parent_death_signal, raw_gids, read_groups, set_effective_gid,
+    set_effective_uid, set_fsgid, set_fsuid, set_gids, set_groups, set_uids,
+};
+use crate::sys::token::SecurityContext;
+
+/// `SECBIT_NO_SETUID_FIXUP` of linux/securebits.h.
+const NO_SETUID_FIXUP: u64 = 1 << 2;
+
+/// What the calling thread is before it impersonates, to be put back exactly.
+#[derive(Debug, PartialEq)]
+pub(super) struct Server {
+    pub(super) ids: Ids,
+    parent_death_signal: i32,
+    /// In the kernel's order.
+    pub(super) groups: Vec<u32>,
+}
+
+impl Server {
+    /// Reads the calling thread; the one that was read `before` serves again where it is the same, so that
+    /// nothing is allocated.
+    pub(super) fn read(before: Option<Rc<Self>>, groups: &mut Vec<u32>) -> Result<Rc<Self>, Fault> {
+        let ids = Ids::read()?;
+        let parent_death_signal = parent_death_signal()?;
+        read_groups(groups)?;
+        match before {
+            Some(same)
+                if same.ids == ids
+                    && same.parent_death_signal == parent_death_signal
+                    && same.groups == *groups =>
+            {
+                Ok(same)
+            }
+            _ => Ok(Rc::new(Self { ids, parent_death_signal, groups: groups.clone() })),
+        }
+    }
+
+    /// Whether the kernel would take the thread's permitted capabilities for good when its effective uid
+    /// changes between its own and `client`'s: it does so when one of real, effective and saved uid was 0 and
+    /// none is any more (`cap_emulate_setxuid` in security/commoncap.c).
+    fn would_lose_capabilities(&self, client: u32) -> bool {
+        let own = self.ids.uid;
+        own.real != 0 && own.saved != 0 && (own.effective == 0) != (client == 0)
+    }
+
+    /// Takes the client's ids on. On an error the thread may be half switched: [`Server::put_back`] mends it.
+    pub(super) fn take_on(
+        &self,
+        client: &SecurityContext,
+        switched: &mut Switched,
+        groups: &mut Vec<u32>,
+    ) -> Result<(), Fault> {
+        // Before all else, while CAP_SETPCAP counts. Only for a server that is not root with a client that
+        // is, and the other way round: the kernel's emulation of root by uid is turned off on this thread,
+        // else coming back would cost all capabilities.
+        if self.would_lose_capabilities(client.uid.as_raw()) {
+            let present = securebits()?;
+            if present & NO_SETUID_FIXUP == 0 {
+                control(libc::PR_SET_SECUREBITS, present | NO_SETUID_FIXUP, "prctl(PR_SET_SECUREBITS)")?;
+                switched.securebits = Some(present);
+            }
+        }
+
+        // Groups and gid need CAP_SETGID, which goes with the uid: so the uid is last. Only the effective ids:
+        // a real or saved uid of the client's lets it send signals to this thread, and thereby stop or kill
+        // the whole server (kill_ok_by_cred in kernel/signal.c).
+        set_groups(raw_gids(client.groups.as_slice()))?;
+        set_effective_gid(client.gid.as_raw())?;
+        set_effective_uid(client.uid.as_raw())?;
+
+        // The kernel cleared the effective capabilities if the effective uid left 0, and only then: a server
+        // with capabilities but another uid keeps all of them, and so does root acting for root. The
+        // permitted ones stay: they are the way back.
+        let mut ids = Ids::read()?;
+        if ids.capabilities.effective != 0 {
+            Capabilities { effective: 0, ..self.ids.capabilities }.set()?;
+            ids = Ids::read()?;
+        }
+        self.compare(&ids, client, groups)?;
+
+        // The first change of ids has made the process undumpable, for good, which keeps the client's
+        // debuggers out of it (commit_creds in kernel/cred.c); not so with fs.suid_dumpable = 1, or where
+        // the server has the very ids of the client, or has made itself dumpable again.
+        if control(libc::PR_GET_DUMPABLE, 0, "prctl(PR_GET_DUMPABLE)")? == 1 {
+            control(libc::PR_SET_DUMPABLE, 0, "prctl(PR_SET_DUMPABLE)")?;
+        }
+        Ok(())
+    }
+
+    /// Whether the calling thread still is what [`Server::take_on`] made of it.
+    pub(super) fn still(&self, client: &SecurityContext, groups: &mut Vec<u32>) -> Result<(), Fault> {
+        self.compare(&Ids::read()?, client, groups)
+    }
+
+    /// Compares what was read of the calling thread with the server under the client's effective ids.
+    fn compare(&self, ids: &Ids, client: &SecurityContext, groups: &mut Vec<u32>) -> Result<(), Fault> {
+        let (uid, gid) = (client.uid.as_raw(), client.gid.as_raw());
+        if ids.uid != (Triple { effective: uid, ..self.ids.uid }) || ids.fsuid != uid {
+            return Err(Fault::Differs("uid"));
+        }
+        if ids.gid != (Triple { effective: gid, ..self.ids.gid }) || ids.fsgid != gid {
+            return Err(Fault::Differs("gid"));
+        }
+        if ids.capabilities != (Capabilities { effective: 0, ..self.ids.capabilities }) {
+            return Err(Fault::Differs("capabilities"));
+        }
+        read_groups(groups)?;
+        let wanted = raw_gids(client.groups.as_slice());
+        if groups != wanted {
+            // The kernel sorts by its own ids, which a user namespace may map in another order.
+            groups.sort_unstable();
+            if groups != wanted {
+                return Err(Fault::Differs("groups"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the server's ids back, from any state that [`Server::take_on`] can leave, and reads them back.
+    pub(super) fn put_back(&self, switched: &Switched, groups: &mut Vec<u32>) -> Result<(), Fault> {
+        let own = &self.ids;
+
+        // The uid first: for root it brings the effective capabilities back, which all else needs. All three
+        // ids by value, so that a foreign change of real or saved uid is undone too where it can be.
+        // It needs no capability where the old effective uid is the real or the saved one; else they go first.
+        if own.uid.effective != own.uid.real && own.uid.effective != own.uid.saved {
+            own.capabilities.set()?;
+        }
+        set_uids(own.uid)?;
+        if Capabilities::read()? != own.capabilities {
+            own.capabilities.set()?;
+        }
+        // Then groups and gid, by CAP_SETGID. The uid is the server's already, so that nothing the client
+        // owns is touched by a thread with capabilities.
+        set_groups(&self.groups)?;
+        set_gids(own.gid)?;
+        // A thread can have file system ids of its own (setfsuid); they follow the effective ones above.
+        if own.fsuid != own.uid.effective {
+            set_fsuid(own.fsuid);
+        }
+        if own.fsgid != own.gid.effective {
+            set_fsgid(own.fsgid);
+        }
+        if let Some(before) = switched.securebits {
+            control(libc::PR_SET_SECUREBITS, before, "prctl(PR_SET_SECUREBITS)")?;
+            if securebits()? != before {
+                return Err(Fault::Differs("securebits"));
+            }
+        }
+        // Every change of ids clears it (commit_creds).
+        if let Ok(signal @ 1..) = u64::try_from(self.parent_death_signal) {
+            control(libc::PR_SET_PDEATHSIG, signal, "prctl(PR_SET_PDEATHSIG)")?;
+        }
+
+        if Ids::read()? != *own {
+            return Err(Fault::Differs("ids"));
+        }
+        read_groups(groups)?;
+        if *groups != self.groups {
+            return Err(Fault::Differs("groups"));
+        }
+        Ok(())
+    }
+}
+
+/// What the switch changed besides ids, groups and capabilities.
+#[derive(Debug, Default)]
+pub(super) struct Switched {
+    /// The securebits before, where they had to change.
+    securebits: Option<u64>,
+}
+
+fn securebits() -> Result<u64, Fault> {
+    let bits = control(libc::PR_GET_SECUREBITS, 0, "prctl(PR_GET_SECUREBITS)")?;
+    u64::try_from(bits).map_err(|_| Fault::Differs("securebits"))
+}
