@@ -11,6 +11,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("stead runs on Linux; the Windows backend is on its way");
 
+pub mod client;
 pub mod error;
 pub mod impersonate;
 pub mod os;
@@ -22,6 +23,8 @@ pub mod token;
 #[allow(unsafe_code)]
 mod sys;
 
+#[doc(inline)]
+pub use client::{Client, Confinement};
 #[doc(inline)]
 pub use error::{Error, ErrorKind, Result};
 #[doc(inline)]

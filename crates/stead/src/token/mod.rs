@@ -243,7 +243,7 @@ impl Token<Primary> {
     #[doc(alias = "OpenProcessToken")]
     #[doc(alias = "GetCurrentProcessToken")]
     pub fn current() -> Result<Self> {
-        let context = sys::token::own_context()?;
+        let context = sys::impersonate::as_server(sys::token::own_context)?;
         Ok(Self::from_context(context, ImpersonationLevel::Impersonation, None))
     }
 }

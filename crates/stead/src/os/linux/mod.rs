@@ -1,9 +1,11 @@
 //! What only Linux has: ids, groups, capabilities, labels, and the extension traits that show them.
 
+mod client;
 mod token;
 
 pub use crate::sys::token::{
     Capability, CapabilitySet, CapabilitySets, Gid, GroupSet, Label, LoginUid, SecureBits, SecurityContext,
     Uid,
 };
+pub use client::{ClientExt, ClientIdentity};
 pub use token::{RestrictionExt, TokenExt};

@@ -1,6 +1,7 @@
 //! The Linux backend: the same module names as the API.
 
 pub(crate) mod account;
+pub(crate) mod client;
 pub(crate) mod impersonate;
 pub(crate) mod logon;
 pub(crate) mod privilege;

@@ -17,6 +17,8 @@ pub(crate) struct Status {
     pub(crate) state: u8,
     /// The process's id, as seen from the procfs instance's own PID namespace.
     pub(crate) tgid: u32,
+    /// How many PID namespaces see it, from the procfs instance's own inwards (Linux 4.1).
+    pub(crate) pid_namespaces: usize,
     /// Real, effective, saved and file system uid.
     pub(crate) uids: [u32; 4],
     /// Real, effective, saved and file system gid.
@@ -53,6 +55,7 @@ pub(crate) fn parse_status(text: &[u8]) -> Option<Status> {
     Some(Status {
         state: *trim(required(text, b"State")?).first()?,
         tgid: decimal(trim(required(text, b"Tgid")?))?,
+        pid_namespaces: numbers(required(text, b"NStgid")?).collect::<Option<Vec<u32>>>()?.len(),
         uids: four(required(text, b"Uid")?)?,
         gids: four(required(text, b"Gid")?)?,
         groups: numbers(required(text, b"Groups")?).collect::<Option<Vec<u32>>>()?,
@@ -74,8 +77,8 @@ pub(crate) fn parse_status(text: &[u8]) -> Option<Status> {
     })
 }
 
-/// `/proc/PID/loginuid`: a decimal number, -1 for "not set", read as `u32::MAX`.
-pub(crate) fn parse_login_uid(text: &[u8]) -> Option<u32> {
+/// A file with one decimal number; `/proc/PID/loginuid` has -1, "not set", as `u32::MAX`.
+pub(crate) fn parse_number(text: &[u8]) -> Option<u32> {
     decimal(trim(text))
 }
 

@@ -2,7 +2,7 @@ use super::*;
 
 const STATUS: &[u8] = b"Name:\tcat\nUmask:\t0022\nState:\tR (running)\nTgid:\t5814\nNgid:\t0\nPid:\t5814\n\
 PPid:\t5805\nTracerPid:\t0\nUid:\t4000000000\t4000000000\t4000000000\t4000000000\nGid:\t1000\t1001\t1002\t1003\n\
-FDSize:\t256\nGroups:\t4 24 4000000001 \nThreads:\t1\nCapInh:\t0000000000000000\n\
+FDSize:\t256\nGroups:\t4 24 4000000001 \nNStgid:\t5814\t1\nThreads:\t1\nCapInh:\t0000000000000000\n\
 CapPrm:\t000001fffeffffff\nCapEff:\t000001fffeffffff\nCapBnd:\t000001ffffffffff\nCapAmb:\t0000000000000000\n\
 NoNewPrivs:\t0\nSeccomp:\t2\nSeccomp_filters:\t3\nSpeculation_Store_Bypass:\tvulnerable\n";
 
@@ -19,7 +19,7 @@ fn status_is_read_in_the_kernels_own_numbers() {
     assert_eq!(status.permitted, 0x1ff_feff_ffff);
     assert_eq!(status.bounding, 0x1ff_ffff_ffff);
     assert_eq!((status.no_new_privs, status.seccomp, status.seccomp_filters), (false, 2, Some(3)));
-    assert_eq!((status.state, status.tgid), (b'R', 5814));
+    assert_eq!((status.state, status.tgid, status.pid_namespaces), (b'R', 5814, 2));
 }
 
 #[test]
@@ -74,10 +74,10 @@ fn old_kernels_lack_the_number_of_filters() {
 
 #[test]
 fn login_uid_minus_one_is_the_largest_number() {
-    assert_eq!(parse_login_uid(b"4294967295"), Some(u32::MAX));
-    assert_eq!(parse_login_uid(b"1000\n"), Some(1000));
-    assert_eq!(parse_login_uid(b""), None);
-    assert_eq!(parse_login_uid(b"-1"), None);
+    assert_eq!(parse_number(b"4294967295"), Some(u32::MAX));
+    assert_eq!(parse_number(b"1000\n"), Some(1000));
+    assert_eq!(parse_number(b""), None);
+    assert_eq!(parse_number(b"-1"), None);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn no_bytes_make_a_parser_panic() {
             text.splice(at..until, word);
         }
         let _ = parse_status(&text);
-        let _ = parse_login_uid(&text);
+        let _ = parse_number(&text);
         let _ = maps_every_id(&text);
         let _ = parse_fdinfo(&text, b"Pid");
     }

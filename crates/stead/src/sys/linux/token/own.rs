@@ -21,10 +21,12 @@ pub(crate) fn own_context() -> Result<SecurityContext> {
         .map_err(|source| Error::system(DOING, "read /proc/thread-self/status", source))?;
     let securebits = rustix::thread::capabilities_secure_bits()
         .map_err(|source| Error::system(DOING, "prctl(PR_GET_SECUREBITS)", source))?;
+    let label = label(&thread)
+        .map_err(|source| Error::system(DOING, "read /proc/thread-self/attr/current", source))?;
     from_status(&status)
         .map(|context| SecurityContext {
             securebits: SecureBits(securebits.bits()),
-            label: label(&thread),
+            label,
             login_uid: login_uid(&thread),
             ..context
         })
@@ -62,16 +64,24 @@ pub(crate) fn open_directory(path: &str) -> io::Result<OwnedFd> {
 
 /// The login uid of the process whose directory in `/proc` this is.
 pub(crate) fn login_uid(process: &OwnedFd) -> LoginUid {
-    match proc::read_at(process, "loginuid").ok().and_then(|text| proc::parse_login_uid(&text)) {
+    match proc::read_at(process, "loginuid").ok().and_then(|text| proc::parse_number(&text)) {
         None => LoginUid::Unsupported,
         Some(raw) => Uid::new(raw).map_or(LoginUid::Unset, LoginUid::Set),
     }
 }
 
 /// The label of the process whose directory in `/proc` this is; `None` where no module keeps labels.
-pub(crate) fn label(process: &OwnedFd) -> Option<Label> {
-    let text = proc::read_at(process, "attr/current").ok()?;
-    let text = text.strip_suffix(b"\n").unwrap_or(&text);
-    let text = text.strip_suffix(b"\0").unwrap_or(text);
-    (!text.is_empty()).then(|| Label(text.into()))
+pub(crate) fn label(process: &OwnedFd) -> io::Result<Option<Label>> {
+    let mut text = match proc::read_at(process, "attr/current") {
+        // No module keeps labels, or the kernel has none at all.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
+            return Ok(None);
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        found => found?,
+    };
+    while text.last().is_some_and(|byte| matches!(byte, 0 | b'\n')) {
+        text.pop();
+    }
+    Ok((!text.is_empty()).then(|| Label(text.into())))
 }

@@ -1,0 +1,13 @@
+//! Who is at the other end of a Unix socket, and how its process is confined.
+
+mod confinement;
+mod identity;
+mod pidfd;
+mod process;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use confinement::{Policy, examine};
+pub(crate) use identity::Peer;
+pub(crate) use process::process_context;

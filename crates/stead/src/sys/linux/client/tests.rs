@@ -1,0 +1,223 @@
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use super::*;
+use crate::error::{ConfinedPart, ErrorKind};
+use crate::os::linux::{ClientExt, TokenExt};
+use crate::token::{ConfinementKnowledge, Token};
+use crate::{Client, Confinement, ImpersonationLevel};
+
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("stead-client-{name}-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn listen(&self) -> UnixListener {
+        UnixListener::bind(self.0.join("socket")).unwrap()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const HELPER: &str = "STEAD_TEST_CONNECT";
+
+/// Not a test of its own: what [`connected`] runs in a process of its own.
+#[test]
+fn helper_connects_and_waits() {
+    if let Some(path) = std::env::var_os(HELPER) {
+        let stream = UnixStream::connect(path).unwrap();
+        let _ = std::io::Read::read(&mut &stream, &mut [0]);
+    }
+}
+
+/// Another process, connected to a listener of this one.
+fn connected(name: &str) -> (UnixStream, Child, Place) {
+    let place = Place::new(name);
+    let listener = place.listen();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "sys::linux::client::tests::helper_connects_and_waits"])
+        .env(HELPER, place.0.join("socket"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    (stream, child, place)
+}
+
+fn kind(socket: impl AsFd) -> ErrorKind {
+    Client::of(socket).unwrap_err().kind().clone()
+}
+
+#[test]
+fn a_client_is_who_the_kernel_says() {
+    let (stream, mut child, _place) = connected("identity");
+    let client = Client::of(&stream).unwrap();
+    let own = Token::current().unwrap();
+    let identity = client.identity().unwrap();
+    assert_eq!((identity.uid, identity.gid, identity.groups), (own.uid(), own.gid(), own.groups()));
+    assert_eq!(identity.pid, child.id());
+    assert_eq!(client.level(), ImpersonationLevel::Impersonation);
+
+    let token = client.token().unwrap();
+    assert_eq!(token.confinement(), &ConfinementKnowledge::Verified);
+    assert!(token.capabilities().permitted.is_empty());
+    assert_eq!(token.capabilities().bounding, own.capabilities().bounding);
+    drop(stream);
+    child.wait().unwrap();
+    assert!(matches!(client.token().unwrap_err().kind(), ErrorKind::ClientChanged { .. }));
+}
+
+#[test]
+fn a_client_that_is_gone_has_no_identity() {
+    let (stream, mut child, _place) = connected("gone");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(matches!(kind(&stream), ErrorKind::ClientChanged { .. }));
+}
+
+#[test]
+fn a_client_that_has_ended_and_was_not_reaped_has_no_identity() {
+    let (stream, mut child, _place) = connected("zombie");
+    child.kill().unwrap();
+    // The end of file is sent when its descriptors are closed, just before it is a zombie.
+    let _ = std::io::Read::read(&mut &stream, &mut [0]);
+    let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    while !pidfd::has_ended(pidfd.as_fd()).unwrap() {
+        std::thread::yield_now();
+    }
+    assert!(matches!(kind(&stream), ErrorKind::ClientChanged { .. }));
+    assert_eq!(pidfd::ids(pidfd.as_fd(), None).unwrap(), None);
+    child.wait().unwrap();
+    assert_eq!(pidfd::ids(pidfd.as_fd(), None).unwrap(), None);
+}
+
+#[test]
+fn an_anonymous_client_is_not_named() {
+    let (stream, mut child, _place) = connected("anonymous");
+    let client = Client::with(Confinement::Refuse).level(ImpersonationLevel::Anonymous).of(&stream).unwrap();
+    let too_low = ErrorKind::LevelTooLow {
+        granted: ImpersonationLevel::Anonymous,
+        needed: ImpersonationLevel::Identification,
+    };
+    assert_eq!(client.identity().unwrap_err().kind(), &too_low);
+    assert_eq!(client.token().unwrap_err().kind(), &too_low);
+    assert_eq!(format!("{client:?}"), "Client { level: Anonymous, .. }");
+    drop(stream);
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_client_at_identification_level_is_known_and_no_more() {
+    let (stream, mut child, _place) = connected("identification");
+    let level = ImpersonationLevel::Identification;
+    let token = Client::with(Confinement::Refuse).level(level).of(&stream).unwrap().token().unwrap();
+    let needed = ImpersonationLevel::Impersonation;
+    let too_low = ErrorKind::LevelTooLow { granted: level, needed };
+    assert_eq!(token.to_primary().unwrap_err().kind(), &too_low);
+    assert_eq!(token.duplicate(needed).unwrap_err().kind(), &too_low);
+    drop(stream);
+    child.wait().unwrap();
+}
+
+#[test]
+fn the_servers_own_pair_of_sockets_is_no_client() {
+    let (one, other) = UnixStream::pair().unwrap();
+    assert!(matches!(kind(&one), ErrorKind::NoIdentity { .. }));
+    assert!(matches!(kind(&other), ErrorKind::NoIdentity { .. }));
+}
+
+#[test]
+fn the_server_is_no_client_of_itself() {
+    let place = Place::new("itself");
+    let listener = place.listen();
+    let connecting = UnixStream::connect(place.0.join("socket")).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    assert!(matches!(kind(&accepted), ErrorKind::NoIdentity { .. }));
+    assert!(matches!(kind(&connecting), ErrorKind::NoIdentity { .. }));
+}
+
+#[test]
+fn what_is_no_connected_unix_socket_is_refused() {
+    let place = Place::new("unconnected");
+    let listener = place.listen();
+    assert!(matches!(kind(&listener), ErrorKind::InvalidInput { .. }));
+
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let _connecting = TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
+    let (accepted, _) = tcp.accept().unwrap();
+    assert!(matches!(kind(&accepted), ErrorKind::NoIdentity { .. }));
+
+    let datagram = UnixDatagram::bind(place.0.join("datagram")).unwrap();
+    assert!(matches!(kind(&datagram), ErrorKind::InvalidInput { .. }));
+
+    let flags = rustix::net::SocketFlags::CLOEXEC;
+    let unconnected = rustix::net::socket_with(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::STREAM,
+        flags,
+        None,
+    )
+    .unwrap();
+    assert!(matches!(kind(&unconnected), ErrorKind::NoIdentity { .. }));
+    let address = rustix::net::SocketAddrUnix::new(&place.0.join("bound")).unwrap();
+    rustix::net::bind(&unconnected, &address).unwrap();
+    assert!(matches!(kind(&unconnected), ErrorKind::NoIdentity { .. }));
+
+    assert!(matches!(kind(std::fs::File::open("/dev/null").unwrap()), ErrorKind::InvalidInput { .. }));
+}
+
+#[test]
+fn a_process_by_pidfd_has_its_own_capabilities() {
+    let (stream, mut child, _place) = connected("process");
+    let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    let own = Token::current().unwrap();
+    let token = Token::of_process(&pidfd).unwrap();
+    assert_eq!(token.uid(), own.uid());
+    assert_eq!(token.capabilities().permitted, own.capabilities().permitted);
+    let (_, knowledge) = process_context(pidfd.as_fd(), Policy::default()).unwrap();
+    assert_eq!(knowledge, ConfinementKnowledge::Verified);
+    drop(stream);
+    child.wait().unwrap();
+    assert!(matches!(Token::of_process(&pidfd).unwrap_err().kind(), ErrorKind::ClientChanged { .. }));
+}
+
+#[test]
+fn what_is_no_pidfd_is_refused() {
+    let file = std::fs::File::open("/dev/null").unwrap();
+    assert!(matches!(Token::of_process(&file).unwrap_err().kind(), ErrorKind::InvalidInput { .. }));
+}
+
+#[test]
+fn every_part_has_its_weight() {
+    // An error names the first of these that was found: one left out would let the client through.
+    for part in [
+        ConfinedPart::NoNewPrivileges,
+        ConfinedPart::Seccomp,
+        ConfinedPart::UserNamespace,
+        ConfinedPart::MountNamespace,
+        ConfinedPart::PidNamespace,
+        ConfinedPart::NetworkNamespace,
+        ConfinedPart::IpcNamespace,
+        ConfinedPart::UtsNamespace,
+        ConfinedPart::CgroupNamespace,
+        ConfinedPart::TimeNamespace,
+        ConfinedPart::RootDirectory,
+        ConfinedPart::BoundingSet,
+        ConfinedPart::Label,
+    ] {
+        assert_eq!(confinement::first(&[part]), Some(part));
+    }
+}
