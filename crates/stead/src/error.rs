@@ -120,6 +120,11 @@ pub enum ErrorKind {
         /// The object, as the server named it.
         object: String,
     },
+    /// No such object at the path given (Win32 errors 2, 3).
+    NotFound {
+        /// The object, as the server named it.
+        object: String,
+    },
     /// No such program: not at the path given, or nowhere on the token's PATH (Win32 error 2).
     ProgramNotFound {
         /// The program as it was named.
@@ -371,6 +376,7 @@ impl fmt::Display for ErrorKind {
             }),
             Self::AccountUnknown { name } => write!(f, "there is no account {name:?}"),
             Self::AccessDenied { object } => write!(f, "access to {object} was denied"),
+            Self::NotFound { object } => write!(f, "there is no {object}"),
             Self::ProgramNotFound { program } => write!(f, "there is no program {program:?}"),
             Self::ProgramUnusable { program, why } => {
                 write!(f, "{program:?} cannot be executed: ")?;

@@ -35,15 +35,15 @@ use crate::sys;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Privilege {
-    /// Give a process another primary token: CAP_SETUID, CAP_SETGID, CAP_SETPCAP and CAP_KILL.
+    /// Give a process another primary token: `CAP_SETUID`, `CAP_SETGID`, `CAP_SETPCAP` and `CAP_KILL`.
     AssignPrimaryToken,
-    /// Give a process limits above the server's own: CAP_SYS_RESOURCE.
+    /// Give a process limits above the server's own: `CAP_SYS_RESOURCE`.
     IncreaseQuota,
-    /// Put a client's identity on a thread: CAP_SETUID and CAP_SETGID.
+    /// Put a client's identity on a thread: `CAP_SETUID` and `CAP_SETGID`.
     Impersonate,
-    /// Read how a client of another user is confined: CAP_SYS_PTRACE.
+    /// Read how a client of another user is confined: `CAP_SYS_PTRACE`.
     InspectClient,
-    /// Log accounts on: CAP_DAC_READ_SEARCH for PAM and CAP_AUDIT_CONTROL for the login uid.
+    /// Log accounts on: `CAP_DAC_READ_SEARCH` for PAM and `CAP_AUDIT_CONTROL` for the login uid.
     Logon,
 }
 

@@ -13,11 +13,51 @@
 //! notes.read_to_string(&mut text)?; // as the server again; the right was checked when the file was opened
 //! # Ok(()) }
 //! ```
+//!
+//! # What it governs
+//!
+//! Opening files and connecting sockets: what the kernel decides by the *effective* ids of the thread. On Linux
+//! they become the client's (uid, gid, exactly its groups), and all of the thread's capabilities are turned off.
+//! Every change is read back before the closure runs, and again after; a server whose own identity cannot be put
+//! back aborts, for it would run on as somebody else. The cost is some 10 µs there and back with 16 groups.
+//!
+//! The first impersonation makes the process undumpable for good (`PR_SET_DUMPABLE` in
+//! [prctl(2)](https://man7.org/linux/man-pages/man2/prctl.2.html)): its core is not written any more, and other
+//! processes of the client cannot debug it. That is on purpose; do not set it again.
+//!
+//! # What it does not govern
+//!
+//! Each line is a test in `tests/impersonate_limits.rs`.
+//!
+//! * Signals: a signal sent from the closure is the server's, by its real uid.
+//! * Debugging, [`prlimit`](https://man7.org/linux/man-pages/man2/prlimit.2.html) and other calls about
+//!   processes: they go by the real ids, which stay the server's.
+//! * Keyrings: the thread, process and session keyrings are still the server's.
+//! * Programs started in the closure by other means than this library, `std::process::Command` among them: they
+//!   have the server's real uid, with which bash and Python make themselves the server again. This library's
+//!   own `Command` is safe there, as anywhere: it acts as the server, and its child is the token's.
+//! * Threads started in the closure have the client's ids for as long as they live: they
+//!   are not the thread that is put back.
+//! * Futures made in the closure run where they are awaited, as whoever is there. With the `tokio` feature,
+//!   `impersonate_async` runs a closure on a thread of its own and awaits its result.
+//! * `std::fs` in the closure acts as the client too, but `/proc/self` is the server's whoever asks, and is
+//!   reached by magic links in paths that the client chooses. The handle's methods refuse both.
+//! * Memory: the closure runs in the server, and sees everything in it. What the client chooses to put in a file
+//!   is to be parsed with that in mind.
+//! * Signal handlers of the server that run on the thread meanwhile run as the client.
+//! * A process is confined by more than ids: `no_new_privs`, seccomp and namespaces of the client's process do
+//!   not come over with its ids. [`Client`](crate::Client) refuses a client that is confined more than the server.
 #![forbid(unsafe_code)]
+
+mod files;
+
+pub use files::{Access, Names, OpenOptions};
 
 use std::fmt;
 use std::marker::PhantomData;
 
+#[cfg(doc)]
+use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::sys;
 use crate::token::{Impersonation, ImpersonationLevel, Token, TokenKind};
@@ -25,6 +65,65 @@ use crate::token::{Impersonation, ImpersonationLevel, Token, TokenKind};
 /// The calling thread while it impersonates.
 ///
 /// It exists only inside the closure of [`Token::impersonate`], on that thread. Its methods act as the client.
+///
+/// A relative path starts at the client's home directory; the server's own working directory plays no part.
+/// No path passes through the magic links of procfs (`/proc/self/fd/3`, `/proc/self/root`), nor ends in procfs:
+/// what stands there is the server's, and the kernel would show it. Descriptors are close-on-exec. Opening
+/// and connecting never wait for the client; walking a path on a file system that the client itself serves
+/// (FUSE mounted with `allow_other`) can, without end: where clients may mount such, use the `tokio` feature's
+/// `impersonate_async` with a timeout, which costs a thread and not the server.
+///
+/// # Errors
+///
+/// All that reach files: [`ErrorKind::AccessDenied`] where the client may not, and for procfs;
+/// [`ErrorKind::NotFound`]; [`ErrorKind::KernelTooOld`] without `openat2` (Linux 5.6);
+/// [`ErrorKind::InvalidInput`] for a special file, for a path that is empty or holds a NUL, and for a relative
+/// one where the client has no home directory; [`ErrorKind::System`] for the rest.
+///
+/// # It stays where it is
+///
+/// The handle cannot leave the closure:
+///
+/// ```compile_fail,E0521
+/// fn escape(token: &stead::Token<stead::Primary>) {
+///     let mut kept: Option<&mut stead::Impersonating<'_>> = None;
+///     let _ = token.impersonate(|me| kept = Some(me));
+/// }
+/// ```
+///
+/// nor as its result, nor inside a future that would run later, as the server:
+///
+/// ```compile_fail
+/// fn escape(token: &stead::Token<stead::Primary>) {
+///     let _ = token.impersonate(|me| me);
+/// }
+/// ```
+/// ```compile_fail
+/// fn later(token: &stead::Token<stead::Primary>) {
+///     let _future = token.impersonate(|me| async move { me.open("notes.txt") });
+/// }
+/// ```
+///
+/// nor reach another thread, which would act as the server:
+///
+/// ```compile_fail,E0277
+/// fn elsewhere(token: &stead::Token<stead::Primary>) {
+///     let _ = token.impersonate(|me| {
+///         std::thread::scope(|scope| {
+///             scope.spawn(|| me.open("notes.txt"));
+///         });
+///     });
+/// }
+/// ```
+///
+/// nor be used while a nested impersonation is on the thread:
+///
+/// ```compile_fail,E0502
+/// fn nested(token: &stead::Token<stead::Primary>, other: &stead::Token<stead::Primary>) {
+///     let _ = token.impersonate(|me| me.impersonate(other, |_inner| me.open("notes.txt")));
+/// }
+/// ```
+#[doc(alias = "ImpersonateLoggedOnUser")]
 pub struct Impersonating<'a> {
     token: &'a Token<Impersonation>,
     /// Bound to the thread, and of no other lifetime than its own.
@@ -33,6 +132,30 @@ pub struct Impersonating<'a> {
 
 impl<K: TokenKind> Token<K> {
     /// Runs `act` as the client on the calling thread, and puts back what was there before.
+    ///
+    /// Where the thread impersonates already, that impersonation is on it again after. A panic of `act` goes on
+    /// when the thread is the server again. No other thread is touched. What this governs and what not is
+    /// told in [`impersonate`](crate::impersonate).
+    ///
+    /// # Errors
+    ///
+    /// Then `act` has not run. [`ErrorKind::LevelTooLow`] below [`ImpersonationLevel::Impersonation`];
+    /// [`ErrorKind::PrivilegeMissing`] without [`Privilege::Impersonate`](crate::Privilege) enabled;
+    /// [`ErrorKind::InvalidInput`] for ids that the server's user namespace does not have;
+    /// [`ErrorKind::System`] when a call fails.
+    ///
+    /// # Aborts
+    ///
+    /// When the thread's former identity cannot be put back: it would run on as somebody else.
+    ///
+    /// References: [ImpersonateLoggedOnUser](https://learn.microsoft.com/windows/win32/api/securitybaseapi/nf-securitybaseapi-impersonateloggedonuser),
+    /// [credentials(7)](https://man7.org/linux/man-pages/man7/credentials.7.html).
+    ///
+    /// ```no_run
+    /// # fn example(token: stead::Token<stead::Impersonation>) -> stead::Result<()> {
+    /// let length = token.impersonate(|me| me.metadata("notes.txt"))??.len();
+    /// # Ok(()) }
+    /// ```
     #[doc(alias = "ImpersonateLoggedOnUser")]
     #[doc(alias = "RevertToSelf")]
     #[doc(alias = "SetThreadToken")]
@@ -47,7 +170,21 @@ impl<K: TokenKind> Token<K> {
 }
 
 impl Token<Impersonation> {
-    /// The token that is on the thread, after the kernel's ids were compared with it.
+    /// The token that is on the thread, after the kernel's ids of the thread were compared with it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::ImpersonationChanged`] where a call past this library has changed the thread.
+    ///
+    /// Reference: [OpenThreadToken](https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-openthreadtoken).
+    ///
+    /// ```no_run
+    /// # fn example(token: stead::Token<stead::Impersonation>) -> stead::Result<()> {
+    /// use stead::Token;
+    ///
+    /// let primary = token.impersonate(|me| Token::open_thread(me)?.to_primary())??;
+    /// # Ok(()) }
+    /// ```
     #[doc(alias = "OpenThreadToken")]
     pub fn open_thread(me: &Impersonating<'_>) -> Result<Self> {
         let _ = me;
@@ -55,8 +192,28 @@ impl Token<Impersonation> {
     }
 }
 
+/// The token that is on the calling thread, for code that was not handed the [`Impersonating`].
+///
+/// # Errors
+///
+/// [`ErrorKind::NotImpersonating`] on a thread without; [`ErrorKind::ImpersonationChanged`] as
+/// [`Token::open_thread`].
+///
+/// ```
+/// assert!(stead::impersonate::current().is_err());
+/// ```
+#[doc(alias = "OpenThreadToken")]
+#[doc(alias = "GetCurrentThreadToken")]
+pub fn current() -> Result<Token<Impersonation>> {
+    sys::impersonate::verified()
+}
+
 impl Impersonating<'_> {
     /// Runs `act` as another client, and goes on as this one after.
+    ///
+    /// # Errors
+    ///
+    /// As [`Token::impersonate`].
     #[doc(alias = "ImpersonateLoggedOnUser")]
     pub fn impersonate<K: TokenKind, R>(
         &mut self,

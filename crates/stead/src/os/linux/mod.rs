@@ -1,6 +1,7 @@
 //! What only Linux has: ids, groups, capabilities, labels, and the extension traits that show them.
 
 mod client;
+mod impersonate;
 mod token;
 
 pub use crate::sys::token::{
@@ -8,4 +9,5 @@ pub use crate::sys::token::{
     Uid,
 };
 pub use client::{ClientExt, ClientIdentity};
+pub use impersonate::OpenOptionsExt;
 pub use token::{RestrictionExt, TokenExt};

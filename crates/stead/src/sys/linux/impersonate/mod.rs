@@ -4,6 +4,7 @@
 //! the calls of [`impersonate`] and [`as_server`]: each puts back what it found. Every change goes through the
 //! server's own ids, so that a nested impersonation is never derived from the one around it.
 
+pub(crate) mod files;
 mod switch;
 pub(crate) mod thread;
 

@@ -17,7 +17,7 @@ macro_rules! raw {
         // SAFETY: every pointer among the arguments, where there is one, comes from a live reference that is
         // large enough for what the call reads or writes; none is kept by the kernel after the call.
         let result = unsafe { libc::syscall(libc::$name, $($argument),*) };
-        if result == -1 { Err(last_errno()) } else { Ok(result) }
+        if result == -1 { Err($crate::sys::impersonate::thread::last_errno()) } else { Ok(result) }
     }};
 }
 pub(crate) use raw;

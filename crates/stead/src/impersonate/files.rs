@@ -1,0 +1,257 @@
+//! Reaching files and sockets as the client.
+#![forbid(unsafe_code)]
+
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Metadata};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use super::Impersonating;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::impersonate::{as_server, files};
+
+/// How [`Impersonating::open_with`] opens a file; the manner of [`std::fs::OpenOptions`].
+///
+/// ```no_run
+/// # fn example(token: stead::Token<stead::Impersonation>) -> stead::Result<()> {
+/// use stead::impersonate::OpenOptions;
+///
+/// let log = token.impersonate(|me| me.open_with("log", OpenOptions::new().append(true).create(true)))??;
+/// # Ok(()) }
+/// ```
+#[doc(alias = "CreateFile")]
+#[derive(Debug, Clone)]
+pub struct OpenOptions(pub(crate) files::Options);
+
+impl OpenOptions {
+    /// Nothing is asked for yet: at least one of read, write and append must be.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(files::Options {
+            read: false,
+            write: false,
+            append: false,
+            truncate: false,
+            create: false,
+            create_new: false,
+            no_follow: false,
+            special_files: false,
+            mode: 0o666,
+        })
+    }
+
+    /// For reading.
+    pub const fn read(&mut self, read: bool) -> &mut Self {
+        self.0.read = read;
+        self
+    }
+
+    /// For writing.
+    pub const fn write(&mut self, write: bool) -> &mut Self {
+        self.0.write = write;
+        self
+    }
+
+    /// For writing at the end, always.
+    pub const fn append(&mut self, append: bool) -> &mut Self {
+        self.0.append = append;
+        self
+    }
+
+    /// Empties the file.
+    pub const fn truncate(&mut self, truncate: bool) -> &mut Self {
+        self.0.truncate = truncate;
+        self
+    }
+
+    /// Creates the file where there is none. Not through a symbolic link that leads nowhere.
+    pub const fn create(&mut self, create: bool) -> &mut Self {
+        self.0.create = create;
+        self
+    }
+
+    /// Creates the file, and fails where there is one.
+    pub const fn create_new(&mut self, create_new: bool) -> &mut Self {
+        self.0.create_new = create_new;
+        self
+    }
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What [`Impersonating::access`] asks.
+///
+/// ```
+/// use stead::impersonate::Access;
+/// let both = Access::READ.and(Access::WRITE);
+/// ```
+#[derive(Debug, Clone, Copy)]
+#[doc(alias = "AccessCheck")]
+pub struct Access(files::Rights);
+
+impl Access {
+    /// That it is there, and may be reached.
+    pub const EXISTS: Self = Self(files::Rights { read: false, write: false, execute: false });
+    /// That it may be read; a directory: listed.
+    pub const READ: Self = Self(files::Rights { read: true, write: false, execute: false });
+    /// That it may be written; a directory: entries created and removed.
+    pub const WRITE: Self = Self(files::Rights { read: false, write: true, execute: false });
+    /// That it may be executed; a directory: passed through.
+    pub const EXECUTE: Self = Self(files::Rights { read: false, write: false, execute: true });
+
+    /// Both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(files::Rights {
+            read: self.0.read || other.0.read,
+            write: self.0.write || other.0.write,
+            execute: self.0.execute || other.0.execute,
+        })
+    }
+}
+
+/// The names in a directory, without `.` and `..`; see [`Impersonating::read_dir`].
+#[derive(Debug)]
+pub struct Names {
+    names: files::Names,
+    directory: PathBuf,
+}
+
+impl Iterator for Names {
+    type Item = Result<OsString>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let name = self.names.next()?;
+        Some(name.map_err(|refused| {
+            refused.into_error(format!("reading the directory {}", self.directory.display()), &self.directory)
+        }))
+    }
+}
+
+impl Impersonating<'_> {
+    /// Opens a file or a directory for reading.
+    ///
+    /// What is neither (a FIFO, a device) is refused: [`os::linux::OpenOptionsExt`](crate::os::linux::OpenOptionsExt)
+    /// can ask for it.
+    ///
+    /// # Errors
+    ///
+    /// As of all that [reaches files](Impersonating#errors).
+    #[doc(alias = "CreateFile")]
+    #[doc(alias = "openat2")]
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<File> {
+        self.open_with(path, OpenOptions::new().read(true))
+    }
+
+    /// Opens a file for writing, empty; creates it, as the client's, where there is none.
+    ///
+    /// # Errors
+    ///
+    /// As of all that [reaches files](Impersonating#errors).
+    pub fn create(&self, path: impl AsRef<Path>) -> Result<File> {
+        self.open_with(path, OpenOptions::new().write(true).create(true).truncate(true))
+    }
+
+    /// Opens a file as `options` say.
+    ///
+    /// A file that is created has the client's uid and gid, and the server's umask.
+    ///
+    /// # Errors
+    ///
+    /// As of all that [reaches files](Impersonating#errors).
+    #[doc(alias = "CreateFile")]
+    pub fn open_with(&self, path: impl AsRef<Path>, options: &OpenOptions) -> Result<File> {
+        self.reach("opening", path.as_ref(), |path| files::open(path, &options.0))
+    }
+
+    /// Connects to the Unix socket at `path`.
+    ///
+    /// The other side sees the client's effective ids, and the server's process id.
+    ///
+    /// # Errors
+    ///
+    /// As of all that [reaches files](Impersonating#errors).
+    pub fn connect(&self, path: impl AsRef<Path>) -> Result<UnixStream> {
+        self.reach("connecting to", path.as_ref(), files::connect)
+    }
+
+    /// What the file system says of the object at `path`; of what a symbolic link leads to.
+    ///
+    /// # Errors
+    ///
+    /// As of all that [reaches files](Impersonating#errors).
+    #[doc(alias = "stat")]
+    #[doc(alias = "GetFileInformationByHandle")]
+    pub fn metadata(&self, path: impl AsRef<Path>) -> Result<Metadata> {
+        self.reach("looking at", path.as_ref(), |path| files::metadata(path, false))
+    }
+
+    /// The same, of a symbolic link itself.
+    ///
+    /// # Errors
+    ///
+    /// As of all that [reaches files](Impersonating#errors).
+    #[doc(alias = "lstat")]
+    pub fn symlink_metadata(&self, path: impl AsRef<Path>) -> Result<Metadata> {
+        self.reach("looking at", path.as_ref(), |path| files::metadata(path, true))
+    }
+
+    /// Whether the client may do so now; a later open can still find otherwise.
+    ///
+    /// # Errors
+    ///
+    /// As of all that [reaches files](Impersonating#errors).
+    #[doc(alias = "AccessCheck")]
+    #[doc(alias = "faccessat2")]
+    pub fn access(&self, path: impl AsRef<Path>, access: Access) -> Result<bool> {
+        self.reach("checking access to", path.as_ref(), |path| files::may(path, access.0))
+    }
+
+    /// The names in a directory.
+    ///
+    /// # Errors
+    ///
+    /// As of all that [reaches files](Impersonating#errors).
+    #[doc(alias = "FindFirstFile")]
+    pub fn read_dir(&self, path: impl AsRef<Path>) -> Result<Names> {
+        let path = path.as_ref();
+        let names = self.reach("reading the directory", path, files::read_dir)?;
+        Ok(Names { names, directory: path.to_owned() })
+    }
+
+    fn reach<R>(
+        &self,
+        doing: &'static str,
+        path: &Path,
+        act: impl FnOnce(&Path) -> Result<R, files::Refused>,
+    ) -> Result<R> {
+        let doing = || format!("{doing} {} as uid {}", path.display(), self.token.data().context.uid);
+        if path.as_os_str().is_empty() {
+            return Err(Error::new(doing(), ErrorKind::InvalidInput { what: "the path is empty".into() }));
+        }
+        act(&self.absolute(path)?).map_err(|refused| refused.into_error(doing(), path))
+    }
+
+    /// `path`, from the client's home where it is relative.
+    fn absolute<'p>(&self, path: &'p Path) -> Result<Cow<'p, Path>> {
+        if path.is_absolute() {
+            return Ok(path.into());
+        }
+        // As the server: NSS modules speak to daemons and read files that are not the client's business.
+        let account = as_server(|| self.token.account())?;
+        let home = account.map(|account| Path::new(OsStr::from_bytes(account.home.as_bytes())));
+        match home {
+            Some(home) if home.is_absolute() => Ok(home.join(path).into()),
+            _ => {
+                let what = format!("{} is relative, and the client has no home directory", path.display());
+                Err(Error::new("reaching a file", ErrorKind::InvalidInput { what: what.into() }))
+            }
+        }
+    }
+}
