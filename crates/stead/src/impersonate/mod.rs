@@ -45,8 +45,9 @@
 //! * Memory: the closure runs in the server, and sees everything in it. What the client chooses to put in a file
 //!   is to be parsed with that in mind.
 //! * Signal handlers of the server that run on the thread meanwhile run as the client.
-//! * A process is confined by more than ids: `no_new_privs`, seccomp and namespaces of the client's process do
-//!   not come over with its ids. [`Client`](crate::Client) refuses a client that is confined more than the server.
+//! * A process is confined by more than ids: `no_new_privs`, seccomp, namespaces and the security label of the
+//!   client's process do not come over with its ids. [`Client`] refuses a client that is confined more than the
+//!   server.
 #![forbid(unsafe_code)]
 
 mod files;
@@ -56,6 +57,7 @@ pub use files::{Access, Names, OpenOptions};
 use std::fmt;
 use std::marker::PhantomData;
 
+use crate::Client;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
@@ -166,6 +168,31 @@ impl<K: TokenKind> Token<K> {
         sys::impersonate::impersonate(&token, || {
             act(&mut Impersonating { token: &token, thread: PhantomData })
         })
+    }
+}
+
+impl Client {
+    /// Runs `act` as the client on the calling thread: [`Client::token`], then [`Token::impersonate`].
+    ///
+    /// # Errors
+    ///
+    /// Those of both; then `act` has not run.
+    ///
+    /// Reference: [ImpersonateNamedPipeClient](https://learn.microsoft.com/windows/win32/api/namedpipeapi/nf-namedpipeapi-impersonatenamedpipeclient).
+    ///
+    /// ```no_run
+    /// # fn example(client: stead::Client) -> stead::Result<()> {
+    /// use stead::Token;
+    ///
+    /// let primary = client.impersonate(|me| Token::open_thread(me)?.to_primary())??;
+    /// # Ok(()) }
+    /// ```
+    #[doc(alias = "ImpersonateNamedPipeClient")]
+    #[doc(alias = "RpcImpersonateClient")]
+    #[doc(alias = "RevertToSelf")]
+    pub fn impersonate<R>(&self, act: impl FnOnce(&mut Impersonating<'_>) -> R) -> Result<R> {
+        // How the client is confined is read with the server's rights, also inside another impersonation.
+        sys::impersonate::as_server(|| self.token())?.impersonate(act)
     }
 }
 
