@@ -3,6 +3,7 @@
 use std::ffi::CString;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::process::{Launch, Started};
 
 /// The server's hold on a session worker: shared by the session's tokens and children. When the last
 /// one is dropped the worker is told, and the session ends after its last process.
@@ -12,7 +13,19 @@ pub(crate) struct SessionHandle {
     exec_label: Option<Box<[u8]>>,
 }
 
+/// A process that the worker created.
+pub(crate) struct SessionProcess {
+    pub(crate) started: Started,
+    /// What the worker calls it.
+    pub(crate) id: u32,
+}
+
 impl SessionHandle {
+    /// Lets the worker create a process; whether its program runs is for the report to say.
+    pub(crate) fn launch(&self, _launch: &Launch) -> Result<SessionProcess> {
+        Err(Error::new("asking the session worker", ErrorKind::SessionEnded))
+    }
+
     /// The wait status of the process `id`, if it has ended: asked once its pidfd is readable.
     pub(crate) fn exit_status(&self, _id: u32) -> Result<Option<i32>> {
         Err(Error::new("asking the session worker", ErrorKind::SessionEnded))
