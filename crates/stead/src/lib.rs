@@ -32,4 +32,6 @@ pub use impersonate::Impersonating;
 #[doc(inline)]
 pub use privilege::{Privilege, PrivilegeStatus};
 #[doc(inline)]
+pub use process::{Child, Command, Pty, PtySize, Stdio};
+#[doc(inline)]
 pub use token::{Impersonation, ImpersonationLevel, Primary, Token};

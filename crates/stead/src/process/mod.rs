@@ -1,5 +1,16 @@
 //! Commands and the processes that they start.
+#![forbid(unsafe_code)]
 
+mod child;
+mod command;
+mod spawn;
 mod stage;
+mod stdio;
 
+pub use child::{Child, Containment};
+pub use command::Command;
+pub(crate) use command::{EnvironmentChanges, Program};
+pub(crate) use spawn::Capture;
 pub use stage::Stage;
+pub(crate) use stdio::Stream;
+pub use stdio::{Pty, PtySize, Stdio};

@@ -2,6 +2,7 @@
 
 mod client;
 mod impersonate;
+mod process;
 mod token;
 
 pub use crate::sys::token::{
@@ -10,4 +11,5 @@ pub use crate::sys::token::{
 };
 pub use client::{ClientExt, ClientIdentity};
 pub use impersonate::OpenOptionsExt;
+pub use process::{Cgroup, ChildExt, CommandExt, Limit, Signal};
 pub use token::{RestrictionExt, TokenExt};

@@ -1,7 +1,25 @@
-//! Creating a process: the plan, the child, the trampoline's report.
+//! Creating a process: the plan, the child, the trampoline's report; and what is done with it while it runs.
+
+mod abandoned;
+mod cgroup;
+mod check;
+mod environment;
+mod limit;
+mod options;
+mod plan;
+mod posix_session;
+pub(crate) mod pty;
+mod running;
+mod status;
 
 pub(crate) mod launch;
 pub(crate) mod report;
+
+pub use cgroup::Cgroup;
+pub use limit::Limit;
+pub(crate) use options::Options;
+pub(crate) use plan::{Parts, Plan};
+pub(crate) use running::{Running, read_both, send_signal};
 
 #[allow(unused_imports)] // the face of this directory
 pub(crate) use launch::{Launch, Started, launch};

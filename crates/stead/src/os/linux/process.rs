@@ -1,0 +1,218 @@
+//! What only Linux has of commands and processes.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsStr;
+use std::num::NonZeroI32;
+use std::os::fd::OwnedFd;
+
+use crate::process::{Child, Command, Program};
+use crate::sys::token::CapabilitySet;
+
+pub use crate::sys::process::{Cgroup, Limit};
+
+/// What only Linux has of a [`Command`].
+///
+/// ```no_run
+/// # fn main() -> stead::Result<()> {
+/// # let token: stead::Token<stead::Primary> = unimplemented!();
+/// use stead::Command;
+/// use stead::os::linux::{CommandExt, Limit};
+/// let child = Command::new("render")
+///     .nice(10)
+///     .limit(Limit::OpenFiles, 256, 256)
+///     .no_new_privs(true)
+///     .spawn_as(&token)?;
+/// # Ok(()) }
+/// ```
+pub trait CommandExt: sealed::Sealed {
+    /// A command whose program is this open file, whatever its name leads to by then.
+    ///
+    /// The client must be able to execute it, not to reach it. A script is refused: its interpreter would open
+    /// a file by name again. See [`execveat(2)`](https://man7.org/linux/man-pages/man2/execveat.2.html).
+    #[doc(alias = "execveat")]
+    #[doc(alias = "fexecve")]
+    fn pinned(program: OwnedFd) -> Command;
+
+    /// What the program finds as its own name, if not that under which it was started.
+    fn arg0(&mut self, arg0: impl AsRef<OsStr>) -> &mut Command;
+
+    /// Gives the process one more descriptor, under this number; at most one for each.
+    #[doc(alias = "PROC_THREAD_ATTRIBUTE_HANDLE_LIST")]
+    fn fd(&mut self, descriptor: OwnedFd, number: u32) -> &mut Command;
+
+    /// The permissions that new files do not get, in place of the logon session's (or 022).
+    fn umask(&mut self, mask: u32) -> &mut Command;
+
+    /// The nice value, from -20 (first) to 19 (last).
+    #[doc(alias = "SetPriorityClass")]
+    fn nice(&mut self, nice: i32) -> &mut Command;
+
+    /// How readily the process is ended when memory runs out, from -1000 (never) to 1000.
+    fn oom_score_adj(&mut self, score: i32) -> &mut Command;
+
+    /// Sets one limit; [`Limit::UNLIMITED`] for none. At most one value for each.
+    ///
+    /// Above the server's own hard limit it takes [`Privilege::IncreaseQuota`](crate::Privilege::IncreaseQuota).
+    #[doc(alias = "setrlimit")]
+    #[doc(alias = "SE_INCREASE_QUOTA_NAME")]
+    #[doc(alias = "SetInformationJobObject")]
+    fn limit(&mut self, limit: Limit, soft: u64, hard: u64) -> &mut Command;
+
+    /// Creates the process in a new group below this one; the whole tree can then be ended and is limited together.
+    #[doc(alias = "AssignProcessToJobObject")]
+    #[doc(alias = "PROC_THREAD_ATTRIBUTE_JOB_LIST")]
+    fn cgroup(&mut self, cgroup: Cgroup) -> &mut Command;
+
+    /// Keeps the process and its descendants from gaining privileges by executing anything (`sudo` does not work in it).
+    #[doc(alias = "PR_SET_NO_NEW_PRIVS")]
+    fn no_new_privs(&mut self, no_new_privs: bool) -> &mut Command;
+
+    /// Grants capabilities that the token does not have, out of the server's own, as ambient ones.
+    ///
+    /// They reach every program that the process executes, but for set-user-id ones.
+    #[doc(alias = "AdjustTokenPrivileges")]
+    fn ambient_capabilities(&mut self, capabilities: CapabilitySet) -> &mut Command;
+
+    /// The security label under which the program runs, in place of the logon session's.
+    #[doc(alias = "setexeccon")]
+    #[doc(alias = "aa_change_onexec")]
+    fn exec_label(&mut self, label: impl AsRef<[u8]>) -> &mut Command;
+}
+
+impl CommandExt for Command {
+    fn pinned(program: OwnedFd) -> Command {
+        Command::with(Program::Pinned(program))
+    }
+
+    fn arg0(&mut self, arg0: impl AsRef<OsStr>) -> &mut Command {
+        self.native.arg0 = Some(arg0.as_ref().to_owned());
+        self
+    }
+
+    fn fd(&mut self, descriptor: OwnedFd, number: u32) -> &mut Command {
+        self.native.descriptors.push((descriptor, number));
+        self
+    }
+
+    fn umask(&mut self, mask: u32) -> &mut Command {
+        self.native.umask = Some(mask);
+        self
+    }
+
+    fn nice(&mut self, nice: i32) -> &mut Command {
+        self.native.nice = Some(nice);
+        self
+    }
+
+    fn oom_score_adj(&mut self, score: i32) -> &mut Command {
+        self.native.oom_score_adj = Some(score);
+        self
+    }
+
+    fn limit(&mut self, limit: Limit, soft: u64, hard: u64) -> &mut Command {
+        self.native.limits.push((limit, soft, hard));
+        self
+    }
+
+    fn cgroup(&mut self, cgroup: Cgroup) -> &mut Command {
+        self.native.cgroup = Some(cgroup);
+        self
+    }
+
+    fn no_new_privs(&mut self, no_new_privs: bool) -> &mut Command {
+        self.native.no_new_privs = no_new_privs;
+        self
+    }
+
+    fn ambient_capabilities(&mut self, capabilities: CapabilitySet) -> &mut Command {
+        self.native.ambient = capabilities;
+        self
+    }
+
+    fn exec_label(&mut self, label: impl AsRef<[u8]>) -> &mut Command {
+        self.native.exec_label = Some(label.as_ref().to_owned());
+        self
+    }
+}
+
+/// What only Linux has of a [`Child`].
+///
+/// The process's pidfd is the child itself, by [`AsFd`](std::os::fd::AsFd).
+pub trait ChildExt: sealed::Sealed {
+    /// Sends a signal to the process, by its pidfd: never to another that got its number.
+    ///
+    /// Nothing happens when it has ended.
+    ///
+    /// # Errors
+    /// `PrivilegeMissing` when the server may not signal a process of the client: that takes CAP_KILL.
+    #[doc(alias = "kill")]
+    #[doc(alias = "pidfd_send_signal")]
+    #[doc(alias = "GenerateConsoleCtrlEvent")]
+    fn signal(&self, signal: Signal) -> crate::Result<()>;
+}
+
+impl ChildExt for Child {
+    fn signal(&self, signal: Signal) -> crate::Result<()> {
+        crate::sys::process::send_signal(&self.running, signal.as_raw())
+    }
+}
+
+/// The number of a signal.
+///
+/// Reference: [signal(7)](https://man7.org/linux/man-pages/man7/signal.7.html).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Signal(NonZeroI32);
+
+macro_rules! signals {
+    ($($(#[doc = $doc:literal])* $name:ident = $number:ident;)*) => {
+        impl Signal {
+            $($(#[doc = $doc])* pub const $name: Self = Self(NonZeroI32::new(libc::$number).unwrap());)*
+        }
+    };
+}
+
+signals! {
+    /// The terminal was hung up.
+    HUP = SIGHUP;
+    /// Interrupted from the keyboard.
+    INT = SIGINT;
+    /// Quit from the keyboard.
+    QUIT = SIGQUIT;
+    /// End at once; cannot be caught.
+    KILL = SIGKILL;
+    /// For the program's own use.
+    USR1 = SIGUSR1;
+    /// For the program's own use.
+    USR2 = SIGUSR2;
+    /// Please end.
+    TERM = SIGTERM;
+    /// Go on after a stop.
+    CONT = SIGCONT;
+    /// Stop; cannot be caught.
+    STOP = SIGSTOP;
+    /// Stop from the keyboard.
+    TSTP = SIGTSTP;
+    /// The terminal has another size.
+    WINCH = SIGWINCH;
+}
+
+impl Signal {
+    /// The signal with this number, from 1 to 64; realtime signals have no names of their own.
+    pub const fn from_raw(raw: i32) -> Option<Self> {
+        match NonZeroI32::new(raw) {
+            Some(number) if 0 < raw && raw <= 64 => Some(Self(number)),
+            _ => None,
+        }
+    }
+
+    /// The number.
+    pub const fn as_raw(self) -> i32 {
+        self.0.get()
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for crate::process::Command {}
+    impl Sealed for crate::process::Child {}
+}

@@ -1,0 +1,188 @@
+//! Where the standard streams of a new process lead.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::process::{ChildStderr, ChildStdin, ChildStdout};
+
+/// Where a standard stream of a new process leads.
+///
+/// The default is [`Stdio::null`] for all three, never the server's own streams.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let token: stead::Token<stead::Primary> = unimplemented!();
+/// use stead::{Command, Stdio};
+/// let log = std::fs::File::create("/var/log/portal/report.log")?;
+/// let child = Command::new("report").stdin(Stdio::piped()).stdout(log).spawn_as(&token)?;
+/// # Ok(()) }
+/// ```
+#[doc(alias = "STARTUPINFO")]
+#[doc(alias = "STARTF_USESTDHANDLES")]
+#[doc(alias = "hStdInput")]
+#[doc(alias = "hStdOutput")]
+#[doc(alias = "hStdError")]
+#[derive(Debug)]
+pub struct Stdio(pub(crate) Stream);
+
+/// What a [`Stdio`] is.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Null,
+    Piped,
+    Inherit,
+    Given(File),
+}
+
+impl Stdio {
+    /// Reads find the end, what is written is thrown away.
+    #[doc(alias = "NUL")]
+    pub fn null() -> Self {
+        Self(Stream::Null)
+    }
+
+    /// A new pipe to the server: the field of the same name in [`Child`](crate::Child).
+    #[doc(alias = "CreatePipe")]
+    pub fn piped() -> Self {
+        Self(Stream::Piped)
+    }
+
+    /// The server's own stream of the same number.
+    ///
+    /// The process has a session of its own, so that a terminal inherited in this way cannot be fed input (TIOCSTI).
+    /// It can be read and written all the same: for a terminal take [`Command::pty`](crate::Command::pty).
+    #[doc(alias = "GetStdHandle")]
+    pub fn inherit() -> Self {
+        Self(Stream::Inherit)
+    }
+}
+
+impl From<File> for Stdio {
+    fn from(file: File) -> Self {
+        Self(Stream::Given(file))
+    }
+}
+
+#[cfg(unix)]
+impl From<std::os::fd::OwnedFd> for Stdio {
+    fn from(descriptor: std::os::fd::OwnedFd) -> Self {
+        Self(Stream::Given(descriptor.into()))
+    }
+}
+
+macro_rules! from_child_stream {
+    ($($stream:ident)*) => {$(
+        #[cfg(unix)]
+        impl From<$stream> for Stdio {
+            /// Joins two processes, as a shell's `|` does.
+            fn from(stream: $stream) -> Self {
+                Self(Stream::Given(std::os::fd::OwnedFd::from(stream).into()))
+            }
+        }
+    )*};
+}
+
+from_child_stream! { ChildStdin ChildStdout ChildStderr }
+
+/// The size of a terminal, in characters and, where it is known, in pixels.
+#[doc(alias = "COORD")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PtySize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
+    /// Width in pixels, or 0.
+    pub pixel_width: u16,
+    /// Height in pixels, or 0.
+    pub pixel_height: u16,
+}
+
+impl Default for PtySize {
+    /// The classic terminal: 24 lines of 80 characters.
+    fn default() -> Self {
+        Self { rows: 24, columns: 80, pixel_width: 0, pixel_height: 0 }
+    }
+}
+
+/// The server's end of a process's terminal.
+///
+/// What is written to it the process reads, and the other way round; a read returns 0 when nobody has the terminal
+/// open any more. Dropping it hangs the terminal up: the processes on it get SIGHUP.
+///
+/// Reference: [pty(7)](https://man7.org/linux/man-pages/man7/pty.7.html),
+/// [CreatePseudoConsole](https://learn.microsoft.com/windows/console/createpseudoconsole).
+#[doc(alias = "HPCON")]
+#[doc(alias = "ClosePseudoConsole")]
+#[derive(Debug)]
+pub struct Pty(pub(crate) File);
+
+impl Pty {
+    /// Tells the programs on the terminal its new size.
+    ///
+    /// # Errors
+    /// `System`, when the kernel refuses.
+    #[doc(alias = "ResizePseudoConsole")]
+    pub fn resize(&self, size: PtySize) -> crate::Result<()> {
+        crate::sys::process::pty::resize(&self.0, size)
+            .map_err(|errno| crate::Error::system("resizing a terminal", "TIOCSWINSZ", errno))
+    }
+
+    /// A second hold on the same terminal, for a thread that reads while another writes.
+    ///
+    /// # Errors
+    /// When the server has no descriptor left.
+    pub fn try_clone(&self) -> std::io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+}
+
+impl std::io::Read for Pty {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        (&*self).read(buffer)
+    }
+}
+
+impl std::io::Read for &Pty {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match (&self.0).read(buffer) {
+            // What Linux says when the last holder of the slave has closed it.
+            #[cfg(unix)]
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => Ok(0),
+            result => result,
+        }
+    }
+}
+
+impl std::io::Write for Pty {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        (&self.0).write(buffer)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl std::io::Write for &Pty {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        (&self.0).write(buffer)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(unix)]
+impl std::os::fd::AsFd for Pty {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(unix)]
+impl From<Pty> for std::os::fd::OwnedFd {
+    fn from(pty: Pty) -> Self {
+        pty.0.into()
+    }
+}

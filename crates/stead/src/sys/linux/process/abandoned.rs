@@ -1,0 +1,60 @@
+//! What is left to collect when a `Child` was dropped: the exit status of a process that still runs, and its cgroup.
+//!
+//! The kernel keeps a zombie until its parent asks. A handler of SIGCHLD or a `waitpid(-1)` would ask for other
+//! code's children too, and a thread of our own would be global state of the server; so what is left is looked
+//! through whenever the library creates or waits for a process, a bounded number at a time.
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use super::cgroup::ProcessCgroup;
+use super::status::{Collected, collect};
+
+/// How many are looked at in one go, so that many long-lived processes do not make every spawn slow.
+const AT_ONCE: usize = 32;
+
+/// The rest of one child.
+#[derive(Debug)]
+pub(crate) struct Remains {
+    /// Its pidfd, as long as its status has not been collected.
+    pub(crate) pidfd: Option<OwnedFd>,
+    /// Its cgroup, as long as it exists.
+    pub(crate) cgroup: Option<ProcessCgroup>,
+}
+
+static REMAINS: Mutex<VecDeque<Remains>> = Mutex::new(VecDeque::new());
+
+/// Collects what can be collected now, and keeps the rest for later.
+pub(crate) fn leave(remains: Remains) {
+    if let Some(remains) = remains.collect() {
+        lock().push_back(remains);
+    }
+}
+
+/// Looks through some of what is left.
+pub(crate) fn sweep() {
+    // Taken out one by one: nothing is done while the lock is held that could wait for anything.
+    let number = lock().len().min(AT_ONCE);
+    for _ in 0..number {
+        let Some(remains) = lock().pop_front() else { break };
+        leave(remains);
+    }
+}
+
+impl Remains {
+    fn collect(mut self) -> Option<Self> {
+        if let Some(pidfd) = &self.pidfd
+            && !matches!(collect(pidfd.as_fd()), Ok(Collected::Running))
+        {
+            self.pidfd = None;
+        }
+        self.cgroup = self.cgroup.take().and_then(ProcessCgroup::remove);
+        (self.pidfd.is_some() || self.cgroup.is_some()).then_some(self)
+    }
+}
+
+fn lock() -> std::sync::MutexGuard<'static, VecDeque<Remains>> {
+    REMAINS.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,257 @@
+//! What can be found wrong with a command before anything is done.
+#![forbid(unsafe_code)]
+
+use std::collections::HashSet;
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::process::{Resource, getrlimit};
+use rustix::thread::CapabilitySet as ThreadCapabilities;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::privilege::Privilege;
+use crate::process::{Command, Program};
+use crate::sys::token::{CapabilitySet, LoginUid, SecurityContext};
+
+/// What checking a command yields.
+pub(super) struct Checked {
+    pub(super) argv: Vec<CString>,
+    pub(super) directory: Option<CString>,
+    pub(super) login_uid: Option<u32>,
+    pub(super) label: Option<Vec<u8>>,
+}
+
+/// The login uid's number for "nobody logged on".
+const UNSET: u32 = u32::MAX;
+
+/// Checks everything in the command, and what the server may do.
+pub(super) fn check(
+    command: &Command,
+    context: &SecurityContext,
+    in_session: bool,
+    doing: &str,
+) -> Result<Checked> {
+    let checker = Checker { doing };
+    let argv = checker.argv(command)?;
+    checker.environment(command)?;
+    let directory = match &command.directory {
+        Some(directory) if directory.as_os_str().is_empty() => {
+            return Err(checker.invalid("the directory is empty".to_owned()));
+        }
+        Some(directory) => Some(checker.string(directory.as_os_str(), || "the directory".to_owned())?),
+        None => None,
+    };
+    if command.pty.is_some() && command.stdin.is_some() {
+        return Err(checker.invalid("with a terminal the standard input is the terminal".to_owned()));
+    }
+    checker.descriptors(command)?;
+    checker.numbers(command)?;
+    let held = Capabilities::read(doing)?;
+    checker.limits(command, &held, in_session)?;
+    checker.capabilities(command, context, &held)?;
+    checker.switching(context, &held)?;
+    let (login_uid, label) =
+        if in_session { (None, None) } else { (checker.login_uid(context, &held)?, foreign_label(context)) };
+    Ok(Checked { argv, directory, login_uid, label })
+}
+
+/// What the calling thread may do.
+struct Capabilities {
+    permitted: ThreadCapabilities,
+    effective: ThreadCapabilities,
+}
+
+impl Capabilities {
+    fn read(doing: &str) -> Result<Self> {
+        let sets = rustix::thread::capabilities(None)
+            .map_err(|errno| Error::system(doing.to_owned(), "capget", errno))?;
+        Ok(Self { permitted: sets.permitted, effective: sets.effective })
+    }
+}
+
+struct Checker<'a> {
+    doing: &'a str,
+}
+
+impl Checker<'_> {
+    fn invalid(&self, what: String) -> Error {
+        Error::new(self.doing.to_owned(), ErrorKind::InvalidInput { what: what.into() })
+    }
+
+    fn string(&self, value: &OsStr, what: impl Fn() -> String) -> Result<CString> {
+        CString::new(value.as_bytes()).map_err(|_| self.invalid(format!("{} has a NUL in it", what())))
+    }
+
+    fn argv(&self, command: &Command) -> Result<Vec<CString>> {
+        let program = match &command.program {
+            Program::Named(name) if name.is_empty() => {
+                return Err(self.invalid("the program's name is empty".to_owned()));
+            }
+            Program::Named(name) => Some(self.string(name, || "the program's name".to_owned())?),
+            Program::Pinned(_) => None,
+        };
+        let arg0 = match &command.native.arg0 {
+            Some(arg0) => self.string(arg0, || "argument 0".to_owned())?,
+            None => program.unwrap_or_else(|| c"program".into()),
+        };
+        let mut argv = vec![arg0];
+        for (number, argument) in (1..).zip(&command.arguments) {
+            argv.push(self.string(argument, || format!("argument {number}"))?);
+        }
+        Ok(argv)
+    }
+
+    fn environment(&self, command: &Command) -> Result<()> {
+        for (name, value) in &command.environment.variables {
+            let bytes = name.as_bytes();
+            if bytes.is_empty() {
+                return Err(self.invalid("a variable's name is empty".to_owned()));
+            }
+            let name = name.to_string_lossy();
+            if bytes.contains(&b'=') || bytes.contains(&0) {
+                return Err(self.invalid(format!("the variable name {name:?} has = or NUL in it")));
+            }
+            if let Some(value) = value {
+                // The value may be a secret, the name is none.
+                self.string(value, || format!("the value of the variable {name:?}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn descriptors(&self, command: &Command) -> Result<()> {
+        let mut seen = HashSet::new();
+        // The trampoline needs a few numbers of its own below the limit.
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        for (_, number) in &command.native.descriptors {
+            if *number < 3 {
+                return Err(self.invalid(format!(
+                    "descriptor {number} is a standard stream; set it with stdin, stdout or stderr"
+                )));
+            }
+            if u64::from(*number) >= limit || i32::try_from(*number).is_err() {
+                return Err(self.invalid(format!(
+                    "descriptor {number} is not below the server's limit of open files ({limit})"
+                )));
+            }
+            if !seen.insert(*number) {
+                return Err(self.invalid(format!("descriptor {number} is given twice")));
+            }
+        }
+        Ok(())
+    }
+
+    fn numbers(&self, command: &Command) -> Result<()> {
+        let options = &command.native;
+        if let Some(umask) = options.umask.filter(|umask| umask & !0o777 != 0) {
+            return Err(self.invalid(format!("the umask {umask:#o} has bits beside the nine of permissions")));
+        }
+        if let Some(nice) = options.nice.filter(|nice| !(-20..=19).contains(nice)) {
+            return Err(self.invalid(format!("the nice value {nice} is not from -20 to 19")));
+        }
+        if let Some(score) = options.oom_score_adj.filter(|score| !(-1000..=1000).contains(score)) {
+            return Err(self.invalid(format!("the out-of-memory score {score} is not from -1000 to 1000")));
+        }
+        if options.exec_label.as_ref().is_some_and(|label| label.is_empty() || label.contains(&0)) {
+            return Err(self.invalid("the security label is empty or has a NUL in it".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn limits(&self, command: &Command, held: &Capabilities, in_session: bool) -> Result<()> {
+        let mut seen = HashSet::new();
+        for (limit, soft, hard) in &command.native.limits {
+            if soft > hard {
+                return Err(
+                    self.invalid(format!("the soft limit {soft} of {limit} is above the hard limit {hard}"))
+                );
+            }
+            if !seen.insert(*limit) {
+                return Err(self.invalid(format!("the limit {limit} is given twice")));
+            }
+            // In a logon session PAM has set the limits from which the process starts; the trampoline will find out.
+            if !in_session
+                && *hard > limit.own_hard()
+                && !held.effective.contains(ThreadCapabilities::SYS_RESOURCE)
+            {
+                return Err(self.missing(
+                    Privilege::IncreaseQuota,
+                    &["CAP_SYS_RESOURCE"],
+                    held.permitted.contains(ThreadCapabilities::SYS_RESOURCE),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ambient capabilities are given only out of what the server has and the token may ever have.
+    fn capabilities(&self, command: &Command, context: &SecurityContext, held: &Capabilities) -> Result<()> {
+        let granted = command.native.ambient;
+        if !context.capabilities.bounding.contains_all(granted) {
+            let rest = CapabilitySet::from_bits(granted.bits() & !context.capabilities.bounding.bits());
+            return Err(self.invalid(format!("the token's bounding set does not allow {rest}")));
+        }
+        let missing = granted.bits() & !held.permitted.bits();
+        if missing != 0 {
+            let missing = CapabilitySet::from_bits(missing).to_string();
+            return Err(self.missing(Privilege::AssignPrimaryToken, &[&missing], false));
+        }
+        Ok(())
+    }
+
+    /// Whether the server may take on the token's ids, and end the process afterwards.
+    fn switching(&self, context: &SecurityContext, held: &Capabilities) -> Result<()> {
+        let own_uid = rustix::process::geteuid().as_raw();
+        let mut needed = vec![("CAP_SETGID", ThreadCapabilities::SETGID)];
+        if context.uid.as_raw() != own_uid {
+            needed.push(("CAP_SETUID", ThreadCapabilities::SETUID));
+            needed.push(("CAP_KILL", ThreadCapabilities::KILL));
+        }
+        let missing: Vec<_> = needed.into_iter().filter(|(_, one)| !held.effective.contains(*one)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let all_permitted = missing.iter().all(|(_, one)| held.permitted.contains(*one));
+        let missing: Vec<&str> = missing.into_iter().map(|(name, _)| name).collect();
+        Err(self.missing(Privilege::AssignPrimaryToken, &missing, all_permitted))
+    }
+
+    /// The login uid that has to be written, which is strict: an audit trail that names another user is worse than none.
+    fn login_uid(&self, context: &SecurityContext, held: &Capabilities) -> Result<Option<u32>> {
+        let wanted = match context.login_uid {
+            LoginUid::Unsupported => return Ok(None),
+            LoginUid::Unset => UNSET,
+            LoginUid::Set(uid) => uid.as_raw(),
+        };
+        let Some(own) = own_login_uid() else { return Ok(None) };
+        if own == wanted {
+            return Ok(None);
+        }
+        // Linux lets a process without a login uid set one; changing it takes the capability.
+        if own != UNSET && !held.effective.contains(ThreadCapabilities::AUDIT_CONTROL) {
+            let permitted = held.permitted.contains(ThreadCapabilities::AUDIT_CONTROL);
+            return Err(self.missing(Privilege::Logon, &["CAP_AUDIT_CONTROL"], permitted));
+        }
+        Ok(Some(wanted))
+    }
+
+    fn missing(&self, privilege: Privilege, missing: &[&str], held: bool) -> Error {
+        let missing = missing.join(", ").into();
+        Error::new(
+            self.doing.to_owned(),
+            ErrorKind::PrivilegeMissing { privilege, missing, held, enabled: false },
+        )
+    }
+}
+
+fn own_login_uid() -> Option<u32> {
+    std::fs::read_to_string("/proc/thread-self/loginuid").ok()?.trim().parse().ok()
+}
+
+/// The token's label, where it is another than the server's: the program then has to be executed into it.
+fn foreign_label(context: &SecurityContext) -> Option<Vec<u8>> {
+    let label = context.label.as_ref()?.as_bytes();
+    let own = std::fs::read("/proc/thread-self/attr/current").ok()?;
+    let own = own.trim_ascii_end().strip_suffix(b"\0").unwrap_or(own.trim_ascii_end());
+    (own != label).then(|| label.to_vec())
+}

@@ -1,0 +1,294 @@
+//! From a command and a token to everything that the new process is created from.
+#![forbid(unsafe_code)]
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{CWD, Mode, OFlags, fchown, openat};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Pid;
+use stead_trampoline::spec::{Credentials, Keyring, NewSession, ProcessDefaults, ProgramSearch, Spec};
+
+use super::abandoned;
+use super::cgroup::ProcessCgroup;
+use super::check::check;
+use super::environment::{Environment, home};
+use super::launch::{Launch, Started, launch};
+use super::pty;
+use super::report;
+use super::running::{Names, Parent, Running};
+use crate::error::{Error, Result};
+use crate::process::{Capture, Command, Program, Stdio, Stream};
+use crate::sys::logon::SessionHandle;
+use crate::sys::token::{SecurityContext, Uid};
+use crate::token::{Primary, Token};
+
+/// The umask of a process whose token has no logon session to say another.
+const DEFAULT_UMASK: u32 = 0o022;
+
+/// What is about to be created; dropping it undoes what was prepared.
+pub(crate) struct Plan {
+    launch: Launch,
+    report: OwnedFd,
+    gate: Option<OwnedFd>,
+    ends: Ends,
+    session: Option<Arc<SessionHandle>>,
+    cgroup: Option<ProcessCgroup>,
+    deadline: Duration,
+    names: Names,
+}
+
+/// The server's ends of the standard streams.
+#[derive(Debug, Default)]
+struct Ends {
+    stdin: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    pty: Option<OwnedFd>,
+}
+
+/// A process that was created, and the server's ends of its streams.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) running: Running,
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
+    pub(crate) pty: Option<OwnedFd>,
+}
+
+impl Plan {
+    /// Checks everything that can be checked, then opens what the process needs.
+    pub(crate) fn new(command: &Command, token: &Token<Primary>, capture: Capture) -> Result<Self> {
+        let data = token.data();
+        let context = &data.context;
+        let mut names = names(command, context);
+        let checked = check(command, context, data.session.is_some(), &names.doing)?;
+        abandoned::sweep();
+
+        let account = token.account()?;
+        let mut environment = Environment::of(
+            context.uid,
+            account,
+            data.session.as_ref().map_or(&[], |session| session.environment()),
+        );
+        environment.change(&command.environment);
+        let directory = match checked.directory {
+            Some(directory) => directory,
+            None => c_string(home(account)),
+        };
+        names.directory = directory.to_string_lossy().into_owned();
+
+        let mut streams =
+            Streams { uid: context.uid, names: &names, descriptors: Vec::new(), ends: Ends::default() };
+        streams.open(command, capture)?;
+        let Streams { mut descriptors, ends, .. } = streams;
+        for (descriptor, number) in &command.native.descriptors {
+            descriptors.push((duplicate(descriptor, &names)?, *number));
+        }
+        let mut keep: Vec<u32> = command.native.descriptors.iter().map(|(_, number)| *number).collect();
+        keep.sort_unstable();
+
+        let program = match &command.program {
+            Program::Named(name) => {
+                let candidates = environment.candidates(name).iter().map(c_string).collect();
+                ProgramSearch::Candidates(candidates)
+            }
+            Program::Pinned(descriptor) => {
+                let number =
+                    (3..u32::MAX).find(|n| !keep.contains(n)).expect("fewer descriptors than numbers");
+                descriptors.push((duplicate(descriptor, &names)?, number));
+                ProgramSearch::Descriptor(number)
+            }
+        };
+
+        let session = data.session.clone();
+        let in_session = session.is_some();
+        let label = command.native.exec_label.as_deref().or_else(|| session.as_ref()?.exec_label());
+        let spec = Spec {
+            report: 0, // attach() decides
+            gate: None,
+            keep,
+            session: if command.pty.is_some() { NewSession::SetsidWithTerminal } else { NewSession::Setsid },
+            defaults: if in_session { ProcessDefaults::Session } else { ProcessDefaults::Fixed },
+            umask: Some(
+                command
+                    .native
+                    .umask
+                    .unwrap_or_else(|| session.as_ref().map_or(DEFAULT_UMASK, |session| session.umask())),
+            ),
+            nice: command.native.nice,
+            oom_score_adj: command.native.oom_score_adj,
+            limits: command
+                .native
+                .limits
+                .iter()
+                .map(|(limit, soft, hard)| (limit.number(), *soft, *hard))
+                .collect(),
+            keyring: if in_session { Keyring::Inherit } else { Keyring::JoinNew },
+            login_uid: checked.login_uid,
+            credentials: Some(credentials(command, context)),
+            exec_label: label.map(<[u8]>::to_vec).or(checked.label),
+            directory,
+            program,
+        };
+        let doing = &names.doing;
+        let system = |call| move |errno: Errno| Error::system(doing.clone(), call, errno);
+        let cgroup = command.native.cgroup.as_ref().map(|cgroup| cgroup.create(&names.doing)).transpose()?;
+        let cgroup_directory = cgroup
+            .as_ref()
+            .and_then(ProcessCgroup::directory)
+            .map(|directory| directory.try_clone_to_owned())
+            .transpose()
+            .map_err(|error| Error::system(names.doing.clone(), "fcntl", error))?;
+        let mut launch = Launch {
+            spec,
+            argv: checked.argv,
+            envp: environment.into_block(),
+            descriptors,
+            cgroup: cgroup_directory,
+        };
+        let (report, report_end) = report::pipe().map_err(system("pipe"))?;
+        let (gate, gate_end) = if command.suspended {
+            let (gate, end) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+                .map_err(system("socketpair"))?;
+            (Some(gate), Some(end))
+        } else {
+            (None, None)
+        };
+        launch.attach(report_end, gate_end);
+        Ok(Self { launch, report, gate, ends, session, cgroup, deadline: command.deadline, names })
+    }
+
+    /// Creates the process, and waits until its program runs or it is suspended.
+    pub(crate) fn start(self) -> Result<Parts> {
+        let Self { launch: what, report, gate, ends, session, cgroup, deadline, names } = self;
+        let (Started { pid, pidfd }, parent) = match session {
+            None => (launch(&what).map_err(|fault| names.error(fault))?, Parent::Server),
+            Some(session) => {
+                let process = session.launch(&what)?;
+                (process.started, Parent::Worker(session, process.id))
+            }
+        };
+        // Our copies of the child's descriptors: with them open the report would have no end.
+        drop(what);
+        let pid = Pid::from_raw(pid).expect("the kernel gives no process the number 0");
+        let mut running = Running::new(pid, pidfd, parent, cgroup, names);
+        running.await_start(report, gate, deadline)?;
+        let Ends { stdin, stdout, stderr, pty } = ends;
+        Ok(Parts { running, stdin, stdout, stderr, pty })
+    }
+}
+
+fn names(command: &Command, context: &SecurityContext) -> Names {
+    let program = match &command.program {
+        Program::Named(name) => name.to_string_lossy().into_owned(),
+        Program::Pinned(_) => "the pinned program".to_owned(),
+    };
+    let doing = format!("creating the process {program:?} as uid {}", context.uid);
+    Names { doing, program, directory: String::new() }
+}
+
+/// The token's context, and what of it the command changes.
+fn credentials(command: &Command, context: &SecurityContext) -> Credentials {
+    let sets = &context.capabilities;
+    // Only what is permitted and inheritable can be ambient, and only what is effective counts before execve.
+    let granted = command.native.ambient.bits();
+    Credentials {
+        uid: context.uid.as_raw(),
+        gid: context.gid.as_raw(),
+        groups: context.groups.as_slice().iter().map(|gid| gid.as_raw()).collect(),
+        permitted: sets.permitted.bits() | granted,
+        effective: sets.effective.bits() | granted,
+        inheritable: sets.inheritable.bits() | granted,
+        ambient: sets.ambient.bits() | granted,
+        bounding: sets.bounding.bits(),
+        securebits: context.securebits.0,
+        no_new_privs: context.no_new_privs || command.native.no_new_privs,
+    }
+}
+
+/// The standard streams, as they are being opened.
+struct Streams<'a> {
+    uid: Uid,
+    names: &'a Names,
+    descriptors: Vec<(OwnedFd, u32)>,
+    ends: Ends,
+}
+
+impl Streams<'_> {
+    fn open(&mut self, command: &Command, capture: Capture) -> Result<()> {
+        let terminal = command.pty.map(|size| pty::open(size, self.uid, &self.names.doing)).transpose()?;
+        let slave = terminal.as_ref().map(|pair| &pair.slave);
+        let captured = Stdio::piped();
+        let set = [&command.stdin, &command.stdout, &command.stderr];
+        for (number, stream) in (0..).zip(set) {
+            let (ours, theirs) = match (stream, slave) {
+                (Some(stream), _) => self.stream(stream, number)?,
+                (None, Some(slave)) => (None, duplicate(slave, self.names)?),
+                (None, None) if capture == Capture::Yes && number > 0 => self.stream(&captured, number)?,
+                (None, None) => self.stream(&Stdio::null(), number)?,
+            };
+            self.descriptors.push((theirs, number));
+            match number {
+                0 => self.ends.stdin = ours,
+                1 => self.ends.stdout = ours,
+                _ => self.ends.stderr = ours,
+            }
+        }
+        self.ends.pty = terminal.map(|pair| pair.master);
+        Ok(())
+    }
+
+    /// Our end, where there is one, and the process's.
+    fn stream(&self, stream: &Stdio, number: u32) -> Result<(Option<OwnedFd>, OwnedFd)> {
+        let doing = &self.names.doing;
+        let system = |call| move |errno: Errno| Error::system(doing.clone(), call, errno);
+        match &stream.0 {
+            Stream::Null => {
+                let flags = OFlags::CLOEXEC | if number == 0 { OFlags::RDONLY } else { OFlags::WRONLY };
+                let null =
+                    openat(CWD, "/dev/null", flags, Mode::empty()).map_err(system("open /dev/null"))?;
+                Ok((None, null))
+            }
+            Stream::Piped => {
+                let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(system("pipe"))?;
+                let (ours, theirs) = if number == 0 { (writer, reader) } else { (reader, writer) };
+                // A pipe belongs to whoever made it, and the client could not open /dev/stdout. Without CAP_CHOWN it still cannot.
+                let owner = rustix::fs::Uid::from_raw(self.uid.as_raw());
+                let _ = fchown(&theirs, Some(owner), None);
+                Ok((Some(ours), theirs))
+            }
+            Stream::Inherit => {
+                let own = match number {
+                    0 => std::io::stdin().as_fd().try_clone_to_owned(),
+                    1 => std::io::stdout().as_fd().try_clone_to_owned(),
+                    _ => std::io::stderr().as_fd().try_clone_to_owned(),
+                };
+                let own = own.map_err(|error| Error::system(self.names.doing.clone(), "fcntl", error))?;
+                Ok((None, own))
+            }
+            Stream::Given(file) => Ok((None, duplicate(file, self.names)?)),
+        }
+    }
+}
+
+/// A copy, for the builder keeps its own and can be used again.
+fn duplicate(descriptor: impl AsFd, names: &Names) -> Result<OwnedFd> {
+    descriptor
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| Error::system(names.doing.clone(), "fcntl", error))
+}
+
+/// A string that is known to hold no NUL: it was checked, or came from one.
+fn c_string(bytes: impl AsRef<[u8]>) -> CString {
+    let bytes = bytes.as_ref();
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    CString::new(OsStr::from_bytes(&bytes[..end]).as_bytes()).expect("cut at the first NUL")
+}

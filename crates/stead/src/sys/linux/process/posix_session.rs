@@ -1,0 +1,140 @@
+//! Ending every process of a POSIX session: what `kill_tree` reaches where there is neither cgroup nor worker.
+//!
+//! A process that called setsid(2) itself has left the session and is not reached.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::status::ended_by;
+
+/// How often the process table is read again for processes that were created meanwhile.
+const ROUNDS: usize = 100;
+
+/// The session that one of our children began: its id is that child's pid.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PosixSession {
+    /// The session's id.
+    pub(crate) id: Pid,
+    /// When its leader was known to be unreaped for the last time, in clock ticks since boot; `None` as long as it is.
+    ///
+    /// A session's id stays taken while any member of it lives, so members that are older than the
+    /// leader's end prove that the id still means the same session. Without such a member the
+    /// number may have gone to strangers, and nobody is touched.
+    pub(crate) leader_reaped_at: Option<u64>,
+}
+
+/// Sends SIGKILL to all members of the session until there are none; false when there are still some after many rounds.
+///
+/// Only by pidfd: the descriptor is opened, then the session id is read. If the signal still reaches
+/// the process, the id was read from that very process; had it gone and its number been given
+/// away, the signal would fail.
+pub(crate) fn kill_all(session: PosixSession) -> Result<bool, Errno> {
+    let mut proven = session.leader_reaped_at.is_none();
+    for _ in 0..ROUNDS {
+        let members: Vec<Pid> = members(session.id)?;
+        proven = proven
+            || members.iter().any(|pid| {
+                start_time(*pid).zip(session.leader_reaped_at).is_some_and(|(start, end)| start <= end)
+            });
+        if !proven {
+            return Ok(true);
+        }
+        let mut signalled = false;
+        for pid in members {
+            signalled |= kill_member(session.id, pid)?;
+        }
+        if !signalled {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Kills one process if it (still) is a living member; whether it was.
+fn kill_member(session: Pid, pid: Pid) -> Result<bool, Errno> {
+    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        // EINVAL: not a thread group's leader any more.
+        Err(Errno::SRCH | Errno::INVAL) => return Ok(false),
+        Err(errno) => return Err(errno),
+    };
+    let is_member = session_of(pid) == Some(session);
+    if !is_member || has_ended(&pidfd)? {
+        return Ok(false);
+    }
+    match pidfd_send_signal(&pidfd, Signal::KILL) {
+        Ok(()) => Ok(true),
+        Err(Errno::SRCH) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn has_ended(pidfd: impl std::os::fd::AsFd) -> Result<bool, Errno> {
+    let pidfd: BorrowedFd<'_> = pidfd.as_fd();
+    ended_by(pidfd, Some(Instant::now()))
+}
+
+/// The processes that say they belong to the session now.
+fn members(session: Pid) -> Result<Vec<Pid>, Errno> {
+    let io = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+    let mut found = HashSet::new();
+    for entry in fs::read_dir("/proc").map_err(io)? {
+        let name = entry.map_err(io)?.file_name();
+        let pid = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid.filter(|pid| session_of(*pid) == Some(session)) {
+            found.insert(pid);
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// The session of a process; `None` for one that is gone, and for one whose session has no number here: kernel
+/// threads, and processes that came in from an outer PID namespace.
+fn session_of(pid: Pid) -> Option<Pid> {
+    // SAFETY: getsid takes a number and touches no memory. (rustix's takes the answer 0 for impossible.)
+    Pid::from_raw(unsafe { libc::getsid(pid.as_raw_nonzero().get()) }.max(0))
+}
+
+/// Field 22 of `/proc/PID/stat`, counted after the last parenthesis: the name may contain anything (CVE-2017-1000367).
+fn start_time(pid: Pid) -> Option<u64> {
+    let stat = fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
+    let rest = std::str::from_utf8(&stat[after_name..]).ok()?;
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// Now, in the unit of [`start_time`].
+pub(crate) fn ticks_since_boot() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let per_second = rustix::param::clock_ticks_per_second();
+    let nanoseconds_per_tick = 1_000_000_000 / per_second.max(1);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or(0);
+    seconds * per_second + nanoseconds / nanoseconds_per_tick.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_cannot_have_started_after_now() {
+        let own = start_time(rustix::process::getpid()).unwrap();
+        let now = ticks_since_boot();
+        assert!(own <= now, "{own} {now}");
+        assert!(now - own < 3600 * rustix::param::clock_ticks_per_second(), "{own} {now}");
+    }
+
+    #[test]
+    fn a_session_whose_number_may_have_been_given_away_is_left_alone() {
+        // Our own session, declared long gone: had anything been killed, it would have been us.
+        let Some(id) = session_of(rustix::process::getpid()) else { return };
+        let gone = PosixSession { id, leader_reaped_at: Some(0) };
+        assert_eq!(kill_all(gone), Ok(true));
+    }
+}

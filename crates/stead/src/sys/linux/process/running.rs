@@ -1,0 +1,336 @@
+//! A process that runs: its pidfd, who is its parent, and what else was made for it.
+#![forbid(unsafe_code)]
+
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ChildStderr, ChildStdout, ExitStatus};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
+use rustix::process::{Pid, Signal, pidfd_send_signal};
+
+use super::abandoned::{self, Remains};
+use super::cgroup::ProcessCgroup;
+use super::posix_session::{self, PosixSession};
+use super::report::{LaunchFault, ReportOutcome, await_report};
+use super::status::{self, Collected};
+use crate::error::{Error, ErrorKind, Result};
+use crate::privilege::Privilege;
+use crate::process::Containment;
+use crate::sys::impersonate::as_server;
+use crate::sys::logon::SessionHandle;
+
+/// A process and what belongs to it.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pid: Pid,
+    pidfd: Option<OwnedFd>,
+    parent: Parent,
+    cgroup: Option<ProcessCgroup>,
+    suspended: Option<Suspended>,
+    status: Option<ExitStatus>,
+    reaped_at: Option<u64>,
+    names: Names,
+}
+
+/// Whose child it is.
+pub(crate) enum Parent {
+    /// The server's own.
+    Server,
+    /// The session worker's, who knows it by this number.
+    Worker(Arc<SessionHandle>, u32),
+}
+
+impl std::fmt::Debug for Parent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Server => f.write_str("Server"),
+            Self::Worker(_, id) => f.debug_tuple("Worker").field(id).finish(),
+        }
+    }
+}
+
+/// What holds a suspended process, and what it will report.
+#[derive(Debug)]
+pub(crate) struct Suspended {
+    pub(crate) gate: OwnedFd,
+    pub(crate) report: OwnedFd,
+    pub(crate) patience: Duration,
+}
+
+/// What errors call things.
+#[derive(Debug, Clone)]
+pub(crate) struct Names {
+    pub(crate) doing: String,
+    pub(crate) program: String,
+    pub(crate) directory: String,
+}
+
+impl Names {
+    pub(crate) fn error(&self, fault: LaunchFault) -> Error {
+        fault.into_error(self.doing.clone(), &self.program, &self.directory)
+    }
+}
+
+const ENDING: &str = "ending a process";
+const WAITING: &str = "waiting for a process";
+const RESUMING: &str = "resuming a process";
+
+impl Running {
+    pub(crate) fn new(
+        pid: Pid,
+        pidfd: OwnedFd,
+        parent: Parent,
+        cgroup: Option<ProcessCgroup>,
+        names: Names,
+    ) -> Self {
+        let pidfd = Some(pidfd);
+        Self { pid, pidfd, parent, cgroup, suspended: None, status: None, reaped_at: None, names }
+    }
+
+    /// Waits for the first word of the trampoline, or for "executed".
+    pub(crate) fn await_start(
+        &mut self,
+        report: OwnedFd,
+        gate: Option<OwnedFd>,
+        patience: Duration,
+    ) -> Result<()> {
+        match await_report(report, self.pidfd(), deadline_after(patience)) {
+            Ok(ReportOutcome::Executed) => Ok(()),
+            Ok(ReportOutcome::Ready(report)) => {
+                self.suspended = gate.map(|gate| Suspended { gate, report, patience });
+                Ok(())
+            }
+            Err(fault) => Err(self.failed(fault)),
+        }
+    }
+
+    /// Lets a suspended process execute its program.
+    pub(crate) fn resume(&mut self) -> Result<()> {
+        let Some(Suspended { gate, report, patience }) = self.suspended.take() else { return Ok(()) };
+        as_server(|| {
+            // A socket and not a pipe: writing to a pipe without readers would raise SIGPIPE in the server.
+            match send(&gate, b"!", SendFlags::NOSIGNAL) {
+                // It has ended: what it reported says why.
+                Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => {}
+                Err(errno) => return Err(Error::system(RESUMING, "send", errno)),
+            }
+            drop(gate);
+            match await_report(report, self.pidfd(), deadline_after(patience)) {
+                Ok(_) => Ok(()),
+                Err(fault) => Err(self.failed(fault)),
+            }
+        })
+    }
+
+    /// Makes sure that a process that did not start is gone, and says why it did not.
+    fn failed(&mut self, fault: LaunchFault) -> Error {
+        // Whatever it waits for; most often it has ended by itself.
+        let _ = pidfd_send_signal(self.pidfd(), Signal::KILL);
+        let _ = self.wait(deadline_after(Duration::from_secs(1)).into());
+        self.names.error(fault)
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().cast_unsigned()
+    }
+
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_ref().expect("only drop takes the pidfd away").as_fd()
+    }
+
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.suspended.is_some()
+    }
+
+    /// Waiting for a suspended process without a limit would be waiting for ever.
+    pub(crate) fn not_suspended(&self) -> Result<()> {
+        if self.is_suspended() {
+            let what = "the process is suspended and would never end; resume it first".into();
+            return Err(Error::new(WAITING, ErrorKind::InvalidInput { what }));
+        }
+        Ok(())
+    }
+
+    /// Waits for the end, at most until `deadline`.
+    pub(crate) fn wait(&mut self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
+        abandoned::sweep();
+        if self.status.is_some() {
+            return Ok(self.status);
+        }
+        let ended = status::ended_by(self.pidfd(), deadline)
+            .map_err(|errno| Error::system(WAITING, "poll", errno))?;
+        if !ended {
+            return Ok(None);
+        }
+        // Before the status is taken: from then on the kernel may give the number away.
+        let before = posix_session::ticks_since_boot();
+        let collected = match &self.parent {
+            Parent::Server => status::collect(self.pidfd()),
+            Parent::Worker(session, id) => match session.exit_status(*id) {
+                Ok(Some(raw)) => Ok(Collected::Ended(ExitStatus::from_raw(raw))),
+                // The worker is gone or never learned it; the kernel may know.
+                Ok(None) | Err(_) => status::collect_from_kernel(self.pidfd()),
+            },
+        }
+        .map_err(|errno| Error::system(WAITING, "waitid", errno))?;
+        match collected {
+            Collected::Ended(status) => {
+                self.status = Some(status);
+                self.reaped_at = Some(before);
+                self.cgroup = self.cgroup.take().and_then(ProcessCgroup::remove);
+                Ok(Some(status))
+            }
+            // Ended, and not to be collected: another reaper holds it this very moment.
+            Collected::Running | Collected::Lost => {
+                self.reaped_at.get_or_insert(before);
+                Err(Error::new(WAITING, ErrorKind::StatusLost))
+            }
+        }
+    }
+
+    /// Sends a signal to the process itself.
+    fn signal(&self, signal: i32, doing: &'static str) -> Result<()> {
+        if self.status.is_some() {
+            return Ok(());
+        }
+        as_server(|| match status::send(self.pidfd(), signal) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(cannot_signal(doing, "pidfd_send_signal", errno)),
+        })
+    }
+
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.signal(Signal::KILL.as_raw(), ENDING)
+    }
+
+    pub(crate) fn kill_tree(&mut self) -> Result<()> {
+        as_server(|| {
+            if let Some(cgroup) = &self.cgroup {
+                return cgroup.kill().map_err(|errno| cannot_signal(ENDING, "cgroup.kill", errno));
+            }
+            match &self.parent {
+                Parent::Worker(session, id) => session.kill_tree(*id),
+                Parent::Server => {
+                    let session = PosixSession { id: self.pid, leader_reaped_at: self.leader_reaped_at() };
+                    match posix_session::kill_all(session) {
+                        Ok(true) => Ok(()),
+                        Ok(false) => {
+                            let waiting_for = "the tree to stop creating processes".into();
+                            Err(Error::new(ENDING, ErrorKind::DeadlinePassed { waiting_for }))
+                        }
+                        Err(errno) => Err(cannot_signal(ENDING, "pidfd_send_signal", errno)),
+                    }
+                }
+            }
+        })
+    }
+
+    /// The moment up to which the process's number was surely its own; `None` while it still is.
+    fn leader_reaped_at(&self) -> Option<u64> {
+        if self.reaped_at.is_some() {
+            return self.reaped_at;
+        }
+        // The kernel hangs a pidfd up when the process has been reaped, by whomever.
+        let mut fds = [PollFd::from_borrowed_fd(self.pidfd(), PollFlags::empty())];
+        let reaped = poll(&mut fds, Some(&status::timespec(Duration::ZERO))).is_ok_and(|ready| ready > 0)
+            && fds[0].revents().contains(PollFlags::HUP);
+        // Reaped by others, nobody knows when: no member is proven to be the tree's.
+        reaped.then_some(0)
+    }
+
+    pub(crate) fn containment(&self) -> Containment {
+        match (&self.cgroup, &self.parent) {
+            (Some(_), _) => Containment::Cgroup,
+            (None, Parent::Worker(..)) => Containment::SessionWorker,
+            (None, Parent::Server) => Containment::PosixSession,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(suspended) = self.suspended.take() {
+            // At end of file the trampoline ends by itself; the signal is for one that the client has stopped.
+            drop(suspended);
+            let _ = self.kill();
+        }
+        let mut pidfd = self.pidfd.take();
+        if let Parent::Worker(session, id) = &self.parent {
+            session.forget(*id);
+            pidfd = None;
+        } else if self.status.is_some() {
+            pidfd = None;
+        }
+        abandoned::leave(Remains { pidfd, cgroup: self.cgroup.take() });
+    }
+}
+
+/// Sends a signal to the process itself.
+pub(crate) fn send_signal(running: &Running, signal: i32) -> Result<()> {
+    running.signal(signal, "signalling a process")
+}
+
+fn deadline_after(patience: Duration) -> Instant {
+    let now = Instant::now();
+    // A duration that the clock cannot count is as good as a century.
+    now.checked_add(patience).unwrap_or_else(|| now + Duration::from_secs(100 * 365 * 24 * 3600))
+}
+
+fn cannot_signal(doing: &'static str, call: &'static str, errno: Errno) -> Error {
+    if errno != Errno::PERM {
+        return Error::system(doing, call, errno);
+    }
+    let held = rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.permitted.contains(rustix::thread::CapabilitySet::KILL));
+    let kind = ErrorKind::PrivilegeMissing {
+        privilege: Privilege::AssignPrimaryToken,
+        missing: "CAP_KILL".into(),
+        held,
+        enabled: false,
+    };
+    Error::new(doing, kind).with_source(errno)
+}
+
+/// Reads both pipes until their ends, whichever has something first.
+pub(crate) fn read_both(
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+) -> Result<(Vec<u8>, Vec<u8>), Errno> {
+    let mut pipes = [
+        (stdout.map(|pipe| std::fs::File::from(OwnedFd::from(pipe))), Vec::new()),
+        (stderr.map(|pipe| std::fs::File::from(OwnedFd::from(pipe))), Vec::new()),
+    ];
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let mut fds: Vec<PollFd<'_>> =
+            pipes.iter().filter_map(|(pipe, _)| Some(PollFd::new(pipe.as_ref()?, PollFlags::IN))).collect();
+        if fds.is_empty() {
+            let [(_, stdout), (_, stderr)] = pipes;
+            return Ok((stdout, stderr));
+        }
+        match poll(&mut fds, None) {
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Err(errno),
+        }
+        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty()).collect::<Vec<_>>().into_iter();
+        for (pipe, read) in &mut pipes {
+            let Some(file) = pipe else { continue };
+            if ready.next() != Some(true) {
+                continue;
+            }
+            // Does not block: poll found something, and nobody else reads.
+            match file.read(&mut buffer) {
+                Ok(0) => *pipe = None,
+                Ok(length) => read.extend_from_slice(&buffer[..length]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The end of a process, waited for and collected by its pidfd alone.
+//!
+//! Never `waitpid(-1)`, which takes other code's children, and never a pid, which may be another
+//! process by now (CVE-2017-2616).
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+/// What is known of a direct child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Collected {
+    /// It runs.
+    Running,
+    /// It has ended so, and is reaped.
+    Ended(ExitStatus),
+    /// It has ended, somebody else reaped it, and the kernel does not tell how it ended.
+    Lost,
+}
+
+/// Waits until the process has ended; false when the deadline came first.
+pub(crate) fn ended_by(pidfd: BorrowedFd<'_>, deadline: Option<Instant>) -> Result<bool, Errno> {
+    loop {
+        let timeout = deadline.map(|deadline| timespec(deadline.saturating_duration_since(Instant::now())));
+        let mut fds = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(0) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => return Ok(false),
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(true),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// A duration for the kernel; one too long for it is as good as for ever.
+pub(crate) fn timespec(duration: Duration) -> Timespec {
+    let tv_sec = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX / 2);
+    Timespec { tv_sec, tv_nsec: i64::from(duration.subsec_nanos()) }
+}
+
+/// Collects the status of a child of this process, if it has ended.
+pub(crate) fn collect(pidfd: BorrowedFd<'_>) -> Result<Collected, Errno> {
+    loop {
+        return match waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+            Ok(None) => Ok(Collected::Running),
+            Ok(Some(status)) => Ok(status_of(&status).map_or(Collected::Lost, Collected::Ended)),
+            Err(Errno::INTR) => continue,
+            // Reaped by another thread's waitpid(-1), or by the kernel because SIGCHLD is ignored.
+            Err(Errno::CHILD) => collect_from_kernel(pidfd),
+            Err(errno) => Err(errno),
+        };
+    }
+}
+
+fn status_of(status: &rustix::process::WaitIdStatus) -> Option<ExitStatus> {
+    // The encoding of wait(2): the exit code in the second byte, the signal in the first, 0x80 for a core dump.
+    let raw = if let Some(code) = status.exit_status() {
+        (code & 0xff) << 8
+    } else {
+        status.terminating_signal()? | if status.dumped() { 0x80 } else { 0 }
+    };
+    Some(ExitStatus::from_raw(raw))
+}
+
+/// How long another reaper may take from taking the child to having released it.
+const RELEASE: Duration = Duration::from_secs(1);
+
+/// Asks the kernel how a process that is no longer our child ended (Linux 6.15).
+pub(crate) fn collect_from_kernel(pidfd: BorrowedFd<'_>) -> Result<Collected, Errno> {
+    let give_up = Instant::now() + RELEASE;
+    loop {
+        match exit_info(pidfd) {
+            Ok(Some(raw)) => return Ok(Collected::Ended(ExitStatus::from_raw(raw))),
+            // Linux 6.13 to 6.14 say ESRCH for a reaped process, older ones do not know the call.
+            Err(Errno::SRCH | Errno::NOTTY | Errno::INVAL) => break,
+            Ok(None) => {}
+            Err(errno) => return Err(errno),
+        }
+        // Not released yet: still running (then it never was our child), or in another reaper's hands.
+        if !ended_by(pidfd, Some(Instant::now()))? {
+            return Ok(Collected::Running);
+        }
+        if Instant::now() >= give_up {
+            break;
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    Ok(if ended_by(pidfd, Some(Instant::now()))? { Collected::Lost } else { Collected::Running })
+}
+
+/// The wait status that the kernel keeps for the holders of a pidfd after the process was reaped.
+fn exit_info(pidfd: BorrowedFd<'_>) -> Result<Option<i32>, Errno> {
+    // SAFETY: `pidfd_info` consists of integers only, for which all bits zero is a value.
+    let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
+    info.mask = u64::from(libc::PIDFD_INFO_EXIT);
+    // SAFETY: the kernel writes at most the size that is encoded in the request, which is that of `pidfd_info`,
+    // into a value that we own for the duration of the call; every bit pattern is a valid `pidfd_info`.
+    let result = unsafe { libc::ioctl(pidfd.as_fd().as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
+    if result < 0 {
+        return Err(last_errno());
+    }
+    let told = info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0;
+    Ok(told.then_some(info.exit_code))
+}
+
+/// Sends the signal with this number, realtime ones included.
+pub(crate) fn send(pidfd: BorrowedFd<'_>, raw: i32) -> Result<(), Errno> {
+    // SAFETY: the number only travels to the kernel, which checks it; no handler of this process is concerned, which
+    // is what numbers reserved by libc could harm.
+    let signal = unsafe { rustix::process::Signal::from_raw_unchecked(raw) };
+    rustix::process::pidfd_send_signal(pidfd, signal)
+}
+
+fn last_errno() -> Errno {
+    let raw = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+    Errno::from_raw_os_error(raw)
+}
