@@ -1,2 +1,45 @@
 //! `cargo xtask demo | test | bench`.
-fn main() {}
+
+mod bench;
+mod build;
+mod demo;
+mod test;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+usage: cargo xtask COMMAND
+
+  test [FILTER]     build everything and run every test, in the testbed; the last line counts them
+  demo [--json]     run both procedures with real clients, in the testbed
+  bench [NAME]      measure; `bench spawn` compares the cost of creating a process
+
+In the testbed there are throw-away users, PAM services and homes that exist nowhere else. It is made for each run, by
+root or in a user namespace, and nothing of it stays behind.
+";
+
+fn main() -> ExitCode {
+    testbed::run_stage_if_asked();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let rest = arguments.get(1..).unwrap_or_default();
+    let result = match arguments.first().map(String::as_str) {
+        Some("test") => test::run(rest),
+        Some("demo") => demo::run(rest),
+        Some("bench") => bench::run(rest),
+        None | Some("help" | "-h" | "--help") => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Some(other) => {
+            eprint!("xtask: no command {other}\n\n{HELP}");
+            return ExitCode::from(64);
+        }
+    };
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

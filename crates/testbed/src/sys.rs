@@ -1,0 +1,92 @@
+//! The few calls that rustix does not have. All of the testbed's unsafe code but the programs' entry points.
+
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+
+/// A `prctl` that only reads; -1 where the kernel does not know it.
+pub(crate) fn prctl_get(option: libc::c_int) -> i32 {
+    // SAFETY: the PR_GET_* options used here take no pointer; the kernel ignores or refuses the zero arguments.
+    unsafe { libc::prctl(option, 0_u64, 0_u64, 0_u64, 0_u64) }
+}
+
+/// The signal that this process gets when its parent ends.
+pub(crate) fn parent_death_signal() -> i32 {
+    let mut signal: libc::c_int = 0;
+    // SAFETY: PR_GET_PDEATHSIG writes one int at the address, which is that of a live int.
+    unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut signal) };
+    signal
+}
+
+/// The execution domain.
+pub(crate) fn personality() -> u32 {
+    // SAFETY: 0xffffffff only asks (personality(2)); no pointer is passed.
+    unsafe { libc::personality(0xffff_ffff) }.cast_unsigned()
+}
+
+/// Memory policy mode of the calling thread, -1 where the kernel has none.
+pub(crate) fn memory_policy() -> i32 {
+    let mut mode: libc::c_int = -1;
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: get_mempolicy writes one int at `mode`; with a null mask and no flags it touches nothing else.
+    unsafe { libc::syscall(libc::SYS_get_mempolicy, &raw mut mode, none, 0_u64, none, 0_u64) };
+    mode
+}
+
+/// I/O priority of a process, 0 for the caller; -1 where it cannot be asked.
+pub(crate) fn io_priority(pid: i32) -> i32 {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    // SAFETY: ioprio_get takes two numbers.
+    let value = unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, pid) };
+    i32::try_from(value).unwrap_or(-1)
+}
+
+/// Serial number and description of the session keyring; `None` where there is none, or keyctl is denied.
+pub(crate) fn session_keyring() -> Option<(i32, String)> {
+    const KEYCTL_GET_KEYRING_ID: libc::c_int = 0;
+    const KEYCTL_DESCRIBE: libc::c_int = 6;
+    const KEY_SPEC_SESSION_KEYRING: libc::c_int = -3;
+    // SAFETY: KEYCTL_GET_KEYRING_ID takes two numbers; 0 means that none is to be made.
+    let id = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0) };
+    let id = i32::try_from(id).ok().filter(|id| *id > 0)?;
+    let mut buffer = [0_u8; 512];
+    // SAFETY: KEYCTL_DESCRIBE writes at most the given length into the buffer, which is that long.
+    let length =
+        unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_DESCRIBE, id, buffer.as_mut_ptr(), buffer.len()) };
+    if length <= 0 {
+        return Some((id, String::new()));
+    }
+    let text = CStr::from_bytes_until_nul(&buffer).map(|text| text.to_string_lossy().into_owned());
+    Some((id, text.unwrap_or_default()))
+}
+
+/// Takes over a descriptor that the program which started this one left open for it.
+pub(crate) fn inherited(number: std::os::fd::RawFd) -> std::os::fd::OwnedFd {
+    use std::os::fd::FromRawFd;
+    // SAFETY: the number was passed together with the descriptor for this process to own; nothing else in it knows
+    // the number, and it is taken once, before anything is opened.
+    unsafe { std::os::fd::OwnedFd::from_raw_fd(number) }
+}
+
+/// Leaves namespaces for fresh ones. What is shared otherwise (descriptors, memory) stays shared.
+pub(crate) fn unshare(flags: rustix::thread::UnshareFlags) -> std::io::Result<()> {
+    // SAFETY: rustix asks that CLONE_FILES is not among the flags, which would break the ownership of descriptors;
+    // only namespaces are passed here.
+    Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
+}
+
+/// Gives every signal its default disposition and empties the mask, as a service manager does; the two that glibc
+/// keeps to itself (32, 33) too, which a parent written without glibc may have left ignored.
+pub(crate) fn default_signals() {
+    // struct kernel_sigaction: handler, flags, restorer, mask; SIG_DFL and nothing else. 8 bytes of mask.
+    let default = [0_u64; 4];
+    let none = std::ptr::null_mut::<u64>();
+    for signal in 1..=64_i32 {
+        // SAFETY: rt_sigaction reads one kernel_sigaction, 32 bytes at most on x86-64 and aarch64, which `default`
+        // holds, and writes nothing as the old one is not asked for. SIGKILL and SIGSTOP are refused.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, 8_usize) };
+    }
+    let empty = 0_u64;
+    // SAFETY: rt_sigprocmask reads 8 bytes at `empty`.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const empty, none, 8_usize) };
+}

@@ -1,0 +1,54 @@
+//! The bed is what the other tests take it for.
+
+use std::fs;
+
+#[test]
+fn users_exist_inside_with_their_groups() {
+    let bed = testbed::require!();
+    let alice = bed.user("alice");
+    assert_eq!(alice.groups.len(), 17);
+    let id = std::process::Command::new("id").args(["-G", "alice"]).output().unwrap();
+    let mut told: Vec<u32> =
+        String::from_utf8(id.stdout).unwrap().split_whitespace().map(|id| id.parse().unwrap()).collect();
+    told.sort_unstable();
+    assert_eq!(told, alice.all_groups());
+}
+
+#[test]
+fn the_control_equals_what_id_says_for_every_user() {
+    let bed = testbed::require!();
+    for user in bed.users() {
+        for control in [bed.control_setpriv(&user.name), bed.control_runuser(&user.name)] {
+            assert_eq!(control.uid.real, user.uid);
+            assert_eq!(control.uid.saved, user.uid);
+            assert_eq!(control.gid.effective, user.gid);
+            assert_eq!(control.effective_groups(), user.all_groups(), "{}", user.name);
+            assert_eq!(control.capabilities.effective, 0);
+            assert_eq!(control.capabilities.permitted, 0);
+        }
+    }
+}
+
+#[test]
+fn a_process_shows_no_trace_of_the_runtime_in_its_probe() {
+    let bed = testbed::require!();
+    let seen = bed.control_setpriv("alice");
+    assert_eq!(seen.signals.caught, 0);
+    assert_eq!(seen.signals.ignored, 0);
+    assert_eq!(seen.signals.blocked, 0);
+    assert_eq!(seen.descriptors.keys().copied().collect::<Vec<_>>(), [0, 1, 2]);
+}
+
+#[test]
+fn homes_belong_to_their_users_and_grace_has_none() {
+    use std::os::unix::fs::MetadataExt;
+    let bed = testbed::require!();
+    for user in bed.users() {
+        match fs::metadata(&user.home) {
+            Ok(home) => {
+                assert_eq!((home.uid(), home.gid(), home.mode() & 0o777), (user.uid, user.gid, 0o700))
+            }
+            Err(_) => assert_eq!(user.name, "grace"),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Building with cargo, and finding what was built.
+
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A program that cargo built.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Program {
+    /// The target's name.
+    pub name: String,
+    /// The package's name.
+    pub package: String,
+    /// `lib`, `bin`, `test`, `example` or `bench`.
+    pub kind: String,
+    /// Whether it is a test harness.
+    pub harness: bool,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its package's directory.
+    pub directory: PathBuf,
+}
+
+/// The checkout's directory.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// `cargo`, in the checkout.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Runs cargo with these arguments and gives the programs it built.
+pub fn build(arguments: &[&str]) -> io::Result<Vec<Program>> {
+    let output = cargo()
+        .args(arguments)
+        .arg("--message-format=json-render-diagnostics")
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()?;
+    if !output.status.success() {
+        return Err(io::Error::other(format!("cargo {} failed", arguments.join(" "))));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().filter_map(program).collect())
+}
+
+fn program(line: &str) -> Option<Program> {
+    let message: serde_json::Value = serde_json::from_str(line).ok()?;
+    let path = message.get("executable")?.as_str()?;
+    let target = message.get("target")?;
+    // "path+file:///x/crates/testbed#0.1.0", or "..crates/other#name@0.1.0" where the names differ.
+    let id = message.get("package_id")?.as_str()?;
+    let (before, after) = id.rsplit_once('#')?;
+    let package = match after.split_once('@') {
+        Some((name, _)) => name,
+        None => before.rsplit('/').next()?,
+    };
+    Some(Program {
+        name: target.get("name")?.as_str()?.to_owned(),
+        package: package.to_owned(),
+        kind: target.get("kind")?.get(0)?.as_str()?.to_owned(),
+        harness: message.get("profile")?.get("test")?.as_bool()?,
+        path: PathBuf::from(path),
+        directory: Path::new(message.get("manifest_path")?.as_str()?).parent()?.to_owned(),
+    })
+}
+
+/// The helper programs that go into the bed, out of what was built.
+pub fn for_the_bed(built: &[Program]) -> Vec<(String, PathBuf)> {
+    built
+        .iter()
+        .filter(|program| !program.harness && program.kind == "bin" && program.package != "xtask")
+        .map(|program| (program.name.clone(), program.path.clone()))
+        .collect()
+}
