@@ -20,7 +20,7 @@ pub(crate) fn runuser(bed: &Bed, user: &User) -> Probe {
 }
 
 fn run(command: &mut Command) -> Probe {
-    let output = command
+    let output = crate::sys::with_default_signals(command)
         .current_dir("/")
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())

@@ -90,3 +90,17 @@ pub(crate) fn default_signals() {
     // SAFETY: rt_sigprocmask reads 8 bytes at `empty`.
     unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const empty, none, 8_usize) };
 }
+
+/// Lets the program begin with every signal at its default. Without, glibc's `posix_spawn`, which std prefers to
+/// `fork`, leaves the signals 32 and 33 ignored in every program it starts.
+pub(crate) fn with_default_signals(command: &mut std::process::Command) -> &mut std::process::Command {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec only async-signal-safe code may run: `default_signals` makes system calls and
+    // nothing else, no allocation and no lock.
+    unsafe {
+        command.pre_exec(|| {
+            default_signals();
+            Ok(())
+        })
+    }
+}
