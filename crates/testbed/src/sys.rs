@@ -104,3 +104,9 @@ pub(crate) fn with_default_signals(command: &mut std::process::Command) -> &mut 
         })
     }
 }
+
+/// Keeps what this process inherited besides its standard streams from the programs that it starts.
+pub(crate) fn keep_descriptors_to_oneself() {
+    // SAFETY: close_range takes three numbers; with CLOSE_RANGE_CLOEXEC it closes nothing in this process.
+    unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+}

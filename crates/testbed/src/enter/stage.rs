@@ -96,6 +96,7 @@ fn outer() -> io::Result<i32> {
 fn init() -> io::Result<i32> {
     tie_to_parent()?;
     crate::sys::default_signals();
+    crate::sys::keep_descriptors_to_oneself();
     let plan = plan()?;
     namespaces::furnish(&plan)?;
     let users = crate::accounts::users(&Path::new(ROOT).join("home"));
