@@ -14,6 +14,7 @@ compile_error!("stead runs on Linux; the Windows backend is on its way");
 pub mod client;
 pub mod error;
 pub mod impersonate;
+pub mod local;
 pub mod os;
 pub mod privilege;
 pub mod process;

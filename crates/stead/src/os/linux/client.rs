@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::client::{Client, Confinement};
 use crate::error::Result;
+use crate::local::ConnectOptions;
 use crate::sys::client::process_context;
 use crate::sys::token::{Gid, GroupSet, Label, Uid};
 use crate::token::{Impersonation, ImpersonationLevel, Token};
@@ -94,5 +95,28 @@ impl Token<Impersonation> {
         let (context, knowledge) =
             crate::sys::impersonate::as_server(|| process_context(pidfd.as_fd(), policy))?;
         Ok(Self::from_process(context, ImpersonationLevel::Impersonation, knowledge))
+    }
+}
+
+/// Whose a server must be before a client grants it anything, in Linux's terms.
+///
+/// ```
+/// use stead::local::ConnectOptions;
+/// use stead::os::linux::{ConnectOptionsExt, Uid};
+/// let options = ConnectOptions::new().server_uid(Uid::ROOT);
+/// ```
+pub trait ConnectOptionsExt {
+    /// The server must run as `uid`: the effective uid, as of listen(2), of the process that listens.
+    ///
+    /// A socket that a service manager listens at for the server has the manager's.
+    #[doc(alias = "GetNamedPipeServerProcessId")]
+    #[must_use]
+    fn server_uid(self, uid: Uid) -> Self;
+}
+
+impl ConnectOptionsExt for ConnectOptions {
+    fn server_uid(mut self, uid: Uid) -> Self {
+        self.server = Some(uid);
+        self
     }
 }

@@ -101,6 +101,7 @@ fn required<'text>(text: &'text [u8], key: &[u8]) -> Option<&'text [u8]> {
 }
 
 /// The same for a key that older kernels lack: `Some(None)` without it, `None` when it is there twice.
+#[expect(clippy::option_option, reason = "missing, and there twice, are different answers")]
 fn optional<'text>(text: &'text [u8], key: &[u8]) -> Option<Option<&'text [u8]>> {
     let mut values =
         text.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(key)?.strip_prefix(b":"));

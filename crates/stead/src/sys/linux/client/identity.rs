@@ -94,7 +94,7 @@ impl Peer {
 }
 
 /// Fails unless the socket is one that a listener of ours can have accepted.
-fn require_accepted(socket: BorrowedFd<'_>) -> Result<()> {
+pub(crate) fn require_accepted(socket: BorrowedFd<'_>) -> Result<()> {
     let invalid = |what: &'static str| Err(Error::new(DOING, ErrorKind::InvalidInput { what: what.into() }));
     let nature = match socket::nature(socket) {
         Ok(nature) => nature,
@@ -119,6 +119,17 @@ fn require_accepted(socket: BorrowedFd<'_>) -> Result<()> {
         return Err(none("the socket was not accepted by a listener (one of a pair, or a connecting end)"));
     }
     Ok(())
+}
+
+/// Fails unless the socket is a Unix socket that listens for stream or seqpacket connections.
+pub(crate) fn require_listening(socket: BorrowedFd<'_>) -> Result<()> {
+    const DOING: &str = "taking a listening socket";
+    let nature = socket::nature(socket).map_err(|source| Error::system(DOING, "getsockname", source))?;
+    if nature.unix && nature.connection && nature.listening {
+        return Ok(());
+    }
+    let what = "the descriptor is no listening Unix socket".into();
+    Err(Error::new(DOING, ErrorKind::InvalidInput { what }))
 }
 
 /// Refuses -1 (CVE-2019-14287) and the overflow id.

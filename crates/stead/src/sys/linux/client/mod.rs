@@ -9,5 +9,6 @@ mod socket;
 mod tests;
 
 pub(crate) use confinement::{Policy, examine};
-pub(crate) use identity::Peer;
+pub(crate) use identity::{Peer, require_accepted, require_listening};
 pub(crate) use process::process_context;
+pub(crate) use socket::peer_ids;

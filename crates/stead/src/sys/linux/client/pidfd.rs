@@ -40,7 +40,7 @@ const PIDFD_INFO_CREDS: u64 = 2;
 
 /// `_IOWR(0xFF, 11, struct pidfd_info)`.
 const PIDFD_GET_INFO: libc::Ioctl =
-    ((3 << 30) | (size_of::<PidfdInfo>() << 16) | (0xFF << 8) | 11) as libc::Ioctl;
+    ((3 << 30) | (size_of::<PidfdInfo>() << 16) | (0xFF << 8) | 0xB) as libc::Ioctl;
 
 /// Whether the process has ended, reaped or not.
 pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> io::Result<bool> {

@@ -59,6 +59,7 @@ fn any_length(socket: BorrowedFd<'_>, option: libc::c_int, usual: usize) -> io::
 
 /// What kind of socket this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "four independent facts")]
 pub(crate) struct Nature {
     pub(crate) unix: bool,
     /// Whether it, or the listener that accepted it, is bound to an address.

@@ -171,7 +171,7 @@ fn what_is_no_connected_unix_socket_is_refused() {
     )
     .unwrap();
     assert!(matches!(kind(&unconnected), ErrorKind::NoIdentity { .. }));
-    let address = rustix::net::SocketAddrUnix::new(&place.0.join("bound")).unwrap();
+    let address = rustix::net::SocketAddrUnix::new(place.0.join("bound")).unwrap();
     rustix::net::bind(&unconnected, &address).unwrap();
     assert!(matches!(kind(&unconnected), ErrorKind::NoIdentity { .. }));
 

@@ -125,7 +125,7 @@ fn no_bytes_make_a_parser_panic() {
                 _ => words[usize::try_from(next() % 14).unwrap()].to_vec(),
             };
             let at = usize::try_from(next()).unwrap() % (text.len() + 1);
-            let until = if next() % 2 == 0 { at } else { (at + word.len()).min(text.len()) };
+            let until = if next().is_multiple_of(2) { at } else { (at + word.len()).min(text.len()) };
             text.splice(at..until, word);
         }
         let _ = parse_status(&text);
