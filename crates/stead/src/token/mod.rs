@@ -9,6 +9,10 @@ mod confinement;
 mod display;
 mod level;
 mod restriction;
+#[cfg(feature = "serde")]
+mod serde;
+#[cfg(test)]
+mod tests;
 
 pub use confinement::ConfinementKnowledge;
 pub use level::ImpersonationLevel;

@@ -9,7 +9,7 @@ pub use crate::sys::token::{
     Capability, CapabilitySet, CapabilitySets, Gid, GroupSet, Label, LoginUid, SecureBits, SecurityContext,
     Uid,
 };
+pub use client::{ClientExt, ClientIdentity, ConnectOptionsExt};
 pub use impersonate::OpenOptionsExt;
 pub use process::{Cgroup, ChildExt, CommandExt, Limit, Signal};
-pub use client::{ClientExt, ClientIdentity, ConnectOptionsExt};
 pub use token::{RestrictionExt, TokenExt};

@@ -2,6 +2,7 @@
 
 pub(crate) mod account;
 pub(crate) mod client;
+pub(crate) mod group;
 pub(crate) mod impersonate;
 pub(crate) mod logon;
 pub(crate) mod privilege;
