@@ -12,8 +12,9 @@
 
 pub mod report;
 pub mod spec;
+pub mod syscall;
 
 pub mod wire;
 
 /// The program, an ELF executable for the machine that this crate is built for.
-pub static IMAGE: &[u8] = &[];
+pub static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stead-trampoline"));

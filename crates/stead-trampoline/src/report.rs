@@ -54,6 +54,8 @@ steps! {
     Keyring = 18,
     /// The login uid.
     LoginUid = 19,
+    /// Keeping the client's processes out of this one.
+    Shield = 37,
     /// The bounding set; `detail` is the capability.
     BoundingSet = 20,
     /// The securebits.

@@ -61,8 +61,12 @@ pub mod flag {
     pub const LABEL: u32 = 1 << 11;
     /// The program is the descriptor `descriptor`.
     pub const DESCRIPTOR: u32 = 1 << 12;
+    /// The server knows that the out-of-memory score adjustment is 0.
+    pub const OOM_IS_ZERO: u32 = 1 << 13;
+    /// The server knows that the core filter is the kernel's default.
+    pub const CORE_FILTER_IS_DEFAULT: u32 = 1 << 14;
     /// Every bit that means something.
-    pub const ALL: u32 = (1 << 13) - 1;
+    pub const ALL: u32 = (1 << 15) - 1;
 }
 
 macro_rules! header {
