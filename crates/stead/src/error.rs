@@ -179,6 +179,8 @@ pub enum ErrorKind {
         /// What is wrong with it.
         why: Cow<'static, str>,
     },
+    /// There is no trampoline that the system would execute.
+    TrampolineUnavailable,
     /// The logon session has ended, and nothing more can be done in it (Win32 error 1312).
     SessionEnded,
     /// Somebody else collected the exit status of the process.
@@ -337,6 +339,10 @@ impl ErrorKind {
                 "install stead-session beside the server or in libexec, or begin main with stead::init()"
                     .into()
             }
+            Self::TrampolineUnavailable => {
+                "install stead-trampoline in /usr/libexec/stead, owned by root, or set vm.memfd_noexec to 0 or 1"
+                    .into()
+            }
             Self::StatusLost => {
                 "leave children to the library: no waitpid(-1) elsewhere, SIGCHLD not ignored".into()
             }
@@ -412,6 +418,9 @@ impl fmt::Display for ErrorKind {
             Self::NoIdentity { what } => write!(f, "the kernel tells no usable identity: {what}"),
             Self::KernelTooOld { needs } => write!(f, "the kernel lacks {needs}"),
             Self::WorkerUnavailable { why } => write!(f, "the session worker is not available: {why}"),
+            Self::TrampolineUnavailable => {
+                f.write_str("the system executes no memfd (vm.memfd_noexec), and no trampoline is installed")
+            }
             Self::SessionEnded => f.write_str("the logon session has ended"),
             Self::StatusLost => f.write_str("somebody else collected the exit status"),
             Self::DeadlinePassed { waiting_for } => {

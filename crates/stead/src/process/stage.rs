@@ -63,6 +63,8 @@ stages! {
     Keyring => "join a new session keyring",
     /// Setting the login uid.
     LoginUid => "set the login uid",
+    /// Keeping the client's other processes out of the new one until it is the client's.
+    Shield => "keep the client's processes out",
     /// Dropping capabilities from the bounding set.
     BoundingSet => "drop capabilities from the bounding set",
     /// Setting the securebits.

@@ -12,7 +12,12 @@ pub(crate) mod pty;
 mod running;
 mod status;
 
+mod child_start;
+mod image;
 pub(crate) mod launch;
+#[cfg(test)]
+mod launch_tests;
+pub(crate) mod low_slot;
 pub(crate) mod report;
 
 pub use cgroup::Cgroup;

@@ -1,13 +1,21 @@
 //! Waiting for the trampoline's report, and what it means.
+#![forbid(unsafe_code)]
 
 use std::borrow::Cow;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::{Signal, pidfd_send_signal};
+use stead_trampoline::report::{Report, Step, default, why};
+use stead_trampoline::syscall::capabilities;
 
-use crate::error::Error;
+use super::image::NOWHERE_TO_EXECUTE;
+use crate::error::{Error, ErrorKind, ProgramFault};
+use crate::privilege::Privilege;
 use crate::process::Stage;
+use crate::sys::token::{Capability, CapabilitySet};
 
 /// What the trampoline reported.
 #[derive(Debug)]
@@ -26,15 +34,139 @@ pub(crate) struct LaunchFault {
     pub(crate) detail: u32,
 }
 
+/// A fault before there was a child.
+pub(super) fn prepare(errno: Errno) -> LaunchFault {
+    LaunchFault { stage: Stage::Prepare, errno, detail: 0 }
+}
+
+/// The public name of a step.
+pub(super) fn stage_of(step: Step) -> Stage {
+    match step {
+        Step::Place => Stage::Place,
+        Step::Raise => Stage::Raise,
+        Step::Trampoline => Stage::Trampoline,
+        Step::Arguments => Stage::Arguments,
+        Step::Descriptors => Stage::Descriptors,
+        Step::Session => Stage::Session,
+        Step::Terminal => Stage::Terminal,
+        Step::Defaults => Stage::Defaults,
+        Step::Nice => Stage::Nice,
+        Step::OomScore => Stage::OomScore,
+        Step::Limits => Stage::Limits,
+        Step::Keyring => Stage::Keyring,
+        Step::LoginUid => Stage::LoginUid,
+        Step::Shield => Stage::Shield,
+        Step::BoundingSet => Stage::BoundingSet,
+        Step::SecureBits => Stage::SecureBits,
+        Step::Groups => Stage::Groups,
+        Step::GroupId => Stage::GroupId,
+        Step::UserId => Stage::UserId,
+        Step::Capabilities => Stage::Capabilities,
+        Step::Ambient => Stage::Ambient,
+        Step::NoNewPrivileges => Stage::NoNewPrivileges,
+        Step::ReadBack => Stage::ReadBack,
+        Step::Regain => Stage::Regain,
+        Step::ExecLabel => Stage::ExecLabel,
+        Step::Directory => Stage::Directory,
+        Step::Signals => Stage::Signals,
+        Step::Ready | Step::Gate => Stage::Gate,
+        Step::Executing | Step::Execute => Stage::Execute,
+    }
+}
+
 impl LaunchFault {
     /// The error that says so: `doing` as a phrase, the program and the directory as the server named them.
     pub(crate) fn into_error(
         self,
         doing: impl Into<Cow<'static, str>>,
-        _program: &str,
-        _directory: &str,
+        program: &str,
+        directory: &str,
     ) -> Error {
-        Error::new(doing, crate::ErrorKind::SpawnFailed { stage: self.stage }).with_source(self.errno)
+        let kind = match self.stage {
+            Stage::Deadline => ErrorKind::DeadlinePassed { waiting_for: "the new process to start".into() },
+            Stage::Directory => ErrorKind::DirectoryUnusable { directory: directory.to_owned() },
+            Stage::Execute => self.program_fault(program),
+            // The kernel measures arguments and environment when the trampoline is executed with them.
+            Stage::Trampoline if self.errno == Errno::TOOBIG => ErrorKind::ProgramUnusable {
+                program: program.to_owned(),
+                why: ProgramFault::ArgumentsTooLong,
+            },
+            Stage::Prepare if self.detail == NOWHERE_TO_EXECUTE => ErrorKind::TrampolineUnavailable,
+            Stage::Cgroup if self.errno == Errno::NOSYS => {
+                ErrorKind::KernelTooOld { needs: "clone3 with CLONE_INTO_CGROUP (Linux 5.7)".into() }
+            }
+            _ => self
+                .limit()
+                .or_else(|| self.missing_privilege())
+                .unwrap_or(ErrorKind::SpawnFailed { stage: self.stage }),
+        };
+        Error::new(doing, kind).with_source(self.errno)
+    }
+
+    fn program_fault(self, program: &str) -> ErrorKind {
+        let program = program.to_owned();
+        let why = match self.detail {
+            why::NOT_FOUND => return ErrorKind::ProgramNotFound { program },
+            why::PROCESS_LIMIT => {
+                return ErrorKind::LimitReached { limit: "processes of the user (RLIMIT_NPROC)".into() };
+            }
+            why::DIRECTORY => ProgramFault::IsDirectory,
+            why::NOT_REGULAR => ProgramFault::NotRegular,
+            why::NOT_PERMITTED => ProgramFault::NotPermitted,
+            why::INTERPRETER_MISSING | why::INTERPRETER_DENIED => ProgramFault::InterpreterUnusable,
+            why::BAD_FORMAT => ProgramFault::BadFormat,
+            why::BUSY => ProgramFault::Busy,
+            why::TOO_LONG => ProgramFault::ArgumentsTooLong,
+            why::PINNED_SCRIPT => ProgramFault::PinnedScript,
+            _ => return ErrorKind::SpawnFailed { stage: self.stage },
+        };
+        ErrorKind::ProgramUnusable { program, why }
+    }
+
+    fn limit(self) -> Option<ErrorKind> {
+        let limit = match (self.stage, self.errno) {
+            (Stage::Clone, Errno::AGAIN) => "processes (RLIMIT_NPROC, pids.max or kernel.pid_max)",
+            (Stage::Keyring, Errno::DQUOT) => "keys of the server's user (kernel.keys)",
+            // A number that is not below the limit is no descriptor for the kernel.
+            (Stage::Place, Errno::BADF | Errno::INVAL) | (_, Errno::MFILE) => {
+                "open files of the process (RLIMIT_NOFILE)"
+            }
+            (_, Errno::NFILE) => "open files of the system (fs.file-max)",
+            (_, Errno::TOOMANYREFS) => "descriptors on their way (RLIMIT_NOFILE)",
+            (_, Errno::NOMEM) => "memory",
+            _ => return None,
+        };
+        Some(ErrorKind::LimitReached { limit: limit.into() })
+    }
+
+    /// The privilege that the step takes, if the system refused it and the server has it not enabled.
+    fn missing_privilege(self) -> Option<ErrorKind> {
+        if !matches!(self.errno, Errno::PERM | Errno::ACCESS) {
+            return None;
+        }
+        let (capability, privilege) = match self.stage {
+            Stage::Groups | Stage::GroupId => (Capability::Setgid, Privilege::AssignPrimaryToken),
+            Stage::UserId => (Capability::Setuid, Privilege::AssignPrimaryToken),
+            Stage::BoundingSet | Stage::SecureBits | Stage::Capabilities => {
+                (Capability::Setpcap, Privilege::AssignPrimaryToken)
+            }
+            Stage::Limits => (Capability::SysResource, Privilege::IncreaseQuota),
+            Stage::OomScore => (Capability::SysResource, Privilege::IncreaseQuota),
+            Stage::Defaults if self.detail == default::OOM_SCORE => {
+                (Capability::SysResource, Privilege::IncreaseQuota)
+            }
+            Stage::Nice => (Capability::SysNice, Privilege::IncreaseQuota),
+            Stage::Defaults if self.detail == default::SCHEDULING => {
+                (Capability::SysNice, Privilege::IncreaseQuota)
+            }
+            Stage::LoginUid => (Capability::AuditControl, Privilege::Logon),
+            _ => return None,
+        };
+        let now = capabilities().ok()?;
+        let held = CapabilitySet::from_bits(now.permitted).contains(capability);
+        let enabled = CapabilitySet::from_bits(now.effective).contains(capability);
+        let missing = capability.name().into();
+        (!enabled).then_some(ErrorKind::PrivilegeMissing { privilege, missing, held, enabled })
     }
 }
 
@@ -48,9 +180,83 @@ pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
 /// Never blocks on anything that the client can stop. After a fault the process has ended or is about
 /// to; the caller still has to collect it.
 pub(crate) fn await_report(
-    _report: OwnedFd,
-    _pidfd: BorrowedFd<'_>,
-    _deadline: Instant,
+    report: OwnedFd,
+    pidfd: BorrowedFd<'_>,
+    deadline: Instant,
 ) -> Result<ReportOutcome, LaunchFault> {
-    Err(LaunchFault { stage: Stage::Ended, errno: Errno::NOSYS, detail: 0 })
+    let mut executing = false;
+    loop {
+        let ended = wait(&report, pidfd, deadline)?;
+        match next(&report)? {
+            Word::Said(Report { step: Step::Executing, .. }) => executing = true,
+            Word::Said(Report { step: Step::Ready, .. }) => return Ok(ReportOutcome::Ready(report)),
+            Word::Said(Report { step, errno, detail }) => {
+                return Err(LaunchFault { stage: stage_of(step), errno: raw(errno), detail });
+            }
+            Word::EndOfFile if executing => return Ok(ReportOutcome::Executed),
+            // Somebody else of the server holds the pipe open, in a child of his own on its way to
+            // execve: the process itself says nothing any more.
+            Word::Nothing if ended && executing => return Ok(ReportOutcome::Executed),
+            Word::Nothing if !ended => {}
+            Word::EndOfFile | Word::Nothing => {
+                return Err(LaunchFault { stage: Stage::Ended, errno: Errno::SRCH, detail: 0 });
+            }
+        }
+    }
+}
+
+/// One thing heard.
+enum Word {
+    Said(Report),
+    EndOfFile,
+    Nothing,
+}
+
+/// Waits until there is something to be heard, or the process has ended: then `true`.
+fn wait(report: &OwnedFd, pidfd: BorrowedFd<'_>, deadline: Instant) -> Result<bool, LaunchFault> {
+    let ended = |errno| LaunchFault { stage: Stage::Ended, errno, detail: 0 };
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut watched =
+            [PollFd::new(report, PollFlags::IN), PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+        match poll(&mut watched, Some(&timespec(left))) {
+            Ok(0) if left.is_zero() => {
+                // It may be the client's by now, whom only CAP_KILL ends; where that is missing the
+                // caller still has the pidfd and the error.
+                let _ = pidfd_send_signal(pidfd, Signal::KILL);
+                return Err(LaunchFault { stage: Stage::Deadline, errno: Errno::TIMEDOUT, detail: 0 });
+            }
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => {
+                // What has been said comes first: a process that has ended may have said why.
+                let heard = !watched[0].revents().is_empty();
+                return Ok(!heard && !watched[1].revents().is_empty());
+            }
+            Err(errno) => return Err(ended(errno)),
+        }
+    }
+}
+
+fn next(report: &OwnedFd) -> Result<Word, LaunchFault> {
+    let bad = |errno| LaunchFault { stage: Stage::Ended, errno, detail: 0 };
+    let mut record = [0; Report::SIZE];
+    loop {
+        return match rustix::io::read(report, &mut record) {
+            Ok(0) => Ok(Word::EndOfFile),
+            Ok(Report::SIZE) => Report::decode(record).map(Word::Said).ok_or(bad(Errno::BADMSG)),
+            Ok(_) => Err(bad(Errno::BADMSG)),
+            Err(Errno::AGAIN) => Ok(Word::Nothing),
+            Err(Errno::INTR) => continue,
+            Err(errno) => Err(bad(errno)),
+        };
+    }
+}
+
+fn raw(errno: i32) -> Errno {
+    // A faulty report must not become a panic.
+    if (1..4096).contains(&errno) { Errno::from_raw_os_error(errno) } else { Errno::IO }
+}
+
+fn timespec(left: Duration) -> Timespec {
+    Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
 }
