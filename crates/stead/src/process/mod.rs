@@ -1,6 +1,8 @@
 //! Commands and the processes that they start.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod child;
 mod command;
 mod spawn;
