@@ -1,0 +1,129 @@
+//! Terminals of a process's own.
+#![cfg(target_os = "linux")]
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)]
+
+mod process_support;
+
+use std::io::{Read, Write};
+
+use process_support::*;
+use stead::os::linux::{ChildExt, Signal};
+use stead::{Child, Command, PtySize, Stdio};
+
+/// Everything that is written to the terminal until nobody has it open.
+fn said(child: &mut Child) -> String {
+    let mut said = Vec::new();
+    child.pty.as_mut().unwrap().read_to_end(&mut said).unwrap();
+    String::from_utf8_lossy(&said).replace('\r', "")
+}
+
+#[test]
+fn the_terminal_is_the_clients_own_and_can_be_opened_again() {
+    let bed = testbed::require!();
+    let alice = bed.user("alice");
+    let script = "stat -c '%u %a' $(tty); echo reopened > $(tty); echo controlling > /dev/tty; stty size";
+    let size = PtySize { rows: 33, columns: 99, ..PtySize::default() };
+    let mut child = shell(script).pty(size).spawn_as(&token(bed, "alice")).unwrap();
+    let said = said(&mut child);
+    assert!(child.wait().unwrap().success(), "{said}");
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0] == format!("{} 620", alice.uid) || lines[0] == format!("{} 600", alice.uid), "{said}");
+    assert_eq!(lines[1..], ["reopened", "controlling", "33 99"]);
+}
+
+#[test]
+fn what_is_typed_reaches_the_process_and_the_interrupt_key_its_group() {
+    let bed = testbed::require!();
+    let script = "read line; echo got $line; trap 'echo interrupted; exit 3' INT; echo ready; while :; do sleep 0.05; done";
+    let mut child = shell(script).pty(PtySize::default()).spawn_as(&token(bed, "alice")).unwrap();
+    let mut pty = child.pty.as_ref().unwrap().try_clone().unwrap();
+    pty.write_all(b"some words\n").unwrap();
+    let mut so_far = String::new();
+    let mut buffer = [0; 200];
+    while !so_far.contains("ready") {
+        let length = pty.read(&mut buffer).unwrap();
+        assert_ne!(length, 0, "{so_far}");
+        so_far.push_str(&String::from_utf8_lossy(&buffer[..length]));
+    }
+    assert!(so_far.contains("got some words"), "{so_far}");
+    pty.write_all(&[3]).unwrap();
+    drop(pty);
+    assert!(said(&mut child).contains("interrupted"));
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+}
+
+#[test]
+fn the_size_can_be_changed_and_the_process_is_told() {
+    let bed = testbed::require!();
+    let script = "trap 'stty size; exit 0' WINCH; echo ready; while :; do sleep 0.05; done";
+    let mut child = shell(script).pty(PtySize::default()).spawn_as(&token(bed, "alice")).unwrap();
+    let mut ready = [0; 5];
+    child.pty.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    child.pty.as_ref().unwrap().resize(PtySize { rows: 7, columns: 11, ..PtySize::default() }).unwrap();
+    assert!(said(&mut child).contains("7 11"));
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn closing_the_servers_end_hangs_the_process_up() {
+    let bed = testbed::require!();
+    let mut child =
+        Command::new("sleep").arg("1000").pty(PtySize::default()).spawn_as(&token(bed, "alice")).unwrap();
+    drop(child.pty.take());
+    let status = child.wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(Signal::HUP.as_raw()));
+}
+
+#[test]
+fn streams_may_lead_elsewhere_beside_a_terminal() {
+    let bed = testbed::require!();
+    let mut command = shell("echo to the pipe; echo to the terminal > /dev/tty; tty >&2");
+    command.pty(PtySize::default()).stdout(Stdio::piped());
+    let mut child = command.spawn_as(&token(bed, "alice")).unwrap();
+    let mut piped = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut piped).unwrap();
+    assert_eq!(piped, "to the pipe\n");
+    let said = said(&mut child);
+    assert!(said.contains("to the terminal") && said.contains("/dev/pts/"), "{said}");
+    assert!(child.wait().unwrap().success());
+}
+
+/// CVE-2017-5226, CVE-2016-2779, CVE-2005-4890: a program of the client's types a command into the terminal of its server.
+#[test]
+fn a_process_cannot_type_into_the_terminal_of_its_server() {
+    let bed = testbed::require!();
+    if std::process::Command::new("perl").arg("-e1").status().is_err() {
+        testbed::skip!("needs perl, for its ioctl");
+    }
+    // TIOCSTI is 0x5412, TIOCLINUX 0x541C. The terminal is the server's standard input, inherited on purpose.
+    let script = "my $c = 'x'; print ioctl(STDIN, 0x5412, $c) ? 'typed' : \"refused: $!\", ' ', \
+                  open(my $t, '<', '/dev/tty') ? 'controlling' : 'none';";
+    let test = "a_process_cannot_type_into_the_terminal_of_its_server";
+    // A terminal for the server: script(1) would do, our own does too.
+    if std::env::var_os("STEAD_TEST_SERVER").is_none() {
+        let mut server = Command::new(bed.this_program());
+        server
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .env("STEAD_TEST_SERVER", "1")
+            .pty(PtySize::default());
+        let mut child = server.spawn_as(&stead::Token::current().unwrap()).unwrap();
+        let said = said(&mut child);
+        assert!(child.wait().unwrap().success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    assert!(rustix::termios::isatty(std::io::stdin()), "this server has a terminal");
+    let mut command = Command::new("perl");
+    command.args(["-e", script]).stdin(Stdio::inherit());
+    let said = text(command.output_as(&token(bed, "mallory")).unwrap());
+    assert!(said.starts_with("refused: ") && said.ends_with(" none"), "{said}");
+}
+
+#[test]
+fn a_signal_reaches_a_process_on_a_terminal() {
+    let bed = testbed::require!();
+    let child = Command::new("sleep").arg("1000").pty(PtySize::default()).spawn_as(&token(bed, "bob"));
+    let mut child = child.unwrap();
+    child.signal(Signal::KILL).unwrap();
+    assert!(!child.wait().unwrap().success());
+}

@@ -1,0 +1,251 @@
+//! Servers as they are: many threads, foreign reapers, ignored signals, sudden death; and nothing of the server's changes.
+#![cfg(target_os = "linux")]
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)]
+
+mod process_support;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use process_support::*;
+use stead::{Command, Stdio};
+use testbed::Probe;
+
+/// What of the server must never change.
+fn state() -> (Probe, Vec<u8>) {
+    let mut probe = Probe::of_self().unwrap();
+    // What the test itself changes meanwhile.
+    probe.descriptors.clear();
+    let environment = std::env::vars_os().flat_map(|(name, value)| [name, value]).collect::<Vec<_>>();
+    let environment = environment.iter().flat_map(|one| one.as_encoded_bytes().to_vec()).collect();
+    (probe, environment)
+}
+
+#[test]
+fn sixty_four_threads_create_processes_of_different_users_and_the_server_stays_itself() {
+    let bed = testbed::require!();
+    testbed::time_limit!(300);
+    let users = ["alice", "bob", "0day", "mallory"];
+    let tokens = users.map(|name| token(bed, name));
+    let controls = users.map(|name| bed.control_setpriv(name));
+    let before = state();
+    std::thread::scope(|scope| {
+        for thread in 0..64 {
+            let (tokens, controls) = (&tokens, &controls);
+            scope.spawn(move || {
+                for round in 0..4 {
+                    let which = (thread + round) % users.len();
+                    let ours = seen(&probe(bed), &tokens[which]);
+                    assert_eq!(ours.uid, controls[which].uid);
+                    assert_eq!(ours.gid, controls[which].gid);
+                    assert_eq!(ours.groups, controls[which].groups);
+                    assert_eq!(ours.capabilities, controls[which].capabilities);
+                    assert_eq!(ours.signals.blocked, 0);
+                    let own = Probe::of(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+                    assert_eq!((own.uid.effective, own.uid.filesystem, own.groups), (0, 0, Vec::new()));
+                }
+            });
+        }
+    });
+    assert_eq!(state(), before);
+    assert!(zombies().is_empty());
+}
+
+#[test]
+fn a_thousand_processes_leave_neither_descriptors_nor_zombies() {
+    let bed = testbed::require!();
+    testbed::time_limit!(300);
+    let token = token(bed, "alice");
+    let run = |number: usize| {
+        for round in 0..number {
+            match round % 4 {
+                0 => assert!(Command::new("true").status_as(&token).unwrap().success()),
+                1 => drop(Command::new("true").output_as(&token).unwrap()),
+                // Dropped at once: what is left of them is collected by those that follow.
+                2 => drop(Command::new("true").stdin(Stdio::piped()).spawn_as(&token).unwrap()),
+                _ => drop(Command::new("/nowhere").spawn_as(&token).unwrap_err()),
+            }
+        }
+    };
+    run(8);
+    settle(&token);
+    let before = descriptors();
+    run(1000);
+    settle(&token);
+    assert_eq!(descriptors(), before);
+    assert!(zombies().is_empty());
+}
+
+/// Waits until what was abandoned has ended and was collected.
+fn settle(token: &stead::Token<stead::Primary>) {
+    until("abandoned children are collected", || {
+        Command::new("true").status_as(token).unwrap();
+        zombies().is_empty() && !descriptors().iter().any(|(_, to)| to.contains("pidfd"))
+    });
+}
+
+#[test]
+fn a_server_that_ignores_sigchld_still_learns_how_its_processes_end() {
+    let bed = testbed::require!();
+    let test = "a_server_that_ignores_sigchld_still_learns_how_its_processes_end";
+    if !in_a_server_of_its_own(bed, test, &["env", "--ignore-signal=CHLD"]) {
+        return;
+    }
+    let ignored = Probe::of_self().unwrap().signals.ignored;
+    assert_ne!(ignored & (1 << 16), 0, "SIGCHLD is ignored");
+    let token = token(bed, "alice");
+    for code in [0, 1, 42] {
+        match shell(&format!("exit {code}")).status_as(&token) {
+            Ok(status) => assert_eq!(status.code(), Some(code)),
+            Err(error) => {
+                assert!(matches!(error.kind(), stead::ErrorKind::StatusLost), "{error}");
+                testbed::skip!("this kernel does not keep the status of a reaped process (Linux 6.15)");
+            }
+        }
+    }
+    let mut child = Command::new("sleep").arg("1000").spawn_as(&token).unwrap();
+    child.kill().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
+}
+
+#[test]
+fn a_server_that_reaps_everything_still_learns_how_its_processes_end() {
+    let bed = testbed::require!();
+    let test = "a_server_that_reaps_everything_still_learns_how_its_processes_end";
+    if !in_a_server_of_its_own(bed, test, &["env"]) {
+        return;
+    }
+    let token = token(bed, "alice");
+    let stop = AtomicBool::new(false);
+    let lost = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let _ = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
+            }
+        });
+        let mut lost = false;
+        for code in (0..200).map(|round| round % 7) {
+            match shell(&format!("exit {code}")).status_as(&token) {
+                Ok(status) => assert_eq!(status.code(), Some(code)),
+                Err(error) => {
+                    assert!(matches!(error.kind(), stead::ErrorKind::StatusLost), "{error}");
+                    lost = true;
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        lost
+    });
+    if lost {
+        testbed::skip!("this kernel does not keep the status of a reaped process (Linux 6.15)");
+    }
+}
+
+#[test]
+fn a_server_that_is_not_root_but_has_the_capabilities_creates_the_same_processes() {
+    let bed = testbed::require!();
+    let test = "a_server_that_is_not_root_but_has_the_capabilities_creates_the_same_processes";
+    let svc = bed.user("svc");
+    let capabilities = "+setuid,+setgid,+setpcap,+kill,+sys_ptrace,+dac_read_search,+audit_control,+chown";
+    let reuid = format!("--reuid={}", svc.uid);
+    let regid = format!("--regid={}", svc.gid);
+    let inheritable = format!("--inh-caps={capabilities}");
+    let ambient = format!("--ambient-caps={capabilities}");
+    let prefix = ["setpriv", &reuid, &regid, "--init-groups", &inheritable, &ambient, "--"];
+    if !in_a_server_of_its_own(bed, test, &prefix) {
+        return;
+    }
+    assert_eq!(rustix::process::geteuid().as_raw(), svc.uid);
+    for name in ["alice", "bob"] {
+        let token = token(bed, name);
+        let ours = seen(&probe(bed), &token);
+        let user = bed.user(name);
+        assert_eq!((ours.uid.real, ours.uid.saved, ours.gid.real), (user.uid, user.uid, user.gid));
+        assert_eq!(ours.groups, user.all_groups());
+        let held = ours.capabilities;
+        assert_eq!((held.permitted, held.effective, held.inheritable, held.ambient), (0, 0, 0, 0));
+        assert_eq!(ours.descriptors.len(), 3);
+        // It can also end what it created.
+        let mut child = Command::new("sleep").arg("1000").spawn_as(&token).unwrap();
+        child.kill_tree().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
+    }
+    assert!(zombies().is_empty());
+}
+
+#[test]
+fn a_process_outlives_the_thread_that_created_it() {
+    let bed = testbed::require!();
+    let token = token(bed, "alice");
+    let mut child =
+        std::thread::spawn(move || Command::new("cat").stdin(Stdio::piped()).spawn_as(&token).unwrap())
+            .join()
+            .unwrap();
+    assert_eq!(child.try_wait().unwrap(), None);
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_server_with_thousands_of_descriptors_hands_on_the_newest() {
+    let bed = testbed::require!();
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(4096);
+    let many: Vec<_> =
+        (0..limit.saturating_sub(200).min(5000)).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+    let ours = seen(&probe(bed), &token(bed, "alice"));
+    assert_eq!(ours.descriptors.keys().copied().collect::<Vec<_>>(), [0, 1, 2]);
+    drop(many);
+}
+
+#[test]
+fn a_server_killed_in_the_middle_of_creating_leaves_no_process_that_is_half_the_clients() {
+    const MARK: &str = "STEAD_TEST_SERVER";
+    if std::env::var_os(MARK).is_some() {
+        // The bed is the parent's alone.
+        let token = token(testbed::Bed::current().unwrap(), "alice");
+        println!("creating");
+        loop {
+            let _ = Command::new("sleep").arg("100047").spawn_as(&token);
+        }
+    }
+    let bed = testbed::require!(alone);
+    let test = "a_server_killed_in_the_middle_of_creating_leaves_no_process_that_is_half_the_clients";
+    let alice = bed.user("alice").uid;
+    for round in 0..20_u64 {
+        let mut server = std::process::Command::new(bed.this_program())
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .env(MARK, "1")
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(server.stdout.take().unwrap()));
+        assert!(lines.any(|line| line.unwrap().contains("creating")));
+        std::thread::sleep(std::time::Duration::from_micros(500 * round));
+        server.kill().unwrap();
+        server.wait().unwrap();
+        // Whatever it had begun becomes a complete process of alice's, or ends.
+        until("nobody is on the way any more", || {
+            everyone()
+                .iter()
+                .all(|probe| probe.arguments.first().is_none_or(|name| name != "stead-trampoline"))
+        });
+        for process in everyone() {
+            if process.arguments == ["sleep", "100047"] {
+                assert_eq!(
+                    (process.uid.real, process.uid.effective, process.uid.saved),
+                    (alice, alice, alice)
+                );
+                assert_eq!(process.groups, bed.user("alice").all_groups());
+                let pid = rustix::process::Pid::from_raw(process.pid).unwrap();
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            }
+        }
+    }
+}
+
+fn everyone() -> Vec<Probe> {
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| Probe::of(entry.file_name().to_str()?.parse().ok()?).ok())
+        .collect()
+}
