@@ -132,6 +132,9 @@ const USERS: &[Recipe] = &[
 /// behind in a container's own files is found again.
 pub(crate) const MARK: &str = "stead-testbed throw-away user";
 
+/// The salt of our hashes.
+pub(crate) const SALT_MARK: &str = "$steadtestbed$";
+
 /// Whether an id means something here: in a user namespace only what the map holds.
 pub(crate) fn id_is_mapped(map: &str, id: u32) -> bool {
     map.lines().any(|line| {
@@ -148,9 +151,13 @@ pub(crate) fn id_is_mapped(map: &str, id: u32) -> bool {
 /// The users whose ids the present user namespace can name, with homes below `homes`.
 pub(crate) fn users(homes: &std::path::Path) -> Vec<User> {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    all_users(homes).into_iter().filter(|user| id_is_mapped(&map, user.uid)).collect()
+}
+
+/// All users that a bed can have.
+pub(crate) fn all_users(homes: &std::path::Path) -> Vec<User> {
     USERS
         .iter()
-        .filter(|recipe| id_is_mapped(&map, recipe.uid))
         .map(|recipe| User {
             name: recipe.name.to_owned(),
             uid: recipe.uid,

@@ -187,6 +187,16 @@ impl Bed {
         .clone()
     }
 
+    /// A program that belongs to root and has the set-user-id bit, which any user may execute; with the argument `wait`
+    /// it stays until its standard input ends.
+    ///
+    /// # Panics
+    ///
+    /// If the bed was entered without its programs.
+    pub fn setuid_program(&self) -> PathBuf {
+        self.bin("testbed-setuid")
+    }
+
     /// A cgroup directory of its own for this process, below which it may do as it likes, and the controllers that
     /// can be turned on there; `None` where cgroup version 2 cannot be written.
     pub fn cgroup(&self, name: &str) -> Option<(PathBuf, Vec<String>)> {

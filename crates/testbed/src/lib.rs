@@ -22,6 +22,8 @@
 
 mod accounts;
 mod bed;
+mod client;
+pub mod confine;
 mod control;
 mod enter;
 mod pam;
@@ -30,6 +32,7 @@ mod sys;
 
 pub use accounts::User;
 pub use bed::{Bed, Mode, PamEvent, ROOT};
+pub use client::{ClientBuilder, RunningClient};
 pub use enter::{EnterOptions, Entry, enter, run_stage_if_asked};
 pub use probe::{Capabilities, Ids, Keyring, Limit, Probe, Scheduling, Signals};
 

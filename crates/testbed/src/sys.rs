@@ -110,3 +110,56 @@ pub(crate) fn keep_descriptors_to_oneself() {
     // SAFETY: close_range takes three numbers; with CLOSE_RANGE_CLOEXEC it closes nothing in this process.
     unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }
+
+/// Puts a seccomp filter on the calling thread.
+pub(crate) fn install_seccomp(program: &[libc::sock_filter]) -> std::io::Result<()> {
+    let Ok(len) = u16::try_from(program.len()) else { return Err(std::io::ErrorKind::InvalidInput.into()) };
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: PR_SET_SECCOMP reads the program, which lives until the call returns, and copies it.
+    let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Puts a seccomp filter on a program that is to be started, with no_new_privs only where it must be.
+pub(crate) fn before_exec_with_seccomp(
+    command: &mut std::process::Command,
+    program: Vec<libc::sock_filter>,
+) -> &mut std::process::Command {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec only async-signal-safe code may run: prctl alone, on memory made before the fork,
+    // and `last_os_error`, which only reads errno.
+    unsafe { command.pre_exec(move || install_seccomp(&program)) }
+}
+
+/// The signals that end a program from outside.
+fn ending_signals() -> libc::sigset_t {
+    // SAFETY: an all-zero sigset_t is a valid one, and sigemptyset and sigaddset only write to it.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        set
+    }
+}
+
+/// Keeps the signals that would end this process pending. std gives the programs it starts an empty mask again.
+pub(crate) fn block_ending_signals() -> std::io::Result<()> {
+    let set = ending_signals();
+    // SAFETY: reads one sigset_t, and does not ask for the old one.
+    let error = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    if error == 0 { Ok(()) } else { Err(std::io::Error::from_raw_os_error(error)) }
+}
+
+/// Waits for one of those signals, at most this long.
+pub(crate) fn wait_for_ending_signal(at_most: std::time::Duration) -> Option<i32> {
+    let set = ending_signals();
+    // SAFETY: an all-zero timespec is a valid one; its fields differ in width between platforms.
+    let mut time: libc::timespec = unsafe { std::mem::zeroed() };
+    time.tv_sec = at_most.as_secs().try_into().unwrap_or(0);
+    time.tv_nsec = at_most.subsec_nanos().into();
+    // SAFETY: reads one sigset_t and one timespec, and does not ask for details of the signal.
+    let signal = unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const time) };
+    (signal > 0).then_some(signal)
+}

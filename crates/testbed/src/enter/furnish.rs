@@ -40,6 +40,12 @@ pub(crate) fn rooms(programs: &[(String, PathBuf)]) -> io::Result<()> {
         context(fs::copy(from, &to), || format!("{} -> {}", from.display(), to.display()))?;
         fs::set_permissions(&to, fs::Permissions::from_mode(0o755))?;
     }
+    let client = root.join("bin/testbed-client");
+    if client.exists() {
+        let setuid = root.join("bin/testbed-setuid");
+        fs::copy(client, &setuid)?;
+        fs::set_permissions(&setuid, fs::Permissions::from_mode(0o4755))?;
+    }
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
+pub(crate) use namespaces::fresh_files;
 pub use stage::run_stage_if_asked;
 
 /// How to enter the bed.

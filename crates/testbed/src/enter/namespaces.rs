@@ -224,3 +224,17 @@ pub(super) fn private_etc(users: &[User], login_uid: bool) -> io::Result<()> {
     furnish::private_etc(staging, users, login_uid)?;
     move_over(staging, Path::new("/etc"))
 }
+
+/// A container's files inside a bed: none of its users and services, and an empty /run.
+pub(crate) fn fresh_files() -> io::Result<()> {
+    crate::sys::unshare(UnshareFlags::NEWNS)?;
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    tmpfs(Path::new("/run"), c"mode=0755")?;
+    furnish::directory(Path::new("/run/lock"), 0o1777)?;
+    let staging = Path::new("/run/stead-testbed-staging");
+    furnish::directory(staging, 0o755)?;
+    tmpfs(staging, c"mode=0755")?;
+    furnish::copy_tree(Path::new("/etc"), staging)?;
+    super::container::remove_ours(staging)?;
+    move_over(staging, Path::new("/etc"))
+}

@@ -154,7 +154,7 @@ pub(super) fn through_sudo(arguments: &[OsString]) -> io::Result<Entry> {
 /// Where the present program lies; cargo may have put a new one in its place meanwhile.
 fn own_path() -> io::Result<OsString> {
     let path = std::env::current_exe()?.into_os_string().into_string();
-    Ok(path.map(|path| path.trim_end_matches(" (deleted)").into()).unwrap_or_else(|path| path))
+    Ok(path.map_or_else(|path| path, |path| path.trim_end_matches(" (deleted)").into()))
 }
 
 /// Whether a PAM module is installed.
