@@ -1,4 +1,10 @@
-//! The session worker as a small program of its own.
+//! The session worker as a small program of its own: see `stead::Logon`.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    stead::init();
+    eprintln!("stead-session is started by servers that log accounts on, and does nothing by itself");
+    ExitCode::FAILURE
+}

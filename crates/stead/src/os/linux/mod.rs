@@ -2,6 +2,7 @@
 
 mod client;
 mod impersonate;
+mod logon;
 mod process;
 mod token;
 
@@ -11,5 +12,6 @@ pub use crate::sys::token::{
 };
 pub use client::{ClientExt, ClientIdentity, ConnectOptionsExt};
 pub use impersonate::OpenOptionsExt;
+pub use logon::{LogonExt, LogonGid, LogonSessionExt};
 pub use process::{Cgroup, ChildExt, CommandExt, Limit, Signal};
 pub use token::{RestrictionExt, TokenExt};

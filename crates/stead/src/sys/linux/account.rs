@@ -81,6 +81,28 @@ fn look_up_dyn(call: Call<'_>) -> io::Result<Option<AccountEntry>> {
     }
 }
 
+/// Whether any group has this gid.
+pub(crate) fn group_exists(gid: u32) -> io::Result<bool> {
+    let mut buffer: Vec<c_char> = vec![0; FIRST_BUFFER];
+    loop {
+        // SAFETY: a group is plain pointers and an integer, for which zero is a value.
+        let mut entry: libc::group = unsafe { std::mem::zeroed() };
+        let mut found: *mut libc::group = ptr::null_mut();
+        // SAFETY: entry, buffer and result are valid for the call.
+        let result = unsafe {
+            libc::getgrgid_r(gid, &raw mut entry, buffer.as_mut_ptr(), buffer.len(), &raw mut found)
+        };
+        match result {
+            0 | libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM => return Ok(!found.is_null()),
+            libc::EINTR => {}
+            // A group's members stand in the buffer too: large, but there.
+            libc::ERANGE if buffer.len() < LARGEST_BUFFER => buffer.resize(buffer.len() * 4, 0),
+            libc::ERANGE => return Ok(true),
+            errno => return Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
 /// The entry with its strings owned; none when an id is -1, which is no identity.
 fn copy(entry: &libc::passwd) -> io::Result<Option<AccountEntry>> {
     let (Some(uid), Some(gid)) = (Uid::new(entry.pw_uid), Gid::new(entry.pw_gid)) else {

@@ -1,5 +1,45 @@
 //! Logon sessions: the server's side of a session worker, and the worker itself.
 
+mod detached;
+mod find;
+mod log_on;
+mod logon_gid;
+mod message;
 mod session;
+mod wire;
+mod worker;
 
+pub(crate) use detached::{detached_sessions, reattach};
+pub(crate) use find::init;
+pub(crate) use log_on::{Answer, Question, Request, log_on};
 pub(crate) use session::SessionHandle;
+
+use crate::process::Stage;
+
+/// Results of PAM that mean something to this library (`security/_pam_types.h`).
+mod pam_code {
+    pub(super) const SUCCESS: i32 = 0;
+    pub(super) const PERM_DENIED: i32 = 6;
+    pub(super) const AUTH_ERR: i32 = 7;
+    pub(super) const CRED_INSUFFICIENT: i32 = 8;
+    pub(super) const USER_UNKNOWN: i32 = 10;
+    pub(super) const MAXTRIES: i32 = 11;
+    pub(super) const NEW_AUTHTOK_REQD: i32 = 12;
+    pub(super) const ACCT_EXPIRED: i32 = 13;
+    pub(super) const CRED_EXPIRED: i32 = 16;
+    pub(super) const AUTHTOK_EXPIRED: i32 = 27;
+}
+
+/// The steps that `launch` itself can fail in: all others are on the report pipe, which is the server's.
+const STEPS: [Stage; 6] =
+    [Stage::Prepare, Stage::Clone, Stage::Cgroup, Stage::Place, Stage::Raise, Stage::Trampoline];
+
+/// A step's number on the wire.
+fn step_number(stage: Stage) -> u8 {
+    STEPS.iter().position(|step| *step == stage).and_then(|at| u8::try_from(at).ok()).unwrap_or(0)
+}
+
+/// The step with this number.
+fn step_from_number(number: u8) -> Stage {
+    STEPS.get(usize::from(number)).copied().unwrap_or(Stage::Prepare)
+}

@@ -1,56 +1,327 @@
 //! The server's hold on a session worker.
 
 use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use zeroize::Zeroizing;
+
+use super::message::{LaunchRequest, Reply, Request, Snapshot};
+use super::{pam_code, step_from_number, wire};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::process::{Launch, Started};
+use crate::sys::account::AccountEntry;
+use crate::sys::process::{Launch, LaunchFault, Remains, Started, leave};
+use crate::sys::token::SecurityContext;
+
+/// A worker answers at once; one that does not for this long is stuck or stopped.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The server's hold on a session worker: shared by the session's tokens and children. When the last
 /// one is dropped the worker is told, and the session ends after its last process.
 pub(crate) struct SessionHandle {
-    environment: Vec<CString>,
-    umask: u32,
-    exec_label: Option<Box<[u8]>>,
+    link: Arc<Link>,
+    snapshot: Snapshot,
+    /// A forked copy of the server has no say.
+    owner: u32,
 }
 
-/// A process that the worker created.
+/// A process that the worker created for the server.
+#[derive(Debug)]
 pub(crate) struct SessionProcess {
     pub(crate) started: Started,
-    /// What the worker calls it.
+    /// The worker's name for it.
     pub(crate) id: u32,
 }
 
+/// The connection itself, which outlives the handle for whoever waits for the session's end.
+pub(crate) struct Link {
+    /// None once the worker is lost.
+    socket: Mutex<Option<OwnedFd>>,
+    /// The worker's process; none for a session that was attached to, or once it was collected.
+    worker: Mutex<Option<OwnedFd>>,
+    released: Mutex<bool>,
+    when_released: Condvar,
+}
+
 impl SessionHandle {
-    /// Lets the worker create a process; whether its program runs is for the report to say.
-    pub(crate) fn launch(&self, _launch: &Launch) -> Result<SessionProcess> {
-        Err(Error::new("asking the session worker", ErrorKind::SessionEnded))
+    pub(super) fn new(socket: OwnedFd, worker: Option<OwnedFd>, snapshot: Snapshot) -> Self {
+        let link = Link {
+            socket: Mutex::new(Some(socket)),
+            worker: Mutex::new(worker),
+            released: Mutex::new(false),
+            when_released: Condvar::new(),
+        };
+        Self { link: Arc::new(link), snapshot, owner: std::process::id() }
+    }
+
+    /// Creates a process in the session. What the report pipe says of it is the caller's to wait for, after
+    /// dropping `launch` with its descriptors.
+    pub(crate) fn launch(&self, launch: &Launch) -> Result<SessionProcess> {
+        const DOING: &str = "creating a process in the logon session";
+        let request = Request::Launch(LaunchRequest {
+            spec: launch.spec.encode(),
+            argv: launch.argv.clone(),
+            envp: launch.envp.clone(),
+            targets: launch.descriptors.iter().map(|(_, target)| *target).collect(),
+            cgroup: launch.cgroup.is_some(),
+        });
+        let descriptors: Vec<BorrowedFd<'_>> = launch
+            .descriptors
+            .iter()
+            .map(|(source, _)| source)
+            .chain(&launch.cgroup)
+            .map(AsFd::as_fd)
+            .collect();
+        match self.link.ask(DOING, &request, &descriptors)? {
+            (Reply::Launched { id, pid }, Some(pidfd)) => {
+                Ok(SessionProcess { started: Started { pid, pidfd }, id })
+            }
+            (Reply::NotLaunched { errno: libc::ESHUTDOWN, .. }, _) => {
+                Err(Error::new(DOING, ErrorKind::SessionEnded))
+            }
+            (Reply::NotLaunched { step, errno, detail }, _) => {
+                let errno = Errno::from_raw_os_error(errno);
+                Err(LaunchFault { stage: step_from_number(step), errno, detail }.into_error(DOING, "", ""))
+            }
+            _ => Err(self.link.confused(DOING)),
+        }
     }
 
     /// The wait status of the process `id`, if it has ended: asked once its pidfd is readable.
-    pub(crate) fn exit_status(&self, _id: u32) -> Result<Option<i32>> {
-        Err(Error::new("asking the session worker", ErrorKind::SessionEnded))
+    pub(crate) fn exit_status(&self, id: u32) -> Result<Option<i32>> {
+        const DOING: &str = "asking the session worker for an exit status";
+        match self.link.ask(DOING, &Request::ExitStatus(id), &[])? {
+            (Reply::Status(status), _) => Ok(status),
+            (Reply::Unknown, _) => Err(Error::new(DOING, ErrorKind::StatusLost)),
+            _ => Err(self.link.confused(DOING)),
+        }
     }
 
     /// Kills the process `id` and everything that descends from it.
-    pub(crate) fn kill_tree(&self, _id: u32) -> Result<()> {
-        Err(Error::new("asking the session worker", ErrorKind::SessionEnded))
+    pub(crate) fn kill_tree(&self, id: u32) -> Result<()> {
+        const DOING: &str = "killing a tree of processes";
+        match self.link.ask(DOING, &Request::KillTree(id), &[])? {
+            (Reply::Done | Reply::Unknown, _) => Ok(()),
+            _ => Err(self.link.confused(DOING)),
+        }
     }
 
     /// Nobody will ask for the status of process `id`.
-    pub(crate) fn forget(&self, _id: u32) {}
+    pub(crate) fn forget(&self, id: u32) {
+        self.link.tell(&Request::Forget(id));
+    }
+
+    /// Every process of the session.
+    pub(crate) fn processes(&self) -> Result<Vec<i32>> {
+        const DOING: &str = "listing the processes of the logon session";
+        match self.link.ask(DOING, &Request::Processes, &[])? {
+            (Reply::Processes(pids), _) => Ok(pids),
+            _ => Err(self.link.confused(DOING)),
+        }
+    }
+
+    /// Kills every process of the session, and waits until they have ended.
+    pub(crate) fn terminate(&self) -> Result<()> {
+        const DOING: &str = "ending the processes of the logon session";
+        match self.link.ask(DOING, &Request::Terminate, &[])? {
+            (Reply::Done, _) => Ok(()),
+            _ => Err(self.link.confused(DOING)),
+        }
+    }
+
+    /// The session's number.
+    pub(crate) fn id(&self) -> u64 {
+        self.snapshot.id
+    }
+
+    /// Who logged on.
+    pub(crate) fn account(&self) -> &AccountEntry {
+        &self.snapshot.account
+    }
+
+    /// The context that the session's processes get.
+    pub(crate) fn context(&self) -> &SecurityContext {
+        &self.snapshot.context
+    }
+
+    /// The session's own gid, where one was asked for.
+    pub(crate) fn logon_gid(&self) -> Option<u32> {
+        self.snapshot.logon_gid
+    }
+
+    /// The kernel's audit session, where there is one.
+    pub(crate) fn audit_session(&self) -> Option<u32> {
+        self.snapshot.audit_session
+    }
+
+    /// Processes that an earlier server started in the session.
+    pub(crate) fn earlier_processes(&self) -> &[(u32, i32)] {
+        &self.snapshot.processes
+    }
 
     /// The environment that PAM gave the session, `NAME=value` each.
     pub(crate) fn environment(&self) -> &[CString] {
-        &self.environment
+        &self.snapshot.environment
     }
 
     /// The session's umask, as PAM left it.
     pub(crate) fn umask(&self) -> u32 {
-        self.umask
+        self.snapshot.umask
     }
 
     /// The security label that PAM chose for the session's programs.
     pub(crate) fn exec_label(&self) -> Option<&[u8]> {
-        self.exec_label.as_deref()
+        self.snapshot.exec_label.as_deref()
     }
+
+    /// What waits for the session's end.
+    pub(crate) fn ending(&self) -> Ending {
+        Ending { link: Arc::clone(&self.link), worker: lock(&self.link.worker).take() }
+    }
+}
+
+impl Drop for SessionHandle {
+    fn drop(&mut self) {
+        if self.owner != std::process::id() {
+            return;
+        }
+        self.link.tell(&Request::Release);
+        if let Some(worker) = lock(&self.link.worker).take() {
+            leave(Remains { pidfd: Some(worker), cgroup: None });
+        }
+        *lock(&self.link.released) = true;
+        self.link.when_released.notify_all();
+    }
+}
+
+impl Link {
+    /// One request and its reply.
+    fn ask(
+        &self,
+        doing: &'static str,
+        request: &Request,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(Reply, Option<OwnedFd>)> {
+        let mut held = lock(&self.socket);
+        let Some(socket) = &*held else { return Err(Error::new(doing, ErrorKind::SessionEnded)) };
+        let (kind, body) = request.encode();
+        let answer = wire::send(socket, kind, &body, descriptors)
+            .and_then(|()| within(socket, PATIENCE))
+            .and_then(|()| wire::receive(socket));
+        match answer {
+            Ok(Some(frame)) => match Reply::decode(frame.kind, &frame.body) {
+                Some(Reply::Ended { .. }) => {}
+                Some(reply) => return Ok((reply, frame.descriptors.into_iter().next())),
+                None => {
+                    *held = None;
+                    drop(held);
+                    return Err(self.confused(doing));
+                }
+            },
+            Ok(None) => {}
+            // Found before a byte was sent; the connection is as good as before.
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+                let what = error.to_string().into();
+                return Err(Error::new(doing, ErrorKind::InvalidInput { what }));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                *held = None;
+                let why = "it does not answer".into();
+                return Err(Error::new(doing, ErrorKind::WorkerUnavailable { why }));
+            }
+            Err(_) => {}
+        }
+        *held = None;
+        Err(Error::new(doing, ErrorKind::SessionEnded))
+    }
+
+    /// A request without a reply; if the worker is gone there is nothing to tell.
+    fn tell(&self, request: &Request) {
+        if let Some(socket) = &*lock(&self.socket) {
+            let (kind, body) = request.encode();
+            let _ = wire::send(socket, kind, &body, &[]);
+        }
+    }
+
+    #[expect(clippy::unused_self, reason = "reads as what the link is")]
+    fn confused(&self, doing: &'static str) -> Error {
+        let why = "it answered what was not asked".into();
+        Error::new(doing, ErrorKind::WorkerUnavailable { why })
+    }
+}
+
+/// Waits for the end of a session whose handle is on its way out.
+pub(crate) struct Ending {
+    link: Arc<Link>,
+    worker: Option<OwnedFd>,
+}
+
+impl Ending {
+    /// Waits until the last token and child are dropped, the last process has ended and PAM has closed the
+    /// session; what PAM returned then.
+    pub(crate) fn wait(mut self) -> Result<()> {
+        const DOING: &str = "ending the logon session";
+        let mut released = lock(&self.link.released);
+        while !*released {
+            released = self.link.when_released.wait(released).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(released);
+        let socket = lock(&self.link.socket).take();
+        let mut ended = None;
+        while let Some(socket) = &socket
+            && let Ok(Some(frame)) = wire::receive(socket)
+        {
+            if let Some(Reply::Ended { close, delete, text }) = Reply::decode(frame.kind, &frame.body) {
+                ended = Some((close, delete, text));
+                break;
+            }
+        }
+        if let Some(worker) = self.worker.take() {
+            // It has nothing left to do but to exit.
+            let mut one = [PollFd::new(&worker, PollFlags::IN)];
+            let _ = poll(&mut one, Some(&Timespec { tv_sec: 5, tv_nsec: 0 }));
+            leave(Remains { pidfd: Some(worker), cgroup: None });
+        }
+        match ended {
+            Some((pam_code::SUCCESS, pam_code::SUCCESS, _)) => Ok(()),
+            Some((close, _, text)) => {
+                let call = if close == pam_code::SUCCESS { "pam_setcred" } else { "pam_close_session" };
+                Err(Error::system(DOING, call, std::io::Error::other(text)))
+            }
+            None => Err(Error::new(DOING, ErrorKind::SessionEnded)),
+        }
+    }
+}
+
+/// Waits until there is something to read.
+pub(super) fn within(socket: &OwnedFd, patience: Duration) -> std::io::Result<()> {
+    let until = Instant::now() + patience;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
+        let mut one = [PollFd::new(socket, PollFlags::IN)];
+        match poll(&mut one, Some(&timeout)) {
+            Ok(0) => return Err(std::io::ErrorKind::TimedOut.into()),
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// The bytes of a request that may hold a secret.
+pub(super) fn send(
+    socket: &OwnedFd,
+    request: &Request,
+    descriptors: &[BorrowedFd<'_>],
+) -> std::io::Result<()> {
+    let (kind, body): (u8, Zeroizing<Vec<u8>>) = request.encode();
+    wire::send(socket, kind, &body, descriptors)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

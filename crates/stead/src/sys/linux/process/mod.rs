@@ -20,6 +20,7 @@ mod launch_tests;
 pub(crate) mod low_slot;
 pub(crate) mod report;
 
+pub(crate) use abandoned::{Remains, leave};
 pub use cgroup::Cgroup;
 pub use limit::Limit;
 pub(crate) use options::Options;
@@ -30,3 +31,11 @@ pub(crate) use running::{Running, read_both, send_signal};
 pub(crate) use launch::{Launch, Started, launch};
 #[allow(unused_imports)]
 pub(crate) use report::{LaunchFault, ReportOutcome, await_report};
+
+/// The environment of a logon session's processes, before a server adds to it.
+pub(crate) fn environment_block(
+    account: &super::account::AccountEntry,
+    pam: &[std::ffi::CString],
+) -> Vec<std::ffi::CString> {
+    environment::Environment::of(account.uid, Some(account), pam).into_block()
+}

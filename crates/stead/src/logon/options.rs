@@ -1,0 +1,69 @@
+//! The choices of a logon.
+
+use std::ffi::OsString;
+
+use crate::os::linux::LogonGid;
+
+/// How an account logs on.
+///
+/// On Linux each type is a PAM service, in which the administrator says who may log on so and what such a
+/// session gets. A service without a file is an error; PAM's `other` is never used in its place, and no type is
+/// ever substituted for another.
+///
+/// Reference: [LogonUserW](https://learn.microsoft.com/windows/win32/api/winbase/nf-winbase-logonuserw),
+/// parameter `dwLogonType`.
+#[doc(alias = "SECURITY_LOGON_TYPE")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LogonType {
+    /// At this machine's screen and keyboard, or a terminal: `stead-interactive`.
+    #[doc(alias = "LOGON32_LOGON_INTERACTIVE")]
+    Interactive,
+    /// From the network: `stead-network`.
+    #[doc(alias = "LOGON32_LOGON_NETWORK")]
+    Network,
+    /// From the network, with credentials that are kept for further machines: `stead-network` too, whose
+    /// stack keeps them or not (pam_krb5, pam_sss).
+    #[doc(alias = "LOGON32_LOGON_NETWORK_CLEARTEXT")]
+    NetworkCleartext,
+    /// A job without its user: `stead-batch`.
+    #[doc(alias = "LOGON32_LOGON_BATCH")]
+    Batch,
+    /// A service that runs as the account: `stead-service`.
+    #[doc(alias = "LOGON32_LOGON_SERVICE")]
+    Service,
+}
+
+impl LogonType {
+    pub(super) fn service(self) -> &'static str {
+        match self {
+            Self::Interactive => "stead-interactive",
+            Self::Network | Self::NetworkCleartext => "stead-network",
+            Self::Batch => "stead-batch",
+            Self::Service => "stead-service",
+        }
+    }
+}
+
+/// When a logon session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Lifetime {
+    /// With its last token, child and process, and with the server at the latest: then its processes are told
+    /// (SIGHUP), killed, and the session is closed in order.
+    #[default]
+    TiedToServer,
+    /// With its last process, when nobody is attached to it: a new server finds it again by
+    /// [`LogonSession::detached_sessions`](super::LogonSession::detached_sessions).
+    Detached,
+}
+
+/// What only Linux logons have.
+#[derive(Default)]
+pub(crate) struct Native {
+    pub(crate) service: Option<OsString>,
+    pub(crate) tty: Option<OsString>,
+    pub(crate) remote_host: Option<OsString>,
+    pub(crate) remote_user: Option<OsString>,
+    pub(crate) logon_gid: Option<LogonGid>,
+}

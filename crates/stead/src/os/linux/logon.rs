@@ -1,0 +1,136 @@
+//! What only Linux logons have.
+
+use std::ffi::OsStr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use crate::logon::{Logon, LogonSession};
+use crate::sys::token::Gid;
+
+/// The PAM side of a logon.
+///
+/// Reference: [pam_set_item(3)](https://man7.org/linux/man-pages/man3/pam_set_item.3.html).
+///
+/// ```no_run
+/// # fn main() -> stead::Result<()> {
+/// use stead::os::linux::{LogonExt, LogonGid};
+/// use stead::{Account, Logon};
+/// let session = Logon::s4u(Account::local("alice"))
+///     .pam_service("login")
+///     .remote_host("192.0.2.7")
+///     .logon_gid(LogonGid::default())
+///     .open()?;
+/// # Ok(()) }
+/// ```
+pub trait LogonExt: Sized {
+    /// The PAM service, instead of the logon type's.
+    #[must_use]
+    fn pam_service(self, service: impl AsRef<OsStr>) -> Self;
+
+    /// The terminal (`PAM_TTY`).
+    #[must_use]
+    fn tty(self, tty: impl AsRef<OsStr>) -> Self;
+
+    /// The machine that the request came from (`PAM_RHOST`).
+    #[must_use]
+    fn remote_host(self, host: impl AsRef<OsStr>) -> Self;
+
+    /// The user there who made the request (`PAM_RUSER`).
+    #[must_use]
+    fn remote_user(self, user: impl AsRef<OsStr>) -> Self;
+
+    /// A gid of its own for the session, in its supplementary groups.
+    #[doc(alias = "TokenLogonSid")]
+    #[must_use]
+    fn logon_gid(self, gid: LogonGid) -> Self;
+}
+
+impl LogonExt for Logon {
+    fn pam_service(mut self, service: impl AsRef<OsStr>) -> Self {
+        self.native.service = Some(service.as_ref().to_owned());
+        self
+    }
+
+    fn tty(mut self, tty: impl AsRef<OsStr>) -> Self {
+        self.native.tty = Some(tty.as_ref().to_owned());
+        self
+    }
+
+    fn remote_host(mut self, host: impl AsRef<OsStr>) -> Self {
+        self.native.remote_host = Some(host.as_ref().to_owned());
+        self
+    }
+
+    fn remote_user(mut self, user: impl AsRef<OsStr>) -> Self {
+        self.native.remote_user = Some(user.as_ref().to_owned());
+        self
+    }
+
+    fn logon_gid(mut self, gid: LogonGid) -> Self {
+        self.native.logon_gid = Some(gid);
+        self
+    }
+}
+
+/// A gid of its own for each logon session: what the logon SID is on Windows, so that ordinary POSIX ACLs can
+/// name one logon session.
+///
+/// It is never given out twice, because a user can keep it alive in a set-group-ID file. Between *users* it is
+/// a boundary; between sessions of one user it guards against accident, not against that user's own code.
+///
+/// The default range is unused in
+/// [systemd's table of ids](https://systemd.io/UIDS-GIDS/); in a user namespace, set one that is mapped.
+#[doc(alias = "SE_GROUP_LOGON_ID")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogonGid {
+    pub(crate) range: RangeInclusive<u32>,
+    pub(crate) directory: Option<PathBuf>,
+}
+
+impl Default for LogonGid {
+    fn default() -> Self {
+        Self { range: 0x7000_0000..=0x7fff_fffe, directory: None }
+    }
+}
+
+impl LogonGid {
+    /// From this range; what an earlier, lower range gave out is not given out again.
+    pub fn range(range: RangeInclusive<u32>) -> Self {
+        Self { range, directory: None }
+    }
+
+    /// With the counter in this directory, instead of `/var/lib/stead`.
+    #[must_use]
+    pub fn directory(mut self, directory: impl AsRef<Path>) -> Self {
+        self.directory = Some(directory.as_ref().to_owned());
+        self
+    }
+}
+
+/// What only Linux logon sessions have.
+pub trait LogonSessionExt {
+    /// The session's own gid, if one was asked for.
+    #[doc(alias = "TokenLogonSid")]
+    fn logon_gid(&self) -> Option<Gid>;
+
+    /// The kernel's audit session (`/proc/PID/sessionid`), where it keeps one.
+    #[doc(alias = "TokenSessionId")]
+    fn audit_session(&self) -> Option<u32>;
+
+    /// The umask that PAM left for the session's processes.
+    fn umask(&self) -> u32;
+}
+
+impl LogonSessionExt for LogonSession {
+    fn logon_gid(&self) -> Option<Gid> {
+        self.handle().logon_gid().and_then(Gid::new)
+    }
+
+    fn audit_session(&self) -> Option<u32> {
+        self.handle().audit_session()
+    }
+
+    fn umask(&self) -> u32 {
+        self.handle().umask()
+    }
+}

@@ -1,0 +1,278 @@
+//! The server's side of a logon: one worker, one attempt.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, Signal};
+
+use super::message::{self, Failure, LogonGidRequest, Open, Phase, Reply, SecretBytes, Why};
+use super::session::{SessionHandle, send, within};
+use super::{detached, find, pam_code, wire};
+use crate::error::{AccountRestriction, Error, ErrorKind, Result};
+use crate::sys::process::{Remains, leave};
+
+/// Where the counter of logon gids is.
+const STATE: &CStr = c"/var/lib/stead";
+/// Where PAM's services are looked for: the administrator's, then the distribution's.
+const PAM_DIRECTORIES: [&str; 4] = ["/etc/pam.d", "/usr/lib/pam.d", "/usr/etc/pam.d", "/usr/share/pam.d"];
+/// What a worker that shall stop has, to undo what it began.
+const UNDO: Duration = Duration::from_millis(500);
+
+/// How an account is to be logged on; everything is checked for NUL.
+pub(crate) struct Request<'a> {
+    pub(crate) user: CString,
+    pub(crate) exact_name: bool,
+    pub(crate) service: CString,
+    pub(crate) authenticate: bool,
+    pub(crate) secret: Option<SecretBytes>,
+    pub(crate) tty: Option<CString>,
+    pub(crate) remote_host: Option<CString>,
+    pub(crate) remote_user: Option<CString>,
+    pub(crate) environment: Vec<CString>,
+    /// The directory of the counter, where it is not the default; first and last.
+    pub(crate) logon_gid: Option<(Option<CString>, u32, u32)>,
+    pub(crate) detached: bool,
+    pub(crate) deadline: Duration,
+    pub(crate) worker: Option<&'a Path>,
+}
+
+/// What a module asks or tells.
+pub(crate) enum Question<'a> {
+    Prompt { text: &'a str, echo: bool },
+    Inform { text: &'a str, error: bool },
+}
+
+/// Answers prompts; `None` refuses.
+pub(crate) type Answer<'a> = &'a mut dyn FnMut(Question<'_>) -> Option<SecretBytes>;
+
+/// Logs on: one attempt.
+pub(crate) fn log_on(mut request: Request<'_>, answer: Option<Answer<'_>>) -> Result<SessionHandle> {
+    let doing = format!("logging on {}", request.user.to_string_lossy());
+    let deadline = Instant::now() + request.deadline;
+    let service = request.service.clone();
+    let id = random_id(&doing)?;
+    let (worker, socket) = crate::sys::impersonate::as_server(|| {
+        check_service(&doing, &service)?;
+        let socket = if request.detached { Some(detached::socket_for(id)?) } else { None };
+        Ok::<_, Error>((find::start(request.worker, deadline)?, socket))
+    })?;
+    let open = Open {
+        id,
+        service: request.service,
+        user: request.user,
+        exact_name: request.exact_name,
+        authenticate: request.authenticate,
+        secret: request.secret.take(),
+        conversation: answer.is_some(),
+        tty: request.tty,
+        remote_host: request.remote_host,
+        remote_user: request.remote_user,
+        environment: request.environment,
+        logon_gid: request.logon_gid.map(|(directory, first, last)| LogonGidRequest {
+            directory: directory.unwrap_or_else(|| STATE.to_owned()),
+            first,
+            last,
+        }),
+        socket,
+    };
+    let find::NewWorker { socket, process } = worker;
+    let mut dialog = Dialog { doing, socket, process: Some(process), deadline, service, answer };
+    match dialog.run(open) {
+        Ok(snapshot) => {
+            let process = dialog.process.take();
+            Ok(SessionHandle::new(dialog.socket, process, snapshot))
+        }
+        Err(error) => {
+            dialog.abandon();
+            Err(error)
+        }
+    }
+}
+
+struct Dialog<'a> {
+    doing: String,
+    socket: OwnedFd,
+    process: Option<OwnedFd>,
+    deadline: Instant,
+    service: CString,
+    answer: Option<Answer<'a>>,
+}
+
+impl Dialog<'_> {
+    fn run(&mut self, open: Open) -> Result<message::Snapshot> {
+        let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
+            .map_err(|errno| Error::system(self.doing.clone(), "pidfd_open", errno))?;
+        let request = message::Request::Open(Box::new(open));
+        send(&self.socket, &request, &[own.as_fd()]).map_err(|error| self.lost(error))?;
+        drop(request);
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if let Err(error) = within(&self.socket, left) {
+                if error.kind() == std::io::ErrorKind::TimedOut {
+                    let waiting_for = format!("the PAM service {}", self.service.to_string_lossy()).into();
+                    return Err(Error::new(self.doing.clone(), ErrorKind::DeadlinePassed { waiting_for }));
+                }
+                return Err(self.lost(error));
+            }
+            let frame = match wire::receive(&self.socket) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Err(self.lost(std::io::ErrorKind::UnexpectedEof.into())),
+                Err(error) => return Err(self.lost(error)),
+            };
+            match Reply::decode(frame.kind, &frame.body) {
+                Some(Reply::Opened(snapshot)) => return Ok(*snapshot),
+                Some(Reply::Failed(failure)) => return Err(self.failed(failure)),
+                Some(Reply::Prompt { echo, text }) => {
+                    let answer = self.ask(&Question::Prompt { text: &String::from_utf8_lossy(&text), echo });
+                    send(&self.socket, &message::Request::Answer(answer), &[])
+                        .map_err(|error| self.lost(error))?;
+                }
+                Some(Reply::Inform { error, text }) => {
+                    self.ask(&Question::Inform { text: &String::from_utf8_lossy(&text), error });
+                }
+                _ => return Err(self.lost(std::io::ErrorKind::InvalidData.into())),
+            }
+        }
+    }
+
+    /// The time that an answer takes is not PAM's.
+    fn ask(&mut self, question: &Question<'_>) -> Option<SecretBytes> {
+        let before = Instant::now();
+        let question = match question {
+            Question::Prompt { text, echo } => Question::Prompt { text, echo: *echo },
+            Question::Inform { text, error } => Question::Inform { text, error: *error },
+        };
+        let answer = self.answer.as_mut().and_then(|answer| answer(question));
+        self.deadline += before.elapsed();
+        answer
+    }
+
+    fn lost(&self, error: std::io::Error) -> Error {
+        let why = "it ended in the middle of the logon".into();
+        Error::new(self.doing.clone(), ErrorKind::WorkerUnavailable { why }).with_source(error)
+    }
+
+    /// Lets the worker undo what it began, for a bounded time.
+    fn abandon(&mut self) {
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+        let Some(process) = self.process.take() else { return };
+        let mut one = [PollFd::new(&process, PollFlags::IN)];
+        let patience = Timespec::try_from(UNDO).ok();
+        if poll(&mut one, patience.as_ref()) == Ok(0) {
+            // A module hangs. It must not hold the account's secret and the server's rights for ever.
+            let _ = rustix::process::pidfd_send_signal(&process, Signal::KILL);
+            let _ = poll(&mut one, patience.as_ref());
+        }
+        leave(Remains { pidfd: Some(process), cgroup: None });
+    }
+
+    fn failed(&self, failure: Failure) -> Error {
+        let Failure { phase, why, code, text } = failure;
+        let error = |kind| Error::new(self.doing.clone(), kind);
+        let said = |text: String| std::io::Error::other(text);
+        match why {
+            Why::Pam => self.refused(phase, code, text),
+            Why::Library => {
+                error(ErrorKind::WorkerUnavailable { why: format!("PAM cannot be loaded: {text}").into() })
+            }
+            // Authentication does not say which part was wrong; without authentication there is no secret
+            // to protect.
+            Why::AccountUnknown if phase == Phase::Authenticate => error(ErrorKind::LogonFailed),
+            Why::AccountUnknown => error(ErrorKind::AccountUnknown { name: text }),
+            Why::OtherUser => error(ErrorKind::LogonFailed)
+                .with_source(said(format!("a PAM module put {text:?} into the account's place"))),
+            Why::NoIdentity => error(ErrorKind::NoIdentity { what: text.into() }),
+            Why::Unanswered => error(ErrorKind::InvalidInput {
+                what: format!(
+                    "the PAM service {} asks {text:?}, which only a conversation can answer",
+                    self.service.to_string_lossy()
+                )
+                .into(),
+            }),
+            Why::System => {
+                let source = std::io::Error::from_raw_os_error(code);
+                Error::system(format!("{}: {text}", self.doing), phase_call(phase), source)
+            }
+            Why::Stated if phase == Phase::LogonGid => error(ErrorKind::InvalidInput { what: text.into() }),
+            Why::Stated => Error::system(self.doing.clone(), phase_call(phase), said(text)),
+        }
+    }
+
+    /// What PAM refused, by phase: the same number means different things.
+    fn refused(&self, phase: Phase, code: i32, text: String) -> Error {
+        use AccountRestriction as Restriction;
+        let restricted = |restriction| ErrorKind::AccountRestriction { restriction };
+        let kind = match (phase, code) {
+            (_, pam_code::ACCT_EXPIRED) => restricted(Restriction::AccountExpired),
+            (_, pam_code::NEW_AUTHTOK_REQD | pam_code::AUTHTOK_EXPIRED | pam_code::CRED_EXPIRED) => {
+                restricted(Restriction::PasswordExpired)
+            }
+            (_, pam_code::MAXTRIES) => restricted(Restriction::AccountLocked),
+            (
+                Phase::Authenticate,
+                pam_code::AUTH_ERR
+                | pam_code::USER_UNKNOWN
+                | pam_code::CRED_INSUFFICIENT
+                | pam_code::PERM_DENIED,
+            )
+            | (Phase::Account, pam_code::USER_UNKNOWN) => ErrorKind::LogonFailed,
+            (Phase::ChangePassword, _) => restricted(Restriction::PasswordExpired),
+            (Phase::Account, pam_code::AUTH_ERR) => {
+                ErrorKind::LogonTypeDenied { logon_type: self.service.to_string_lossy().into_owned().into() }
+            }
+            (_, pam_code::PERM_DENIED) => restricted(Restriction::PolicyForbids),
+            _ => ErrorKind::System { call: phase_call(phase) },
+        };
+        let error = Error::new(self.doing.clone(), kind);
+        match error.kind() {
+            ErrorKind::LogonFailed => error,
+            _ => error.with_source(std::io::Error::other(text)),
+        }
+    }
+}
+
+fn phase_call(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Start => "pam_start",
+        Phase::Authenticate => "pam_authenticate",
+        Phase::Account => "pam_acct_mgmt",
+        Phase::ChangePassword => "pam_chauthtok",
+        Phase::Groups => "initgroups",
+        Phase::Establish => "pam_setcred",
+        Phase::OpenSession => "pam_open_session",
+        Phase::LogonGid => "setgroups",
+        Phase::Snapshot => "reading the session's context",
+        Phase::Listen => "listening for the next server",
+    }
+}
+
+/// A service without a file would be PAM's `other`, which denies or, on old systems, permits.
+fn check_service(doing: &str, service: &CStr) -> Result<()> {
+    let invalid =
+        |what: String| Err(Error::new(doing.to_owned(), ErrorKind::InvalidInput { what: what.into() }));
+    // pam_start folds the case before it looks (_pam_strCMP, libpam/pam_start.c).
+    let name = service.to_string_lossy().to_ascii_lowercase();
+    if name.is_empty() || name.starts_with('.') || name.contains('/') {
+        return invalid(format!("{name:?} is no name of a PAM service"));
+    }
+    if PAM_DIRECTORIES.iter().any(|directory| Path::new(directory).join(&name).is_file()) {
+        return Ok(());
+    }
+    invalid(format!("the PAM service {name} has no file: create /etc/pam.d/{name}, or name another service"))
+}
+
+fn random_id(doing: &str) -> Result<u64> {
+    loop {
+        let mut bytes = [0; 8];
+        let length = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
+            .map_err(|errno| Error::system(doing.to_owned(), "getrandom", errno))?;
+        match u64::from_ne_bytes(bytes) {
+            0 => {}
+            id if length == bytes.len() => return Ok(id),
+            _ => {}
+        }
+    }
+}

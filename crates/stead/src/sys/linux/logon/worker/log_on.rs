@@ -1,0 +1,386 @@
+//! The phases of a logon, in the order of login programs.
+//!
+//! authenticate, acct_mgmt, (change of an expired password,) initgroups, setcred, open_session. The groups
+//! are set before setcred, because modules such as pam_group add to them there; what is there afterwards is
+//! the truth (login(1) of util-linux and sshd's do_setusercontext keep this order).
+
+use std::ffi::{CStr, CString, c_long};
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use rustix::fs::Mode;
+
+use super::asker::Asker;
+use super::pam::{Call, Item, Pam, PamFault, StartFault};
+use super::{stated, system};
+use crate::sys::account::AccountEntry;
+use crate::sys::logon::logon_gid;
+use crate::sys::logon::message::{Failure, Open, Phase, Snapshot, Why};
+use crate::sys::logon::pam_code;
+use crate::sys::token::{CapabilitySet, CapabilitySets, GroupSet, SecurityContext, Uid};
+
+/// An open PAM session.
+pub(super) struct Session {
+    pam: Pam<Asker>,
+    established: bool,
+    opened: bool,
+    pub(super) snapshot: Snapshot,
+    /// Where it listens when it is detached.
+    pub(super) socket: Option<CString>,
+    /// Children that PAM modules left running; they are not the session's processes.
+    pub(super) of_pam: Vec<i32>,
+}
+
+/// What the last phases returned.
+pub(super) struct Closed {
+    pub(super) close: i32,
+    pub(super) delete: i32,
+    pub(super) text: String,
+}
+
+/// A transaction on its way; whatever was begun is undone in order when it fails.
+struct Transaction {
+    pam: Pam<Asker>,
+    established: bool,
+    opened: bool,
+}
+
+pub(super) fn log_on(mut open: Open, socket: &Rc<OwnedFd>) -> Result<Session, Failure> {
+    let requested = look_up(&open)?;
+    if let Some(entry) = &requested {
+        check_identity(entry)?;
+    } else if !open.authenticate {
+        return Err(stated(Phase::Account, Why::AccountUnknown, open.user.to_string_lossy()));
+    }
+    let keyring = session_keyring();
+    let asker = Asker {
+        socket: Rc::clone(socket),
+        secret: open.secret.take(),
+        conversation: open.conversation,
+        unanswered: None,
+    };
+    let pam = Pam::start(&open.service, &open.user, asker).map_err(|fault| match fault {
+        StartFault::Library(text) => stated(Phase::Start, Why::Library, text),
+        StartFault::Pam(fault) => from_pam(Phase::Start, fault),
+    })?;
+    let mut transaction = Transaction { pam, established: false, opened: false };
+    match transaction.advance(&open, requested, socket) {
+        Ok((entry, logon_gid)) => {
+            own_keyring(keyring, &entry);
+            let snapshot = match take_snapshot(&transaction.pam, open.id, entry, logon_gid) {
+                Ok(snapshot) => snapshot,
+                Err(failure) => {
+                    transaction.undo();
+                    return Err(failure);
+                }
+            };
+            let Transaction { pam, established, opened } = transaction;
+            let of_pam = super::tree::children();
+            Ok(Session { pam, established, opened, snapshot, socket: open.socket, of_pam })
+        }
+        Err(failure) => {
+            transaction.undo();
+            Err(failure)
+        }
+    }
+}
+
+impl Transaction {
+    fn advance(
+        &mut self,
+        open: &Open,
+        requested: Option<AccountEntry>,
+        server: &OwnedFd,
+    ) -> Result<(AccountEntry, Option<u32>), Failure> {
+        let start = |fault| from_pam(Phase::Start, fault);
+        let items = [
+            (Item::Tty, &open.tty),
+            (Item::RemoteHost, &open.remote_host),
+            (Item::RemoteUser, &open.remote_user),
+        ];
+        for (item, value) in items {
+            if let Some(value) = value {
+                self.pam.set(item, value).map_err(start)?;
+            }
+        }
+        for variable in &open.environment {
+            self.pam.put_environment(variable).map_err(start)?;
+        }
+
+        if open.authenticate {
+            self.phase(Phase::Authenticate, Call::Authenticate, server)?;
+        }
+        // The secret was for authentication; what did not ask for it shall not have it later.
+        self.pam.answers().secret = None;
+        let entry = self.who_it_is(open, requested)?;
+
+        match self.phase(Phase::Account, Call::Account, server) {
+            Err(failure) if failure.code == pam_code::NEW_AUTHTOK_REQD && open.conversation => {
+                self.phase(Phase::ChangePassword, Call::ChangeExpired, server)?;
+            }
+            other => other?,
+        }
+        self.must_be(&entry, Phase::Account)?;
+
+        take_groups(&entry)?;
+        self.phase(Phase::Establish, Call::Establish, server)?;
+        self.established = true;
+        self.must_be(&entry, Phase::Establish)?;
+
+        self.phase(Phase::OpenSession, Call::OpenSession, server)?;
+        self.opened = true;
+        self.must_be(&entry, Phase::OpenSession)?;
+
+        let logon_gid = match &open.logon_gid {
+            None => None,
+            Some(request) => {
+                let gid = logon_gid::allocate(&request.directory, request.first..=request.last)
+                    .map_err(|text| stated(Phase::LogonGid, Why::Stated, text))?;
+                add_group(gid)?;
+                Some(gid)
+            }
+        };
+        // Login programs keep the user's gid; here the worker's own comes back below, in the snapshot.
+        Ok((entry, logon_gid))
+    }
+
+    /// One phase of PAM; afterwards the server must still be there.
+    fn phase(&mut self, phase: Phase, call: Call, server: &OwnedFd) -> Result<(), Failure> {
+        let result = self.pam.call(call);
+        if result.is_ok() {
+            // Counts as begun even if the server has gone meanwhile, so that it is undone.
+            match call {
+                Call::Establish => self.established = true,
+                Call::OpenSession => self.opened = true,
+                _ => {}
+            }
+        }
+        let unanswered = self.pam.answers().unanswered.take();
+        match (result, unanswered) {
+            (Err(_), Some(prompt)) => return Err(stated(phase, Why::Unanswered, prompt)),
+            (Err(fault), None) => return Err(from_pam(phase, fault)),
+            (Ok(()), _) => {}
+        }
+        if server_is_gone(server) {
+            return Err(stated(phase, Why::Stated, "the server has gone"));
+        }
+        Ok(())
+    }
+
+    /// Who PAM_USER is after authentication: a module may have put the name into another form, but not
+    /// another account into its place (CVE-2015-6563).
+    fn who_it_is(&self, open: &Open, requested: Option<AccountEntry>) -> Result<AccountEntry, Failure> {
+        let phase = Phase::Authenticate;
+        let user = self.pam.user().ok_or_else(|| stated(phase, Why::OtherUser, "nobody"))?;
+        let now = AccountEntry::by_any_name(&user)
+            .map_err(|error| system(phase, "getpwnam_r", &error))?
+            .filter(|entry| entry.name == user || !open.exact_name);
+        match (requested, now) {
+            (Some(before), Some(now)) if before.uid == now.uid => {
+                check_identity(&now)?;
+                Ok(now)
+            }
+            (None, Some(now)) if !open.exact_name || open.user == user => {
+                check_identity(&now)?;
+                Ok(now)
+            }
+            (None, None) => Err(stated(phase, Why::AccountUnknown, user.to_string_lossy())),
+            _ => Err(stated(phase, Why::OtherUser, user.to_string_lossy())),
+        }
+    }
+
+    /// After that no phase may change it at all.
+    fn must_be(&self, entry: &AccountEntry, phase: Phase) -> Result<(), Failure> {
+        let user = self.pam.user();
+        let same = user.as_deref().is_some_and(|user| {
+            user == entry.name.as_c_str()
+                || AccountEntry::by_any_name(user).is_ok_and(|now| now.as_ref() == Some(entry))
+        });
+        if same {
+            Ok(())
+        } else {
+            let user = user.unwrap_or_default();
+            Err(stated(phase, Why::OtherUser, user.to_string_lossy()))
+        }
+    }
+
+    fn undo(self) {
+        close(self.pam, self.established, self.opened);
+    }
+}
+
+impl Session {
+    /// Ends the PAM session in order.
+    pub(super) fn close(self) -> Closed {
+        close(self.pam, self.established, self.opened)
+    }
+}
+
+fn close(mut pam: Pam<Asker>, established: bool, opened: bool) -> Closed {
+    // Nobody is asked any more.
+    pam.answers().conversation = false;
+    let mut closed = Closed { close: pam_code::SUCCESS, delete: pam_code::SUCCESS, text: String::new() };
+    if opened && let Err(fault) = pam.call(Call::CloseSession) {
+        closed.close = fault.code;
+        closed.text = fault.text;
+    }
+    if established && let Err(fault) = pam.call(Call::Delete) {
+        closed.delete = fault.code;
+        if closed.text.is_empty() {
+            closed.text = fault.text;
+        }
+    }
+    closed
+}
+
+fn look_up(open: &Open) -> Result<Option<AccountEntry>, Failure> {
+    let entry = if open.exact_name {
+        AccountEntry::by_name(&open.user)
+    } else {
+        AccountEntry::by_any_name(&open.user)
+    };
+    entry.map_err(|error| system(Phase::Start, "getpwnam_r", &error))
+}
+
+/// No identity is taken on that is none: -1 never leaves the account database, and the overflow ids stand
+/// for "not mapped" (CVE-2019-14287).
+fn check_identity(entry: &AccountEntry) -> Result<(), Failure> {
+    let overflow =
+        |file: &str| fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65534);
+    let fail = |text: String| Err(stated(Phase::Account, Why::NoIdentity, text));
+    if entry.uid.as_raw() == overflow("/proc/sys/kernel/overflowuid") {
+        return fail(format!("the account's uid is the overflow id {}", entry.uid));
+    }
+    if entry.gid.as_raw() == overflow("/proc/sys/kernel/overflowgid") {
+        return fail(format!("the account's gid is the overflow id {}", entry.gid));
+    }
+    Ok(())
+}
+
+/// setgid and initgroups, checked.
+fn take_groups(entry: &AccountEntry) -> Result<(), Failure> {
+    let gid = entry.gid.as_raw();
+    // SAFETY: the worker has one thread; all that the call does is to change its gids.
+    if unsafe { libc::setresgid(gid, gid, gid) } != 0 {
+        return Err(system(Phase::Groups, "setresgid", &io::Error::last_os_error()));
+    }
+    // SAFETY: the name is NUL-terminated; the worker has one thread.
+    if unsafe { libc::initgroups(entry.name.as_ptr(), gid) } != 0 {
+        return Err(system(Phase::Groups, "initgroups", &io::Error::last_os_error()));
+    }
+    Ok(())
+}
+
+fn add_group(gid: u32) -> Result<(), Failure> {
+    let fail = |call, errno: rustix::io::Errno| system(Phase::LogonGid, call, &errno.into());
+    let mut groups = rustix::process::getgroups().map_err(|errno| fail("getgroups", errno))?;
+    groups.push(rustix::process::Gid::from_raw(gid));
+    rustix::thread::set_thread_groups(&groups).map_err(|errno| fail("setgroups", errno))
+}
+
+fn take_snapshot(
+    pam: &Pam<Asker>,
+    id: u64,
+    account: AccountEntry,
+    logon_gid: Option<u32>,
+) -> Result<Snapshot, Failure> {
+    let own = crate::sys::token::own_context()
+        .map_err(|error| stated(Phase::Snapshot, Why::Stated, error.to_string()))?;
+    if own.gid != account.gid {
+        let text = format!("a PAM module made the gid {}, the account's is {}", own.gid, account.gid);
+        return Err(stated(Phase::Snapshot, Why::Stated, text));
+    }
+    let exec_label = take_exec_label().map_err(|error| system(Phase::Snapshot, "attr/exec", &error))?;
+    let umask = rustix::process::umask(Mode::from_raw_mode(0o077));
+    rustix::process::umask(umask);
+    let all = own.capabilities;
+    let held = if account.uid == Uid::ROOT { all.permitted } else { CapabilitySet::EMPTY };
+    let groups: GroupSet = own.groups;
+    Ok(Snapshot {
+        id,
+        context: SecurityContext {
+            uid: account.uid,
+            gid: account.gid,
+            groups,
+            capabilities: CapabilitySets {
+                permitted: held,
+                effective: held,
+                inheritable: CapabilitySet::EMPTY,
+                ambient: CapabilitySet::EMPTY,
+                bounding: all.bounding,
+            },
+            label: None,
+            ..own
+        },
+        account,
+        environment: pam.environment(),
+        umask: umask.as_raw_mode(),
+        exec_label,
+        logon_gid,
+        audit_session: fs::read_to_string("/proc/self/sessionid")
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .filter(|session| *session != u32::MAX),
+        processes: Vec::new(),
+    })
+}
+
+/// The label that a module (pam_selinux) chose for the next program: taken out of the worker, because the
+/// trampoline is not that program.
+fn take_exec_label() -> io::Result<Option<Vec<u8>>> {
+    let Ok(mut label) = fs::read("/proc/thread-self/attr/exec") else { return Ok(None) };
+    while label.last().is_some_and(|byte| matches!(byte, 0 | b'\n')) {
+        label.pop();
+    }
+    if label.is_empty() {
+        return Ok(None);
+    }
+    fs::write("/proc/thread-self/attr/exec", b"\0")?;
+    Ok(Some(label))
+}
+
+fn keyctl(operation: c_long, first: c_long, second: c_long, third: c_long) -> io::Result<c_long> {
+    // SAFETY: the operations used here take integers only.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, operation, first, second, third, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+const KEYCTL_GET_KEYRING_ID: c_long = 0;
+const KEYCTL_CHOWN: c_long = 4;
+const SESSION_KEYRING: c_long = -3;
+
+fn session_keyring() -> Option<c_long> {
+    keyctl(KEYCTL_GET_KEYRING_ID, SESSION_KEYRING, 0, 0).ok()
+}
+
+/// The worker was given a session keyring of its own when it started. Where no module (pam_keyinit) put
+/// another in its place, it becomes the user's. Without CAP_SYS_ADMIN it stays the server's, which the
+/// session's processes possess all the same.
+fn own_keyring(before: Option<c_long>, entry: &AccountEntry) {
+    if let Some(keyring) = before
+        && session_keyring() == before
+    {
+        let _ = keyctl(KEYCTL_CHOWN, keyring, entry.uid.as_raw().into(), entry.gid.as_raw().into());
+    }
+}
+
+/// Whether the server's end of the socket is closed or shut.
+fn server_is_gone(socket: &OwnedFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut one = [PollFd::new(socket, PollFlags::RDHUP)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut one, Some(&now)).is_ok()
+        && one[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
+}
+
+fn from_pam(phase: Phase, fault: PamFault) -> Failure {
+    Failure { phase, why: Why::Pam, code: fault.code, text: fault.text }
+}
+
+/// The name of a socket as a path.
+pub(super) fn path_of(socket: &CStr) -> &std::path::Path {
+    use std::os::unix::ffi::OsStrExt;
+    std::path::Path::new(std::ffi::OsStr::from_bytes(socket.to_bytes()))
+}

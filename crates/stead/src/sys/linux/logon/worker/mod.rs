@@ -1,0 +1,107 @@
+//! The session worker: one process for one logon session.
+//!
+//! PAM modules change the process that calls them (login uid, once; cgroup; keyring; umask; limits), so each
+//! logon session has a process of its own. It owns the PAM handle, is the parent, subreaper and reaper of the
+//! session's processes, and ends the session in order after the last of them. It is single-threaded, starts
+//! with an empty environment, and never waits on anything that a client can stop.
+
+mod asker;
+mod log_on;
+mod pam;
+mod serve;
+mod tree;
+
+use std::ffi::c_int;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
+
+use super::message::{Failure, Phase, Reply, Request, Why};
+use super::wire;
+
+/// The worker's `argv[0]`, and the small program's file name.
+pub(in crate::sys) const NAME: &str = "stead-session";
+/// The number of its socket.
+pub(in crate::sys) const SOCKET: u32 = 3;
+
+/// Whether this process was started to be a session worker: by its name, with nothing in its environment,
+/// and with the socket that only the parent can have handed over.
+///
+/// Whoever imitates that gets a worker with his own rights; in a set-user-ID program nobody does.
+pub(crate) fn was_asked_for() -> bool {
+    let mut arguments = std::env::args_os();
+    let named = arguments.next().is_some_and(|name| name.as_bytes() == NAME.as_bytes());
+    if !named || arguments.next().is_some() || std::env::vars_os().next().is_some() {
+        return false;
+    }
+    // SAFETY: getauxval has no preconditions.
+    let secure = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
+    !secure
+        && option(libc::SO_DOMAIN) == Some(libc::AF_UNIX)
+        && option(libc::SO_TYPE) == Some(libc::SOCK_STREAM)
+}
+
+/// An option of what may be a socket under the agreed number.
+fn option(name: c_int) -> Option<c_int> {
+    let mut value: c_int = 0;
+    let mut length = libc::socklen_t::try_from(size_of::<c_int>()).ok()?;
+    // SAFETY: value and length are valid for the call; a number that is no socket gives an error.
+    let result = unsafe {
+        libc::getsockopt(
+            SOCKET.cast_signed(),
+            libc::SOL_SOCKET,
+            name,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    (result == 0).then_some(value)
+}
+
+/// The whole life of a worker; only after [`was_asked_for`] said so, and once.
+pub(crate) fn run() -> u8 {
+    harden();
+    // SAFETY: `was_asked_for` found a socket under this number, and nothing else in this process owns it.
+    let socket = Rc::new(unsafe { OwnedFd::from_raw_fd(SOCKET.cast_signed()) });
+    if rustix::io::fcntl_setfd(&*socket, rustix::io::FdFlags::CLOEXEC).is_err() {
+        return 1;
+    }
+    let Ok(Some(frame)) = wire::receive(&*socket) else { return 1 };
+    let Some(Request::Open(open)) = Request::decode(frame.kind, &frame.body) else { return 1 };
+    let wire::Frame { body, descriptors, .. } = frame;
+    drop(body);
+    let Some(server) = descriptors.into_iter().next() else { return 1 };
+    match log_on::log_on(*open, &socket) {
+        Ok(session) => serve::serve(session, socket, server),
+        Err(failure) => {
+            let _ = send(&socket, &Reply::Failed(failure), &[]);
+            0
+        }
+    }
+}
+
+/// No core dump, no ptrace by whoever shares a uid, one small heap.
+fn harden() {
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    // SAFETY: mallopt has no preconditions before threads exist.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 16 * 1024);
+        libc::mallopt(libc::M_TOP_PAD, 4 * 1024);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 32 * 1024);
+    }
+}
+
+fn send(socket: &OwnedFd, reply: &Reply, descriptors: &[std::os::fd::BorrowedFd<'_>]) -> std::io::Result<()> {
+    let (kind, body) = reply.encode();
+    wire::send(socket, kind, &body, descriptors)
+}
+
+/// A failure that the system caused.
+fn system(phase: Phase, call: &str, error: &std::io::Error) -> Failure {
+    Failure { phase, why: Why::System, code: error.raw_os_error().unwrap_or(0), text: call.to_owned() }
+}
+
+fn stated(phase: Phase, why: Why, text: impl Into<String>) -> Failure {
+    Failure { phase, why, code: 0, text: text.into() }
+}

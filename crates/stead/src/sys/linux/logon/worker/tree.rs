@@ -1,0 +1,84 @@
+//! The session's processes, as `/proc` tells them.
+//!
+//! A child of the worker keeps its pid until the worker waits for it, so it can be signalled by pid. A
+//! process further down may be reaped by its own parent at any time: it is pinned by pidfd first, and its
+//! parentage read again afterwards (CVE-2017-2616).
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
+
+/// The worker's own children.
+pub(super) fn children() -> Vec<i32> {
+    children_of(&rustix::process::getpid())
+}
+
+/// The children of a process: of each of its threads.
+fn children_of(pid: &Pid) -> Vec<i32> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let mut found = Vec::new();
+    for task in tasks.flatten() {
+        let Ok(list) = fs::read_to_string(task.path().join("children")) else { continue };
+        found.extend(list.split_ascii_whitespace().filter_map(|word| word.parse::<i32>().ok()));
+    }
+    found
+}
+
+/// Everything that descends from `roots`, they themselves included.
+pub(super) fn descendants(roots: impl IntoIterator<Item = i32>) -> BTreeSet<i32> {
+    let mut found = BTreeSet::new();
+    let mut unread: Vec<i32> = roots.into_iter().collect();
+    while let Some(raw) = unread.pop() {
+        if let Some(pid) = Pid::from_raw(raw)
+            && found.insert(raw)
+        {
+            unread.extend(children_of(&pid));
+        }
+    }
+    found
+}
+
+/// The session (`setsid(2)`) of a process.
+pub(super) fn session_of(pid: i32) -> Option<i32> {
+    rustix::process::getsid(Pid::from_raw(pid)).ok().map(|sid| sid.as_raw_nonzero().get())
+}
+
+/// Signals processes of the tree.
+pub(super) fn signal(pids: &BTreeSet<i32>, signal: Signal) {
+    let own = children();
+    for raw in pids {
+        let Some(pid) = Pid::from_raw(*raw) else { continue };
+        if own.contains(raw) {
+            let _ = rustix::process::kill_process(pid, signal);
+            continue;
+        }
+        let Ok(pinned) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        if parent(pid).is_some_and(|parent| pids.contains(&parent) || own.contains(&parent)) {
+            let _ = rustix::process::pidfd_send_signal(&pinned, signal);
+        }
+    }
+}
+
+/// The parent, from the one line of `/proc/PID/status` that no process can write.
+fn parent(pid: Pid) -> Option<i32> {
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let mut lines = status.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(b"PPid:"));
+    let value = std::str::from_utf8(lines.next()?.trim_ascii()).ok()?;
+    lines.next().is_none().then(|| value.parse().ok())?
+}
+
+/// Kills the worker's children but those in `spared`; what they leave behind becomes the worker's children
+/// and is killed the next time. They cannot create any more processes meanwhile.
+pub(super) fn kill_children(spared: &BTreeSet<i32>) {
+    for raw in children() {
+        if spared.contains(&raw) {
+            continue;
+        }
+        let Some(pid) = Pid::from_raw(raw) else { continue };
+        let none = Rlimit { current: Some(0), maximum: Some(0) };
+        let _ = rustix::process::prlimit(Some(pid), Resource::Nproc, none);
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+    }
+}
