@@ -4,8 +4,8 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::os::fd::BorrowedFd;
-use std::time::Instant;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -14,6 +14,8 @@ use super::status::ended_by;
 
 /// How often the process table is read again for processes that were created meanwhile.
 const ROUNDS: usize = 100;
+/// How long a round waits for those it has killed.
+const ROUND: Duration = Duration::from_millis(100);
 
 /// The session that one of our children began: its id is that child's pid.
 #[derive(Debug, Clone, Copy)]
@@ -44,39 +46,39 @@ pub(crate) fn kill_all(session: PosixSession) -> Result<bool, Errno> {
         if !proven {
             return Ok(true);
         }
-        let mut signalled = false;
+        let mut signalled = Vec::new();
         for pid in members {
-            signalled |= kill_member(session.id, pid)?;
+            signalled.extend(kill_member(session.id, pid)?);
         }
-        if !signalled {
+        if signalled.is_empty() {
             return Ok(true);
+        }
+        // They end when they are next scheduled; one inside a file system that hangs, not before that lets go of it.
+        let patience = Instant::now() + ROUND;
+        for pidfd in signalled {
+            ended_by(pidfd.as_fd(), Some(patience))?;
         }
     }
     Ok(false)
 }
 
-/// Kills one process if it (still) is a living member; whether it was.
-fn kill_member(session: Pid, pid: Pid) -> Result<bool, Errno> {
+/// Kills one process if it (still) is a living member; its pidfd if it was.
+fn kill_member(session: Pid, pid: Pid) -> Result<Option<OwnedFd>, Errno> {
     let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => pidfd,
         // EINVAL: not a thread group's leader any more.
-        Err(Errno::SRCH | Errno::INVAL) => return Ok(false),
+        Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
         Err(errno) => return Err(errno),
     };
     let is_member = session_of(pid) == Some(session);
-    if !is_member || has_ended(&pidfd)? {
-        return Ok(false);
+    if !is_member || ended_by(pidfd.as_fd(), Some(Instant::now()))? {
+        return Ok(None);
     }
     match pidfd_send_signal(&pidfd, Signal::KILL) {
-        Ok(()) => Ok(true),
-        Err(Errno::SRCH) => Ok(false),
+        Ok(()) => Ok(Some(pidfd)),
+        Err(Errno::SRCH) => Ok(None),
         Err(errno) => Err(errno),
     }
-}
-
-fn has_ended(pidfd: impl std::os::fd::AsFd) -> Result<bool, Errno> {
-    let pidfd: BorrowedFd<'_> = pidfd.as_fd();
-    ended_by(pidfd, Some(Instant::now()))
 }
 
 /// The processes that say they belong to the session now.
