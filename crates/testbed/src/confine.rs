@@ -75,6 +75,8 @@ const DOCKER_DENIED: &[libc::c_long] = &[
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     denied: Vec<(libc::c_long, i32)>,
+    /// Call, argument, its lower half, errno.
+    denied_where: Vec<(libc::c_long, u32, u32, i32)>,
     deny_namespace_clone: bool,
 }
 
@@ -91,10 +93,17 @@ impl Filter {
         self
     }
 
+    /// Lets a system call fail with this errno where the lower half of an argument (from 0) has this value.
+    #[must_use]
+    pub fn deny_where(mut self, call: libc::c_long, argument: u32, value: u32, errno: i32) -> Self {
+        self.denied_where.push((call, argument, value, errno));
+        self
+    }
+
     /// What Docker's default profile denies to a container without further capabilities.
     #[must_use]
     pub fn docker() -> Self {
-        let mut filter = Self { denied: Vec::new(), deny_namespace_clone: true };
+        let mut filter = Self { deny_namespace_clone: true, ..Self::default() };
         filter.denied.extend(DOCKER_DENIED.iter().map(|call| (*call, libc::EPERM)));
         // So that glibc falls back to clone, whose flags a filter can see.
         filter.deny(libc::SYS_clone3, libc::ENOSYS)
@@ -115,7 +124,7 @@ impl Filter {
     }
 
     /// The filter as classic BPF over `struct seccomp_data`: number at offset 0, architecture at 4, the lower half of
-    /// the first argument at 16.
+    /// argument N at 16 + 8 N.
     fn program(&self) -> Vec<libc::sock_filter> {
         const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
         const EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
@@ -135,6 +144,13 @@ impl Filter {
         for (call, denied) in &self.denied {
             program.push(step(EQUAL, 0, 1, number(*call)));
             program.push(step(RETURN, 0, 0, errno(*denied)));
+        }
+        for (call, argument, value, denied) in &self.denied_where {
+            program.push(step(EQUAL, 0, 4, number(*call)));
+            program.push(step(LOAD, 0, 0, 16 + 8 * argument));
+            program.push(step(EQUAL, 0, 1, *value));
+            program.push(step(RETURN, 0, 0, errno(*denied)));
+            program.push(step(LOAD, 0, 0, 0));
         }
         if self.deny_namespace_clone {
             program.push(step(EQUAL, 0, 3, number(libc::SYS_clone)));
