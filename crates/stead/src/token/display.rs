@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::sealed::Sealed as _;
 use super::{Token, TokenKind};
 use crate::sys::account::AccountEntry;
 use crate::sys::group::group_name;

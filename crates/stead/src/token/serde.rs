@@ -3,7 +3,6 @@
 use ::serde::Serialize;
 use ::serde::ser::{SerializeSeq, SerializeStruct, Serializer};
 
-use super::sealed::Sealed as _;
 use super::{Token, TokenKind};
 use crate::sys::token::{Capability, CapabilitySet, CapabilitySets, Label, SecurityContext};
 
