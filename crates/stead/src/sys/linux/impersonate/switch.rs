@@ -1,6 +1,7 @@
 //! The switch to a client's ids and back, each step checked, the whole read back.
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use super::thread::{
@@ -19,6 +20,8 @@ pub(super) struct Server {
     parent_death_signal: i32,
     /// In the kernel's order.
     pub(super) groups: Vec<u32>,
+    /// Whether the kernel was seen to make the process undumpable by itself.
+    dumpable_cleared: Cell<bool>,
 }
 
 impl Server {
@@ -36,7 +39,12 @@ impl Server {
             {
                 Ok(same)
             }
-            _ => Ok(Rc::new(Self { ids, parent_death_signal, groups: groups.clone() })),
+            _ => Ok(Rc::new(Self {
+                ids,
+                parent_death_signal,
+                groups: groups.clone(),
+                dumpable_cleared: Cell::new(false),
+            })),
         }
     }
 
@@ -83,12 +91,24 @@ impl Server {
         }
         self.compare(&ids, client, groups)?;
 
-        // The first change of ids has made the process undumpable, for good, which keeps the client's
-        // debuggers out of it (commit_creds in kernel/cred.c); not so with fs.suid_dumpable = 1, or where
-        // the server has the very ids of the client, or has made itself dumpable again.
-        if control(libc::PR_GET_DUMPABLE, 0, "prctl(PR_GET_DUMPABLE)")? == 1 {
+        // Each change of ids makes the process undumpable, which keeps the client's debuggers out of it
+        // (commit_creds in kernel/cred.c).
+        if !self.dumpable_cleared.get() || self.ids.uid.effective == client.uid.as_raw() {
+            self.clear_dumpable()?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure of what the kernel does by itself: not so with `fs.suid_dumpable = 1`, and not where the
+    /// server has the very ids of the client.
+    #[cold]
+    fn clear_dumpable(&self) -> Result<(), Fault> {
+        let dumpable = control(libc::PR_GET_DUMPABLE, 0, "prctl(PR_GET_DUMPABLE)")? == 1;
+        if dumpable {
             control(libc::PR_SET_DUMPABLE, 0, "prctl(PR_SET_DUMPABLE)")?;
         }
+        // Asked again each time where it was found set.
+        self.dumpable_cleared.set(!dumpable);
         Ok(())
     }
 
@@ -132,8 +152,10 @@ impl Server {
             own.capabilities.set()?;
         }
         set_uids(own.uid)?;
-        if Capabilities::read()? != own.capabilities {
+        let mut capabilities = Capabilities::read()?;
+        if capabilities != own.capabilities {
             own.capabilities.set()?;
+            capabilities = Capabilities::read()?;
         }
         // Then groups and gid, by CAP_SETGID. The uid is the server's already, so that nothing the client
         // owns is touched by a thread with capabilities.
@@ -157,7 +179,7 @@ impl Server {
             control(libc::PR_SET_PDEATHSIG, signal, "prctl(PR_SET_PDEATHSIG)")?;
         }
 
-        if Ids::read()? != *own {
+        if Ids::read_beside(capabilities)? != *own {
             return Err(Fault::Differs("ids"));
         }
         read_groups(groups)?;

@@ -55,19 +55,18 @@ pub(super) struct Ids {
 
 impl Ids {
     pub(super) fn read() -> Result<Self, Fault> {
+        Self::read_beside(Capabilities::read()?)
+    }
+
+    /// The ids, with capabilities that were read a moment ago.
+    pub(super) fn read_beside(capabilities: Capabilities) -> Result<Self, Fault> {
         let mut uid = Triple { real: 0, effective: 0, saved: 0 };
         let mut gid = uid;
         raw!(SYS_getresuid(&raw mut uid.real, &raw mut uid.effective, &raw mut uid.saved))
             .map_err(Fault::in_call("getresuid"))?;
         raw!(SYS_getresgid(&raw mut gid.real, &raw mut gid.effective, &raw mut gid.saved))
             .map_err(Fault::in_call("getresgid"))?;
-        Ok(Self {
-            uid,
-            gid,
-            fsuid: set_fsuid(UNCHANGED),
-            fsgid: set_fsgid(UNCHANGED),
-            capabilities: Capabilities::read()?,
-        })
+        Ok(Self { uid, gid, fsuid: set_fsuid(UNCHANGED), fsgid: set_fsgid(UNCHANGED), capabilities })
     }
 }
 
