@@ -70,11 +70,22 @@ fn program(line: &str) -> Option<Program> {
     })
 }
 
+/// The helper programs that go into the bed, built now; or those in the directory that `STEAD_PROGRAMS` names, where
+/// there is no cargo.
+pub fn programs() -> io::Result<Vec<(String, PathBuf)>> {
+    let Some(directory) = std::env::var_os("STEAD_PROGRAMS") else {
+        return Ok(for_the_bed(&build(&["build", "--workspace", "--bins"])?));
+    };
+    std::fs::read_dir(directory)?
+        .map(|entry| entry.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path())))
+        .collect()
+}
+
 /// The helper programs that go into the bed, out of what was built.
 pub fn for_the_bed(built: &[Program]) -> Vec<(String, PathBuf)> {
     built
         .iter()
-        .filter(|program| !program.harness && program.kind == "bin" && program.package != "xtask")
+        .filter(|program| !program.harness && program.kind == "bin")
         .map(|program| (program.name.clone(), program.path.clone()))
         .collect()
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod demo;
+mod shell;
 mod test;
 
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ usage: cargo xtask COMMAND
   test [FILTER]     build everything and run every test, in the testbed; the last line counts them
   demo [--json]     run both procedures with real clients, in the testbed
   bench [NAME]      measure; `bench spawn` compares the cost of creating a process
+  shell [COMMAND]   run a command, or a shell, in the testbed
 
 In the testbed there are throw-away users, PAM services and homes that exist nowhere else. It is made for each run, by
 root or in a user namespace, and nothing of it stays behind.
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         Some("test") => test::run(rest),
         Some("demo") => demo::run(rest),
         Some("bench") => bench::run(rest),
+        Some("shell") => shell::run(rest),
         None | Some("help" | "-h" | "--help") => {
             print!("{HELP}");
             return ExitCode::SUCCESS;

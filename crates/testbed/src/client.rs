@@ -70,7 +70,7 @@ impl Bed {
     }
 
     /// A program to be run in an ordinary container with account files of its own, none of this bed's users, and
-    /// nothing in /run.
+    /// nothing in /run but the helper programs, in `/run/programs`.
     ///
     /// # Panics
     ///

@@ -228,6 +228,26 @@ pub fn leave_namespace(name: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Hides the bed, but for its account files, so that another can be made within it.
+///
+/// # Errors
+///
+/// Without CAP_SYS_ADMIN.
+#[doc(hidden)]
+pub fn empty_run() -> io::Result<()> {
+    crate::enter::empty_run()
+}
+
+/// As process 1 of a PID namespace: its own /proc, and an end when the process that made it ends.
+///
+/// # Errors
+///
+/// Without CAP_SYS_ADMIN.
+#[doc(hidden)]
+pub fn fresh_proc() -> io::Result<()> {
+    crate::enter::fresh_proc()
+}
+
 /// Hides the bed: fresh account files without its users and services, and an empty /run, as in an ordinary container.
 ///
 /// # Errors

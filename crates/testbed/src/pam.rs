@@ -90,14 +90,19 @@ pub(crate) fn files(root: &Path, login_uid: bool) -> Vec<File> {
             format!(
                 "auth optional pam_echo.so One-time code, please.\n\
                  auth [default=ignore] pam_ftp.so\n\
-                 auth required pam_exec.so quiet expose_authtok {bin}/pam-check-otp\n"
+                 auth [success=1 default=ignore] pam_exec.so quiet expose_authtok {bin}/pam-check-otp\n\
+                 auth requisite pam_deny.so\n"
             )
         } else {
             String::new()
         };
         let auth = if *service == "stead-s4u" {
-            // A service for servers that authenticated by other means: no password opens it.
-            "auth requisite pam_deny.so\nauth optional pam_group.so\n".to_owned()
+            // A service for servers that authenticated by other means: no password opens it. pam_deny answers
+            // authenticate with auth_err and setcred with cred_err.
+            "auth [auth_err=die cred_err=ignore default=die] pam_deny.so\n\
+             auth required pam_permit.so\n\
+             auth optional pam_group.so\n"
+                .to_owned()
         } else {
             format!(
                 "auth requisite pam_unix.so nodelay\n{otp}auth optional pam_group.so\nauth optional {log}\n"
@@ -155,7 +160,10 @@ pub(crate) fn files(root: &Path, login_uid: bool) -> Vec<File> {
 
     // pam_ftp takes alice for the first of the list: PAM_USER is bob afterwards (CVE-2015-6563 is what comes of
     // not looking).
-    add("pam.d/stead-renames".into(), stack("required pam_ftp.so users=bob,alice ignore", permit, permit));
+    add(
+        "pam.d/stead-renames".into(),
+        stack("required pam_ftp.so users=bob,alice ignore\nauth required pam_permit.so", permit, permit),
+    );
 
     add("security/stead-testbed.pam_env.conf".into(), "STEAD_BED DEFAULT=from-pam-env-conf\n".to_owned());
     let mut limits = String::new();

@@ -26,7 +26,7 @@ usage: testbed-client connect PATH [OPTION..]     connect, say `connected PID`, 
 
 confinement: --no-new-privs --no-new-privs-thread --seccomp --seccomp-thread
              --userns --mntns --pidns --netns --ipcns --utsns --cgroupns --timens
-             --chroot DIRECTORY --drop-bounding --docker --fresh-files --keep-capabilities
+             --chroot DIRECTORY --drop-bounding --docker --fresh-files --empty-run --keep-capabilities
 after connecting: --exec-after PROGRAM --exit-after --fork-after --silent
 commands on the standard input: send TEXT | receive | probe | confine OPTION.. | exec PROGRAM [ARGUMENT..] |
              stop | exit [N]
@@ -97,7 +97,9 @@ commands on the standard input: send TEXT | receive | probe | confine OPTION.. |
                 confine::limit_bounding_set(confine::DOCKER_CAPABILITIES)?;
                 Filter::docker().install_on_this_thread()?;
             }
+            "--empty-run" => confine::empty_run()?,
             "--fresh-files" => confine::fresh_files()?,
+            "--fresh-proc" => confine::fresh_proc()?,
             "--exec-after" => after.exec = Some(value()?.clone()),
             "--exit-after" => after.exit = true,
             "--fork-after" => after.fork = true,
@@ -128,8 +130,25 @@ commands on the standard input: send TEXT | receive | probe | confine OPTION.. |
         let split = arguments.iter().position(|argument| argument == "--");
         let (options, program) = arguments.split_at(split.ok_or_else(|| io::Error::other("no `--`"))?);
         let [_, program, arguments @ ..] = program else { return Err(io::Error::other("no program")) };
+        if options.first().is_some_and(|option| option == "--fresh-files") {
+            return in_fresh_files(&options[1..], program, arguments);
+        }
         apply(options)?;
         Err(Command::new(program).args(arguments).exec())
+    }
+
+    /// As in a container the program is process 1 of a PID namespace, and all ends with it.
+    fn in_fresh_files(
+        options: &[OsString],
+        program: &OsString,
+        arguments: &[OsString],
+    ) -> io::Result<ExitCode> {
+        confine::fresh_files()?;
+        confine::leave_namespace("pid")?;
+        let mut child = Command::new("/proc/self/exe");
+        child.args(["confine", "--fresh-proc"]).args(options).arg("--").arg(program).args(arguments);
+        let status = child.status()?;
+        Ok(ExitCode::from(u8::try_from(status.code().unwrap_or(70)).unwrap_or(70)))
     }
 
     fn connect(mut arguments: Vec<OsString>) -> io::Result<ExitCode> {

@@ -26,13 +26,18 @@ const LOCK: &str = "/run/lock/stead-testbed.lock";
 const LIBRARY_DIRECTORIES: &[&str] = &["/var/lib/stead", "/run/stead"];
 const OWN_MARK: &str = ".made-by-the-testbed";
 
-/// Runs the present program with `arguments` among users made for it.
-pub(super) fn run(options: &EnterOptions, arguments: &[OsString]) -> io::Result<i32> {
-    let _lock = Lock::take()?;
+/// Takes the lock, and away what a killed run left.
+pub(super) fn sweep() -> io::Result<Lock> {
+    let lock = Lock::take()?;
     if leftovers::stale_root() {
         eprintln!("testbed: taking away what an earlier run left behind");
     }
     take_away()?;
+    Ok(lock)
+}
+
+/// Runs the present program with `arguments` among users made for it.
+pub(super) fn run(options: &EnterOptions, arguments: &[OsString]) -> io::Result<i32> {
     let users = accounts::users(&Path::new(ROOT).join("home"));
     refuse_collisions(Path::new(ETC), &users)?;
     // Signals are waited for below, so that nothing ends this process before it has put everything back.
@@ -139,7 +144,7 @@ fn take_away() -> io::Result<()> {
 }
 
 /// One run at a time.
-struct Lock {
+pub(super) struct Lock {
     _file: File,
 }
 

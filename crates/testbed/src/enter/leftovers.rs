@@ -90,9 +90,11 @@ fn mounts() -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// Processes of users that only a bed has.
+/// Processes of users that only a bed has, in this PID namespace: another bed's are in one of its own.
 pub(super) fn our_processes() -> Vec<(i32, u64)> {
     let uids = accounts::all_uids();
+    let namespace = |process: &Path| fs::read_link(process.join("ns/pid")).ok();
+    let own = namespace(Path::new("/proc/self"));
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries
         .filter_map(|entry| {
@@ -104,6 +106,14 @@ pub(super) fn our_processes() -> Vec<(i32, u64)> {
                 .lines()
                 .find_map(|line| line.strip_prefix("Uid:"))
                 .and_then(|ids| ids.split_whitespace().next()?.parse().ok());
+            // A zombie has ended already, and is its parent's affair.
+            let ended = || {
+                let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+                stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
+            };
+            if namespace(&entry.path()) != own || ended() {
+                return None;
+            }
             let ours = uids.contains(&owner) || real.is_some_and(|uid| uids.contains(&uid));
             ours.then_some((pid, crate::probe::start_time(pid)?))
         })

@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
-pub(crate) use namespaces::fresh_files;
+pub(crate) use namespaces::{empty_run, fresh_files, fresh_proc};
 pub use stage::run_stage_if_asked;
 
 /// How to enter the bed.
@@ -65,15 +65,17 @@ pub fn enter(options: &EnterOptions) -> io::Result<Entry> {
     if let Some(bed) = Bed::current() {
         return Ok(Entry::Inside(bed));
     }
-    let before = leftovers::Snapshot::take();
     let arguments = options.arguments.clone().unwrap_or_else(|| std::env::args_os().skip(1).collect());
     let mode = needs::choose(options)?;
-    let status = match mode {
-        needs::Choice::Here(mode @ (Mode::Namespaces | Mode::UserNamespace)) => {
-            namespaces::run(mode, options, &arguments)?
-        }
-        needs::Choice::Here(Mode::Container) => container::run(options, &arguments)?,
+    let mode = match mode {
+        needs::Choice::Here(mode) => mode,
         needs::Choice::Sudo => return needs::through_sudo(&arguments),
+    };
+    let _lock = if mode == Mode::Container { Some(container::sweep()?) } else { None };
+    let before = leftovers::Snapshot::take();
+    let status = match mode {
+        Mode::Namespaces | Mode::UserNamespace => namespaces::run(mode, options, &arguments)?,
+        Mode::Container => container::run(options, &arguments)?,
     };
     Ok(Entry::Left { status, left_behind: before.compare() })
 }

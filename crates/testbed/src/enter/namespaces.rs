@@ -118,10 +118,7 @@ fn tmpfs(at: &Path, options: &std::ffi::CStr) -> io::Result<()> {
 
 /// Everything but /etc.
 pub(super) fn furnish(plan: &Plan) -> io::Result<()> {
-    let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    context(rustix::mount::mount("proc", "/proc", "proc", safe, None).map_err(Into::into), || {
-        "a fresh /proc".to_owned()
-    })?;
+    mount_proc()?;
     let kept = kept_directories(plan);
     tmpfs(Path::new("/run"), c"mode=0755")?;
     tmpfs(Path::new("/var/log"), c"mode=0755")?;
@@ -225,12 +222,35 @@ pub(super) fn private_etc(users: &[User], login_uid: bool) -> io::Result<()> {
     move_over(staging, Path::new("/etc"))
 }
 
-/// A container's files inside a bed: none of its users and services, and an empty /run.
-pub(crate) fn fresh_files() -> io::Result<()> {
+fn mount_proc() -> io::Result<()> {
+    let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let mounted = rustix::mount::mount("proc", "/proc", "proc", safe, None);
+    context(mounted.map_err(Into::into), || "a fresh /proc".to_owned())
+}
+
+/// The /proc of a PID namespace whose first process this is.
+pub(crate) fn fresh_proc() -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    mount_proc()
+}
+
+/// An empty /run, so that a bed can be made within a bed; the helper programs are found in /run/programs.
+pub(crate) fn empty_run() -> io::Result<()> {
     crate::sys::unshare(UnshareFlags::NEWNS)?;
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let bin = rustix::fs::open(Path::new(ROOT).join("bin"), flags, FileMode::empty())?;
     tmpfs(Path::new("/run"), c"mode=0755")?;
     furnish::directory(Path::new("/run/lock"), 0o1777)?;
+    let programs = Path::new("/run/programs");
+    furnish::directory(programs, 0o755)?;
+    rustix::mount::mount_bind(format!("/proc/self/fd/{}", bin.as_raw_fd()), programs)?;
+    Ok(())
+}
+
+/// A container's files inside a bed: none of its users and services, and an empty /run.
+pub(crate) fn fresh_files() -> io::Result<()> {
+    empty_run()?;
     let staging = Path::new("/run/stead-testbed-staging");
     furnish::directory(staging, 0o755)?;
     tmpfs(staging, c"mode=0755")?;

@@ -1,0 +1,32 @@
+//! `cargo xtask shell [COMMAND..]`: a look around in the testbed.
+
+use crate::build;
+use std::io;
+use std::process::Command;
+use testbed::{EnterOptions, Entry};
+
+/// Runs the command, or a shell, as root of the bed.
+pub fn run(arguments: &[String]) -> io::Result<u8> {
+    let mut options = EnterOptions::default();
+    if testbed::Bed::current().is_none() {
+        options.programs = build::programs()?;
+    }
+    options.install = true;
+    match testbed::enter(&options)? {
+        Entry::Inside(bed) => {
+            eprintln!("testbed: {}", bed.mode());
+            let shell = ["/bin/sh".to_owned()];
+            let [program, arguments @ ..] = (if arguments.is_empty() { &shell } else { arguments }) else {
+                return Ok(0);
+            };
+            let status = Command::new(program).args(arguments).status()?;
+            Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+        }
+        Entry::Left { status, left_behind } => {
+            for what in left_behind {
+                eprintln!("LEFT BEHIND ON THE HOST: {what}");
+            }
+            Ok(u8::try_from(status).unwrap_or(u8::MAX))
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The bed can be made by an ordinary user, and in an ordinary container, and takes everything away again.
+
+#![allow(clippy::unwrap_used, reason = "a test's way to fail")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+use testbed::Bed;
+
+/// `xtask shell COMMAND..`, in a bed of its own that `command` leads into.
+fn shell(mut command: Command, arguments: &[&str]) -> (String, String) {
+    let Output { status, stdout, stderr } =
+        command.env("STEAD_PROGRAMS", "/run/programs").current_dir("/").args(arguments).output().unwrap();
+    let texts = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+    assert!(status.success(), "{status}: {texts:?}");
+    texts
+}
+
+fn by_an_ordinary_user(bed: &Bed) -> Command {
+    let svc = bed.user("svc");
+    let mut command = bed.confined(&["--empty-run"], "setpriv");
+    command.args([&format!("--reuid={}", svc.uid), &format!("--regid={}", svc.gid)]);
+    command.args(["--init-groups", "--inh-caps=-all", "--", "/run/programs/xtask"]).env("HOME", &svc.home);
+    command
+}
+
+#[test]
+fn an_ordinary_user_with_subordinate_ids_makes_a_bed_in_a_user_namespace() {
+    let bed = testbed::require!();
+    if !Path::new("/usr/bin/newuidmap").exists() {
+        testbed::skip!("newuidmap is not installed (apt-get install uidmap)");
+    }
+    let (seen, said) = shell(by_an_ordinary_user(bed), &["shell", "id", "alice"]);
+    assert!(said.contains("user namespace with subordinate ids"), "{said}");
+    assert!(seen.contains("uid=47001(alice)") && seen.contains("47117(stead-shared)"), "{seen}");
+    let (seen, _) = shell(by_an_ordinary_user(bed), &["shell", "/run/stead-testbed/bin/probe"]);
+    let root = testbed::Probe::parse(seen.as_bytes());
+    assert_eq!((root.uid.effective, root.gid.effective), (0, 0));
+    assert_eq!(root.groups, [] as [u32; 0]);
+}
+
+#[test]
+fn in_a_user_namespace_the_kernel_knows_the_users_by_their_subordinate_ids() {
+    let bed = testbed::require!();
+    if !Path::new("/usr/bin/newuidmap").exists() {
+        testbed::skip!("newuidmap is not installed (apt-get install uidmap)");
+    }
+    let script = "setpriv --reuid=alice --regid=alice --init-groups --inh-caps=-all \
+                  /run/stead-testbed/bin/probe; runuser -u bob -- id -u; getent passwd carol || echo no carol";
+    let (seen, _) = shell(by_an_ordinary_user(bed), &["shell", "sh", "-c", script]);
+    let lines: Vec<&str> = seen.lines().collect();
+    let alice = testbed::Probe::parse(lines[0].as_bytes());
+    assert_eq!(alice.uid.saved, 47001);
+    assert_eq!(alice.groups.len(), 18);
+    assert_eq!(lines[1..], ["47002", "no carol"]);
+}
+
+#[test]
+fn without_subordinate_ids_the_missing_command_is_named() {
+    let bed = testbed::require!();
+    let mut command = bed.confined(&["--fresh-files"], "setpriv");
+    command.args(["--reuid=54321", "--regid=54321", "--clear-groups", "--inh-caps=-all", "--"]);
+    let output = command
+        .args(["/run/programs/xtask", "shell", "true"])
+        .env("STEAD_PROGRAMS", "/run/programs")
+        .current_dir("/")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(said.contains("usermod --add-subuids") || said.contains("apt-get install uidmap"), "{said}");
+}
+
+#[test]
+fn in_a_container_users_are_made_in_its_own_files_and_taken_away_again() {
+    let bed = testbed::require!();
+    let script = "before=$(cat /etc/passwd /etc/shadow /etc/group /etc/gshadow; ls -R /etc/pam.d /etc/security /run)
+        /run/programs/xtask shell id alice || exit 1
+        /run/programs/xtask shell /run/stead-testbed/bin/probe || exit 1
+        [ \"$before\" = \"$(cat /etc/passwd /etc/shadow /etc/group /etc/gshadow; ls -R /etc/pam.d /etc/security /run)\" ] &&
+        echo as before";
+    let (seen, said) = shell(bed.container("sh"), &["-c", script]);
+    let lines: Vec<&str> = seen.lines().collect();
+    assert!(said.contains("container: its own account files"), "{said}");
+    assert!(lines[0].contains("uid=47001(alice)") && lines[0].contains("47117(stead-shared)"), "{seen}");
+    let root = testbed::Probe::parse(lines[1].as_bytes());
+    assert_eq!(root.seccomp, 2);
+    assert_eq!(lines[2], "as before");
+}
+
+#[test]
+fn a_container_is_as_before_after_an_interrupt_and_swept_after_a_kill() {
+    let bed = testbed::require!();
+    let script =
+        "files() { cat /etc/passwd /etc/shadow /etc/group; ls /etc/pam.d /etc/security /run /run/lock; }
+        before=$(files)
+        for signal in INT TERM HUP; do
+            /run/programs/xtask shell sleep 600 & pid=$!
+            until [ -e /run/stead-testbed/bed.json ]; do sleep 0.02; done
+            grep -q ^alice: /etc/passwd || echo no alice
+            setpriv --reuid=47001 --clear-groups sleep 601 & left=$!
+            until grep -q \"^Uid:.47001\" /proc/$left/status; do sleep 0.02; done
+            kill -$signal $pid; wait $pid
+            kill -0 $left 2>/dev/null && ! grep -q zombie /proc/$left/status && echo a process is left
+            [ \"$before\" = \"$(files)\" ] || { echo after $signal; files; }
+        done
+        /run/programs/xtask shell sleep 600 & pid=$!
+        until [ -e /run/stead-testbed/bed.json ]; do sleep 0.02; done
+        kill -KILL $pid; wait $pid
+        grep -q ^alice: /etc/passwd || echo not even killed
+        /run/programs/xtask shell true
+        [ \"$before\" = \"$(files)\" ] && echo as before";
+    // bash: dash ignores SIGINT in what it starts in the background.
+    let (seen, said) = shell(bed.container("bash"), &["-c", script]);
+    assert_eq!(seen, "as before\n", "{said}");
+    assert!(said.contains("earlier run left behind"), "{said}");
+}
+
+#[test]
+fn an_account_of_the_containers_own_is_never_mixed_up_with_ours() {
+    let bed = testbed::require!();
+    let script = "echo bob:x:1234:1234::/:/bin/sh >>/etc/passwd; /run/programs/xtask shell true && exit 1
+        tail -1 /etc/passwd; ls /run";
+    let (seen, said) = shell(bed.container("sh"), &["-c", script]);
+    assert_eq!(seen, "bob:x:1234:1234::/:/bin/sh\nlock\nprograms\n");
+    assert!(said.contains("bob (1234) is there already"), "{said}");
+}
