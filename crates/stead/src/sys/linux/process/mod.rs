@@ -14,7 +14,6 @@ mod status;
 
 mod child_start;
 mod image;
-mod known;
 pub(crate) mod launch;
 #[cfg(test)]
 mod launch_tests;
