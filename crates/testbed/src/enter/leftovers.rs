@@ -111,7 +111,9 @@ pub(super) fn our_processes() -> Vec<(i32, u64)> {
                 let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
                 stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
             };
-            if namespace(&entry.path()) != own || ended() {
+            // Where the link may not be read (no CAP_SYS_PTRACE, as in a container) there are no beds of that kind.
+            let elsewhere = || namespace(&entry.path()).is_some_and(|theirs| Some(theirs) != own);
+            if ended() || elsewhere() {
                 return None;
             }
             let ours = uids.contains(&owner) || real.is_some_and(|uid| uids.contains(&uid));
