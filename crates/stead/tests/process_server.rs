@@ -174,6 +174,115 @@ fn a_server_that_is_not_root_but_has_the_capabilities_creates_the_same_processes
 }
 
 #[test]
+fn nothing_that_the_server_has_of_its_own_reaches_the_process() {
+    let bed = testbed::require!();
+    let test = "nothing_that_the_server_has_of_its_own_reaches_the_process";
+    // What a service manager, a shell or a careless start script may leave on a server.
+    let odd = "umask 077; echo 500 > /proc/$$/oom_score_adj; echo 0x7f > /proc/$$/coredump_filter; \
+               echo 123456 > /proc/$$/timerslack_ns 2> /dev/null; exec \"$@\"";
+    let prefix = [
+        "env",
+        "--ignore-signal=PIPE",
+        "--ignore-signal=USR1",
+        "--block-signal=TERM",
+        "LD_LIBRARY_PATH=/tmp/evil",
+        "BASH_ENV=/tmp/evil",
+        "ENV=/tmp/evil",
+        "F=() { :; }; echo evil",
+        "XDG_SEAT=seat0",
+        "KRB5CCNAME=FILE:/etc/passwd",
+        "DISPLAY=:0",
+        "nice",
+        "-n7",
+        "ionice",
+        "-c3",
+        "chrt",
+        "--batch",
+        "0",
+        "setarch",
+        "-R",
+        "taskset",
+        "-c",
+        "0",
+        "sh",
+        "-c",
+        odd,
+        "sh",
+    ];
+    if !in_a_server_of_its_own(bed, test, &prefix) {
+        return;
+    }
+    let own = Probe::of_self().unwrap();
+    assert_eq!((own.umask, own.nice, own.oom_score_adj, own.core_filter), (0o077, 7, 500, 0x7f));
+    assert_ne!((own.personality, own.scheduling.policy, own.io_priority), (0, 0, 0));
+    let ours = seen(&probe(bed), &token(bed, "alice"));
+    let names: Vec<&str> = ours.environment.iter().filter_map(|one| Some(one.split_once('=')?.0)).collect();
+    assert_eq!(names, ["HOME", "LOGNAME", "PATH", "SHELL", "USER"]);
+    assert_eq!((ours.signals.blocked, ours.signals.ignored), (0, 0));
+    assert_eq!((ours.umask, ours.nice, ours.oom_score_adj, ours.core_filter), (0o022, 0, 0, 0x33));
+    assert_eq!((ours.personality, ours.scheduling.policy, ours.timer_slack), (0, 0, 50_000));
+    // Not the class that the server has (idle is 3); the kernel tells none, or best effort by the nice value.
+    assert_ne!(ours.io_priority >> 13, 3);
+    assert_ne!(ours.affinity, own.affinity);
+    assert_eq!((ours.dumpable, ours.parent_death_signal), (1, 0));
+}
+
+/// Ends the process also when the test fails: it would torment all other tests.
+struct Ended(stead::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill_tree();
+    }
+}
+
+#[test]
+fn a_client_that_stops_its_own_processes_cannot_hold_the_server() {
+    let bed = testbed::require!(alone);
+    testbed::time_limit!(300);
+    let mallory = token(bed, "mallory");
+    // kill(-1) reaches all that mallory may signal, but for the caller: whatever becomes hers is stopped at once.
+    let mut attacker =
+        Ended(shell("trap '' CONT; while :; do kill -STOP -1; done").spawn_as(&mallory).unwrap());
+    let (mut started, mut refused) = (0, 0);
+    for _ in 0..200 {
+        let mut command = Command::new("true");
+        match command.deadline(std::time::Duration::from_millis(300)).spawn_as(&mallory) {
+            Ok(mut child) => {
+                started += 1;
+                child.kill().unwrap();
+                child.wait().unwrap();
+            }
+            Err(error) => {
+                assert!(matches!(error.kind(), stead::ErrorKind::DeadlinePassed { .. }), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    attacker.0.kill_tree().unwrap();
+    attacker.0.wait().unwrap();
+    println!("{started} started, {refused} stopped on the way and ended");
+    assert!(zombies().is_empty());
+    assert!(Command::new("true").status_as(&mallory).unwrap().success());
+}
+
+/// CVE-2024-21626: the directory is a descriptor of the server's that is still open.
+#[test]
+fn a_directory_named_by_one_of_the_servers_descriptors_cannot_be_entered() {
+    let bed = testbed::require!();
+    let token = token(bed, "alice");
+    let open: Vec<_> = (0..10).map(|_| std::fs::File::open("/").unwrap()).collect();
+    for number in 3..30 {
+        for by in ["self", "thread-self"] {
+            let mut command = Command::new("true");
+            let error = command.current_dir(format!("/proc/{by}/fd/{number}")).status_as(&token).unwrap_err();
+            assert!(matches!(error.kind(), stead::ErrorKind::DirectoryUnusable { .. }), "{error}");
+        }
+    }
+    drop(open);
+}
+
+#[test]
 fn a_process_outlives_the_thread_that_created_it() {
     let bed = testbed::require!();
     let token = token(bed, "alice");

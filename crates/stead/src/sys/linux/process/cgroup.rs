@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstatfs, mkdirat, openat, unlinkat}
 use rustix::io::Errno;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::impersonate::as_server;
 
 /// `CGROUP2_SUPER_MAGIC` of statfs(2).
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
@@ -56,7 +57,10 @@ impl Cgroup {
     /// `InvalidInput` when it is not a directory of a version 2 hierarchy, or lies within a session
     /// scope of pam_systemd, which belongs to that logon session; `AccessDenied` where nothing can be made in it.
     pub fn delegated(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
+        as_server(|| Self::open(path.as_ref()))
+    }
+
+    fn open(path: &Path) -> Result<Self> {
         let doing = || format!("using the control group {}", path.display());
         if let Some(scope) = session_scope(path) {
             let what = format!("{scope} was made by pam_systemd for a logon session; it is not delegated");

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::ffi::{CString, OsStr};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::process::{Resource, getrlimit};
@@ -87,12 +88,12 @@ impl Checker<'_> {
             Program::Named(name) if name.is_empty() => {
                 return Err(self.invalid("the program's name is empty".to_owned()));
             }
-            Program::Named(name) => Some(self.string(name, || "the program's name".to_owned())?),
-            Program::Pinned(_) => None,
+            Program::Named(name) => self.string(name, || "the program's name".to_owned())?,
+            Program::Pinned(descriptor) => pinned_name(descriptor),
         };
         let arg0 = match &command.native.arg0 {
             Some(arg0) => self.string(arg0, || "argument 0".to_owned())?,
-            None => program.unwrap_or_else(|| c"program".into()),
+            None => program,
         };
         let mut argv = vec![arg0];
         for (number, argument) in (1..).zip(&command.arguments) {
@@ -242,6 +243,14 @@ impl Checker<'_> {
             ErrorKind::PrivilegeMissing { privilege, missing, held, enabled: false },
         )
     }
+}
+
+/// The last part of the name under which the file was opened: programs of many names look at their argument 0.
+fn pinned_name(descriptor: &OwnedFd) -> CString {
+    std::fs::read_link(format!("/proc/thread-self/fd/{}", descriptor.as_raw_fd()))
+        .ok()
+        .and_then(|path| CString::new(path.file_name()?.as_bytes()).ok())
+        .unwrap_or_else(|| c"program".into())
 }
 
 fn own_login_uid() -> Option<u32> {
