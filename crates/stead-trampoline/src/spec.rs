@@ -94,6 +94,16 @@ pub struct Credentials {
     pub no_new_privs: bool,
 }
 
+/// What the server knows already of what its child inherits: each saves the trampoline the opening of a
+/// file of `/proc`, the dearest of all that it does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The out-of-memory score adjustment is 0.
+    pub oom_score_adj_is_zero: bool,
+    /// The core filter is the kernel's default.
+    pub core_filter_is_default: bool,
+}
+
 /// Where the program is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProgramSearch {
@@ -108,6 +118,11 @@ impl Spec {
     ///
     /// `keep` and the groups are written sorted, each once; a label's bytes end at the first NUL.
     pub fn encode(&self) -> Vec<CString> {
+        self.encode_knowing(Known::default())
+    }
+
+    /// The same, with what is known of the child already. It is not part of the spec: it is true now.
+    pub fn encode_knowing(&self, known: Known) -> Vec<CString> {
         let sorted = |numbers: &[u32]| {
             let mut numbers = numbers.to_vec();
             numbers.sort_unstable();
@@ -116,7 +131,9 @@ impl Spec {
         };
         let keep = sorted(&self.keep);
         let groups = self.credentials.as_ref().map_or_else(Vec::new, |one| sorted(&one.groups));
-        let header = self.header(&keep, &groups);
+        let mut header = self.header(&keep, &groups);
+        header.flags |= if known.oom_score_adj_is_zero { flag::OOM_IS_ZERO } else { 0 };
+        header.flags |= if known.core_filter_is_default { flag::CORE_FILTER_IS_DEFAULT } else { 0 };
 
         let mut out = vec![wire::NAME.to_owned(), string(&header.encode()), self.directory.clone()];
         out.extend(self.exec_label.as_deref().map(string));

@@ -34,7 +34,7 @@ pub fn take_on(spec: &Spec) -> Result<(), Failure> {
     // system does for changed ids (fs.suid_dumpable); execve of the program ends it.
     process_control(prctl::SET_DUMPABLE, 0, 0).at(Step::Shield, 0)?;
     // While CAP_SETPCAP is there.
-    bound(header.bounding)?;
+    bound(header.bounding, old.capabilities)?;
     let securebits = process_control(prctl::GET_SECUREBITS, 0, 0).at(Step::SecureBits, 0)? as u32;
     // Only a token with capabilities of its own, or with other securebits, needs the server's to
     // outlive the change of uid for a moment.
@@ -103,9 +103,13 @@ fn gids() -> syscall::Result<[u32; 3]> {
 
 /// Makes the bounding set this one. It can only shrink: what the token has and the process has not is
 /// an error, for the process would be less than the token.
-fn bound(wanted: u64) -> Result<(), Failure> {
+fn bound(wanted: u64, now: Capabilities) -> Result<(), Failure> {
+    let all_there = has_all(wanted, now);
     for capability in 0..64u32 {
         let wants = wanted >> capability & 1 != 0;
+        if wants && all_there {
+            continue;
+        }
         let has = match process_control(prctl::CAPBSET_READ, capability as usize, 0) {
             Ok(has) => has != 0,
             // Beyond the last one that the kernel knows.
@@ -123,6 +127,14 @@ fn bound(wanted: u64) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Whether the bounding set has all of these, asked for all at once: with CAP_SETPCAP a thread can make
+/// inheritable what its bounding set has, and nothing else (security/commoncap.c, cap_capset). One by one
+/// they are forty system calls. "No" may also mean that this way of asking is not open.
+fn has_all(wanted: u64, now: Capabilities) -> bool {
+    let none = set_capabilities(Capabilities { inheritable: 0, ..now });
+    none.is_ok() && set_capabilities(Capabilities { inheritable: wanted, ..now }).is_ok()
 }
 
 fn raise_ambient(wanted: u64) -> Result<(), Failure> {

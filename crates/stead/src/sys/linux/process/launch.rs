@@ -11,6 +11,7 @@ use stead_trampoline::syscall::{capabilities, prctl, process_control};
 
 use super::child_start::{ChildStart, Cloned, Move, clone};
 use super::image::image;
+use super::known::known;
 use super::low_slot::{LOW, Slot};
 use super::report::{LaunchFault, prepare, stage_of};
 use crate::process::Stage;
@@ -65,7 +66,7 @@ pub(crate) struct Started {
 pub(crate) fn launch(launch: &Launch) -> Result<Started, LaunchFault> {
     let image = image()?;
     check(launch).map_err(prepare)?;
-    let prefix = launch.spec.encode();
+    let prefix = launch.spec.encode_knowing(known());
     let argv = pointers(prefix.iter().chain(&launch.argv));
     let envp = pointers(launch.envp.iter());
     let raise = capabilities_to_raise(launch.spec.credentials.is_none()).map_err(prepare)?;

@@ -15,17 +15,17 @@ use super::{Launch, LaunchFault, ReportOutcome, Started, await_report, launch};
 const UID: u32 = 70_001;
 const GID: u32 = 70_002;
 
-fn string(text: &str) -> CString {
+pub(super) fn string(text: &str) -> CString {
     CString::new(text).unwrap()
 }
 
-fn bounding() -> u64 {
+pub(super) fn bounding() -> u64 {
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap();
     u64::from_str_radix(line.trim(), 16).unwrap()
 }
 
-fn credentials() -> Credentials {
+pub(super) fn credentials() -> Credentials {
     Credentials {
         uid: UID,
         gid: GID,
@@ -40,7 +40,7 @@ fn credentials() -> Credentials {
     }
 }
 
-fn spec(program: &str) -> Spec {
+pub(super) fn spec(program: &str) -> Spec {
     Spec {
         report: 0,
         gate: None,
@@ -60,12 +60,12 @@ fn spec(program: &str) -> Spec {
     }
 }
 
-fn null() -> OwnedFd {
+pub(super) fn null() -> OwnedFd {
     File::options().read(true).write(true).open("/dev/null").unwrap().into()
 }
 
 /// A launch whose standard output is a pipe, and the pipe.
-fn prepared(spec: Spec, argv: &[&str]) -> (Launch, File) {
+pub(super) fn prepared(spec: Spec, argv: &[&str]) -> (Launch, File) {
     let (output, writer) = std::io::pipe().unwrap();
     let launch = Launch {
         spec,
@@ -77,11 +77,11 @@ fn prepared(spec: Spec, argv: &[&str]) -> (Launch, File) {
     (launch, File::from(OwnedFd::from(output)))
 }
 
-fn soon() -> Instant {
+pub(super) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
 
-fn start(mut what: Launch) -> Result<(Started, ReportOutcome), LaunchFault> {
+pub(super) fn start(mut what: Launch) -> Result<(Started, ReportOutcome), LaunchFault> {
     let (report, writer) = pipe().unwrap();
     what.attach(writer, None);
     let started = launch(&what)?;
@@ -90,7 +90,7 @@ fn start(mut what: Launch) -> Result<(Started, ReportOutcome), LaunchFault> {
     Ok((started, outcome))
 }
 
-fn output(spec: Spec, argv: &[&str]) -> Result<String, LaunchFault> {
+pub(super) fn output(spec: Spec, argv: &[&str]) -> Result<String, LaunchFault> {
     let (launch, mut output) = prepared(spec, argv);
     start(launch)?;
     let mut text = String::new();
@@ -99,7 +99,7 @@ fn output(spec: Spec, argv: &[&str]) -> Result<String, LaunchFault> {
 }
 
 #[test]
-fn the_process_is_who_the_spec_says() {
+pub(super) fn the_process_is_who_the_spec_says() {
     let status = output(spec("/bin/cat"), &["cat", "/proc/self/status"]).unwrap();
     println!("{status}");
 }

@@ -14,6 +14,7 @@ mod status;
 
 mod child_start;
 mod image;
+mod known;
 pub(crate) mod launch;
 #[cfg(test)]
 mod launch_tests;

@@ -108,7 +108,7 @@ fn gids_of_groups_and_of_subordinate_ranges_are_passed_over() {
     let folder = Folder::new("passed");
     let subordinate = subordinate_ranges("alice:102:3\nbroken\nbob:x:1\ncarol:107:0\n");
     assert_eq!(subordinate, [102..=104]);
-    let mut take = || allocate_checked(&folder.name(), RANGE, MAPPED, &subordinate, &|gid| gid == 101);
+    let take = || allocate_checked(&folder.name(), RANGE, MAPPED, &subordinate, &|gid| gid == 101);
     assert_eq!([take().unwrap(), take().unwrap()], [100, 105]);
 }
 

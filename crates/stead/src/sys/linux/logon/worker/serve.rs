@@ -354,7 +354,9 @@ impl Worker {
             return (Reply::NotLaunched { step: 0, errno: libc::ESHUTDOWN, detail: 0 }, None);
         }
         let cgroup = if request.cgroup { sent.pop() } else { None };
-        let Some((spec, length)) = Spec::decode(&request.spec) else { return malformed };
+        // The trampoline's arguments only make sense with the program's behind them.
+        let whole: Vec<_> = request.spec.iter().chain(&request.argv).cloned().collect();
+        let Some((spec, length)) = Spec::decode(&whole) else { return malformed };
         if length != request.spec.len() || sent.len() != request.targets.len() {
             return malformed;
         }
