@@ -50,6 +50,8 @@
 //!   server.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod files;
 
 pub use files::{Access, Names, OpenOptions};

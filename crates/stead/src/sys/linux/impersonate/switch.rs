@@ -141,26 +141,35 @@ impl Server {
         Ok(())
     }
 
-    /// Puts the server's ids back, from any state that [`Server::take_on`] can leave, and reads them back.
+    /// Puts the server's ids back, from any state that [`Server::take_on`] can leave.
+    ///
+    /// A step that fails is no reason to leave out the next. What is read back at the end decides: nothing
+    /// else could tell that the thread is the server's again.
     pub(super) fn put_back(&self, switched: &Switched, groups: &mut Vec<u32>) -> Result<(), Fault> {
         let own = &self.ids;
+        let mut first = None;
+        let mut step = |result: Result<(), Fault>| {
+            if let Err(fault) = result {
+                first.get_or_insert(fault);
+            }
+        };
 
         // The uid first: for root it brings the effective capabilities back, which all else needs. All three
         // ids by value, so that a foreign change of real or saved uid is undone too where it can be.
         // It needs no capability where the old effective uid is the real or the saved one; else they go first.
         if own.uid.effective != own.uid.real && own.uid.effective != own.uid.saved {
-            own.capabilities.set()?;
+            step(own.capabilities.set());
         }
-        set_uids(own.uid)?;
+        step(set_uids(own.uid));
         let mut capabilities = Capabilities::read()?;
         if capabilities != own.capabilities {
-            own.capabilities.set()?;
+            step(own.capabilities.set());
             capabilities = Capabilities::read()?;
         }
         // Then groups and gid, by CAP_SETGID. The uid is the server's already, so that nothing the client
         // owns is touched by a thread with capabilities.
-        set_groups(&self.groups)?;
-        set_gids(own.gid)?;
+        step(set_groups(&self.groups));
+        step(set_gids(own.gid));
         // A thread can have file system ids of its own (setfsuid); they follow the effective ones above.
         if own.fsuid != own.uid.effective {
             set_fsuid(own.fsuid);
@@ -169,24 +178,22 @@ impl Server {
             set_fsgid(own.fsgid);
         }
         if let Some(before) = switched.securebits {
-            control(libc::PR_SET_SECUREBITS, before, "prctl(PR_SET_SECUREBITS)")?;
+            step(control(libc::PR_SET_SECUREBITS, before, "prctl(PR_SET_SECUREBITS)").map(drop));
             if securebits()? != before {
-                return Err(Fault::Differs("securebits"));
+                return Err(first.unwrap_or(Fault::Differs("securebits")));
             }
         }
         // Every change of ids clears it (commit_creds).
         if let Ok(signal @ 1..) = u64::try_from(self.parent_death_signal) {
-            control(libc::PR_SET_PDEATHSIG, signal, "prctl(PR_SET_PDEATHSIG)")?;
+            step(control(libc::PR_SET_PDEATHSIG, signal, "prctl(PR_SET_PDEATHSIG)").map(drop));
         }
 
-        if Ids::read_beside(capabilities)? != *own {
-            return Err(Fault::Differs("ids"));
-        }
+        let same = Ids::read_beside(capabilities)? == *own;
         read_groups(groups)?;
-        if *groups != self.groups {
-            return Err(Fault::Differs("groups"));
+        if same && *groups == self.groups {
+            return Ok(());
         }
-        Ok(())
+        Err(first.unwrap_or(Fault::Differs(if same { "groups" } else { "ids" })))
     }
 }
 
