@@ -15,7 +15,7 @@ fn gid(raw: u32) -> Gid {
 /// Ids that no account database names.
 fn context() -> SecurityContext {
     SecurityContext {
-        uid: Uid::new(4_000_000_000).unwrap(),
+        uid: Uid::new(4_000_000_009).unwrap(),
         gid: gid(4_000_000_001),
         groups: [4_000_000_003, 4_000_000_002, 4_000_000_003].into_iter().map(gid).collect(),
         capabilities: CapabilitySets {
@@ -48,7 +48,7 @@ fn display_is_the_whole_token() {
         token().to_string(),
         "\
 impersonation token, level impersonation
-  user          4000000000
+  user          4000000009
   group         4000000001
   groups        4000000002, 4000000003
   permitted     CAP_CHOWN, CAP_NET_ADMIN
@@ -90,7 +90,7 @@ fn partial_knowledge_names_what_could_not_be_read() {
 
 #[test]
 fn debug_is_one_short_line() {
-    let text = "Token<impersonation>(impersonation, uid 4000000000, gid 4000000001)";
+    let text = "Token<impersonation>(impersonation, uid 4000000009, gid 4000000001)";
     assert_eq!(format!("{:?}", token()), text);
 }
 
@@ -209,7 +209,7 @@ fn json_has_every_part() {
     let expected = serde_json::json!({
         "kind": "impersonation",
         "level": "impersonation",
-        "uid": 4_000_000_000_u32,
+        "uid": 4_000_000_009_u32,
         "gid": 4_000_000_001_u32,
         "groups": [4_000_000_002_u32, 4_000_000_003_u32],
         "capabilities": {
