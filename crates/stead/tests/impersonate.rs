@@ -193,7 +193,10 @@ fn an_identity_changed_behind_the_library_is_noticed_and_undone() {
             .impersonate(|me| {
                 change();
                 let refused = Token::open_thread(me).unwrap_err();
-                assert!(matches!(refused.kind(), ErrorKind::ImpersonationChanged { .. }), "{name}: {refused}");
+                assert!(
+                    matches!(refused.kind(), ErrorKind::ImpersonationChanged { .. }),
+                    "{name}: {refused}"
+                );
             })
             .unwrap();
         assert_eq!(seen(), before, "{name}");
