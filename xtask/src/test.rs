@@ -133,6 +133,12 @@ fn inside(file: &Path) -> io::Result<u8> {
         None => return Err(io::Error::other("`test --plan` is for the runner itself, in the testbed")),
     }
     let tests = list(&plan)?;
+    if tests.is_empty() {
+        println!(
+            "no test program has a test whose name contains {:?}",
+            plan.filter.as_deref().unwrap_or_default()
+        );
+    }
     let mut reports = plan.outside.clone();
     reports.extend(run_all(&tests));
     if plan.doc_tests {
@@ -350,4 +356,30 @@ fn doc_test(line: &str) -> Option<Report> {
         _ => return None,
     };
     Some(Report { name: format!("doc {name}"), outcome })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_skip_is_seen_on_a_line_of_its_own_and_nowhere_else() {
+        assert_eq!(
+            skip_reason("running 1 test\n\nskipped: no mice\ntest x ... ok\n"),
+            Some("no mice".into())
+        );
+        assert_eq!(skip_reason("test a::b ... skipped: no mice\n"), Some("no mice".into()));
+        assert_eq!(skip_reason("it said skipped: no mice\n"), None);
+    }
+
+    #[test]
+    fn documentation_examples_are_counted_one_by_one() {
+        let outcome = |line| doc_test(line).map(|report| (report.name, format!("{:?}", report.outcome)));
+        let name = "doc crates/stead/src/error.rs - error::Error (line 30) - compile".to_owned();
+        let line = "test crates/stead/src/error.rs - error::Error (line 30) - compile ... ok";
+        assert_eq!(outcome(line), Some((name, "Passed".into())));
+        assert_eq!(outcome("test result: ok. 3 passed; 0 failed"), None);
+        assert!(matches!(doc_test("test x (line 1) ... FAILED").unwrap().outcome, Outcome::Failed(_)));
+        assert!(matches!(doc_test("test x (line 1) ... ignored").unwrap().outcome, Outcome::Skipped(_)));
+    }
 }

@@ -124,3 +124,40 @@ fn an_account_of_the_containers_own_is_never_mixed_up_with_ours() {
     assert_eq!(seen, "bob:x:1234:1234::/:/bin/sh\nlock\nprograms\n");
     assert!(said.contains("bob (1234) is there already"), "{said}");
 }
+
+#[test]
+fn a_user_who_may_use_sudo_gets_the_bed_of_root() {
+    use std::os::unix::fs::PermissionsExt;
+    let bed = testbed::require!();
+    let svc = bed.user("svc");
+    // sudo for this test: a set-user-id program runs what stands after `sudo -n --`.
+    let directory = bed.scratch("sudo");
+    let sudo = directory.join("sudo");
+    let script = "#!/bin/sh\n[ \"$1\" = -n ] || exit 1\nshift\n[ \"$1\" != -- ] || shift\n\
+                  exec env -i /run/programs/testbed-setuid confine --become-root -- \"$@\"\n";
+    std::fs::write(&sudo, script).unwrap();
+    std::fs::set_permissions(&sudo, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = bed.bin("probe").with_file_name("sudo");
+    std::fs::rename(&sudo, copy).unwrap();
+    let mut command = bed.confined(&["--fresh-files"], "setpriv");
+    command.args([&format!("--reuid={}", svc.uid), &format!("--regid={}", svc.gid), "--clear-groups", "--"]);
+    command.arg("/run/programs/xtask").env("PATH", "/run/programs:/usr/sbin:/usr/bin:/sbin:/bin");
+    let (seen, said) = shell(command, &["shell", "/run/stead-testbed/bin/probe"]);
+    assert!(said.contains("going through sudo"), "{said}");
+    assert!(said.contains("mount and PID namespaces made by root"), "{said}");
+    let root = testbed::Probe::parse(seen.as_bytes());
+    assert_eq!((root.uid.real, root.uid.effective), (0, 0));
+}
+
+#[test]
+fn what_is_done_to_the_files_of_a_bed_of_root_is_not_seen_outside() {
+    let bed = testbed::require!();
+    let script = "before=$(cat /etc/passwd /proc/self/mountinfo | grep -v 'run/programs'; ls /var/lib /usr/libexec /run)
+        /run/programs/xtask shell sh -c 'echo x >>/etc/passwd; echo x >/var/lib/stead/x; mount -t tmpfs x /mnt;
+            setsid sleep 602 </dev/null >/dev/null 2>&1 & echo done; cat /proc/1/comm' || exit 1
+        [ \"$before\" = \"$(cat /etc/passwd /proc/self/mountinfo | grep -v 'run/programs'; ls /var/lib /usr/libexec /run)\" ] &&
+        ! grep -lx sleep /proc/[0-9]*/comm && echo as before";
+    let (seen, _) = shell(bed.confined(&["--fresh-files"], "sh"), &["-c", script]);
+    let lines: Vec<&str> = seen.lines().collect();
+    assert_eq!((lines[0], lines[2]), ("done", "as before"), "{seen}");
+}

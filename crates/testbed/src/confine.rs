@@ -238,6 +238,16 @@ pub fn empty_run() -> io::Result<()> {
     crate::enter::empty_run()
 }
 
+/// Takes on root's real and saved ids, where root's effective one is there already.
+///
+/// # Errors
+///
+/// Without CAP_SETUID and CAP_SETGID.
+#[doc(hidden)]
+pub fn become_root() -> io::Result<()> {
+    crate::enter::become_root()
+}
+
 /// As process 1 of a PID namespace: its own /proc, and an end when the process that made it ends.
 ///
 /// # Errors

@@ -65,3 +65,46 @@ fn a_copy_of_this_program_can_be_run_by_a_server_that_is_not_root() {
     let listed = bed.as_user("svc", &[], bed.this_program()).arg("--list").output().unwrap();
     assert!(String::from_utf8_lossy(&listed.stdout).contains("not_root: test"));
 }
+
+#[test]
+fn every_pam_module_that_a_service_of_the_bed_names_is_installed() {
+    testbed::require!();
+    let installed: Vec<String> = ["/lib", "/lib64", "/usr/lib", "/usr/lib64"]
+        .into_iter()
+        .flat_map(|library| {
+            let multiarch = fs::read_dir(library).into_iter().flatten().map(|entry| entry.unwrap().path());
+            multiarch.chain([library.into()]).collect::<Vec<std::path::PathBuf>>()
+        })
+        .filter_map(|directory| fs::read_dir(directory.join("security")).ok())
+        .flat_map(|modules| modules.map(|module| module.unwrap().file_name().into_string().unwrap()))
+        .collect();
+    for service in fs::read_dir("/etc/pam.d").unwrap().map(|service| service.unwrap().path()) {
+        if !service.file_name().unwrap().to_string_lossy().starts_with("stead-") {
+            continue;
+        }
+        let text = fs::read_to_string(&service).unwrap();
+        for module in text
+            .split_whitespace()
+            .filter(|word| word.starts_with("pam_") && word.strip_suffix(".so").is_some())
+        {
+            assert!(installed.iter().any(|name| name == module), "{}: {module}", service.display());
+        }
+    }
+}
+
+#[test]
+fn the_account_files_are_the_beds_own() {
+    let bed = testbed::require!();
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    for user in bed.users() {
+        assert!(passwd.lines().any(|line| line.starts_with(&format!("{}:x:{}:", user.name, user.uid))));
+    }
+    if bed.mode() != testbed::Mode::Container {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        for directory in ["/etc", "/run", "/var/log", "/var/lib"] {
+            assert!(mounts.contains(&format!("tmpfs {directory} tmpfs")), "{directory}");
+        }
+        assert_eq!(fs::read_dir("/var/lib/stead").unwrap().count(), 0);
+    }
+    assert!(!std::path::Path::new("/run/dbus").exists());
+}

@@ -97,6 +97,8 @@ commands on the standard input: send TEXT | receive | probe | confine OPTION.. |
                 confine::limit_bounding_set(confine::DOCKER_CAPABILITIES)?;
                 Filter::docker().install_on_this_thread()?;
             }
+            // For a set-user-id copy of this program only, which plays sudo.
+            "--become-root" => confine::become_root()?,
             "--empty-run" => confine::empty_run()?,
             "--fresh-files" => confine::fresh_files()?,
             "--fresh-proc" => confine::fresh_proc()?,

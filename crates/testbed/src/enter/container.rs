@@ -4,7 +4,7 @@
 //! start.
 
 use super::furnish::{self, context};
-use super::stage::{SELF, status_number};
+use super::stage::{PLAN, SELF, STAGE, status_number};
 use super::{EnterOptions, leftovers};
 use crate::accounts::{self, User};
 use crate::bed::{Description, Mode, ROOT};
@@ -45,7 +45,12 @@ pub(super) fn run(options: &EnterOptions, arguments: &[OsString]) -> io::Result<
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let guard = Guard;
     make(options, users)?;
-    let child = Command::new(SELF).args(arguments).env("TMPDIR", Path::new(ROOT).join("tmp")).spawn()?;
+    let child = Command::new(SELF)
+        .args(arguments)
+        .env_remove(STAGE)
+        .env_remove(PLAN)
+        .env("TMPDIR", Path::new(ROOT).join("tmp"))
+        .spawn()?;
     let status = wait(child)?;
     drop(guard);
     Ok(status)

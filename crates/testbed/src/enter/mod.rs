@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
-pub(crate) use namespaces::{empty_run, fresh_files, fresh_proc};
+pub(crate) use namespaces::{become_root, empty_run, fresh_files, fresh_proc};
 pub use stage::run_stage_if_asked;
 
 /// How to enter the bed.
@@ -69,7 +69,7 @@ pub fn enter(options: &EnterOptions) -> io::Result<Entry> {
     let mode = needs::choose(options)?;
     let mode = match mode {
         needs::Choice::Here(mode) => mode,
-        needs::Choice::Sudo => return needs::through_sudo(&arguments),
+        needs::Choice::Sudo => return needs::through_sudo(options, &arguments),
     };
     let _lock = if mode == Mode::Container { Some(container::sweep()?) } else { None };
     let before = leftovers::Snapshot::take();

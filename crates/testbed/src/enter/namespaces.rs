@@ -96,7 +96,7 @@ pub(super) fn unshare_user() -> io::Result<()> {
 }
 
 /// Takes on the ids 0 that the maps give. One thread only, so the thread calls are the process's.
-pub(super) fn become_root() -> io::Result<()> {
+pub(crate) fn become_root() -> io::Result<()> {
     use rustix::process::{Gid, Uid};
     rustix::thread::set_thread_groups(&[])?;
     rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)?;

@@ -1,6 +1,7 @@
 //! What is allowed here, what is missing, and how to get it.
 
-use super::{EnterOptions, Entry, namespaces};
+use super::stage::{PLAN, STAGE};
+use super::{EnterOptions, Entry, Plan, namespaces};
 use crate::bed::Mode;
 use std::ffi::OsString;
 use std::fs;
@@ -141,13 +142,27 @@ fn quiet(program: &str, arguments: &[&str]) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Runs the present program as root, with nothing built as root: what it needs is in `arguments`.
-pub(super) fn through_sudo(arguments: &[OsString]) -> io::Result<Entry> {
-    let status = Command::new("sudo")
-        .args(["-n", "--preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME,CARGO_TARGET_DIR", "--"])
-        .arg(own_path()?)
-        .args(arguments)
-        .status()?;
+/// What goes on through sudo, which passes nothing by itself.
+const PASSED_ON: &[&str] =
+    &["PATH", "CARGO", "CARGO_HOME", "RUSTUP_HOME", "CARGO_TARGET_DIR", "RUST_BACKTRACE", "TERM"];
+
+/// Runs the present program as root, in a bed that root makes. Nothing is built as root: the programs are ready.
+pub(super) fn through_sudo(options: &EnterOptions, arguments: &[OsString]) -> io::Result<Entry> {
+    let plan = Plan { mode: Mode::Namespaces, programs: options.programs.clone(), cgroup: None };
+    let mut command = Command::new("sudo");
+    command.args([
+        "-n",
+        "--",
+        "env",
+        &format!("{STAGE}=enter"),
+        &format!("{PLAN}={}", serde_json::to_string(&plan)?),
+    ]);
+    for (name, value) in PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?))) {
+        let mut variable = OsString::from(format!("{name}="));
+        variable.push(value);
+        command.arg(variable);
+    }
+    let status = command.arg(own_path()?).args(arguments).status()?;
     Ok(Entry::Left { status: super::stage::status_number(status), left_behind: Vec::new() })
 }
 

@@ -3,7 +3,7 @@
 //! Nothing here forks a process with threads: each step is a fresh execution, told what it is by a variable.
 
 use super::furnish::{self, context};
-use super::{Plan, namespaces};
+use super::{EnterOptions, Entry, Plan, namespaces};
 use crate::bed::{Description, ROOT};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use std::io::{self, Read, Write};
@@ -28,6 +28,7 @@ pub fn run_stage_if_asked() {
         "try" => try_namespaces(),
         "outer" => outer(),
         "init" => init(),
+        "enter" => enter_as_root(),
         other => Err(io::Error::other(format!("unknown stage {other}"))),
     };
     match result {
@@ -81,6 +82,23 @@ fn try_namespaces() -> io::Result<i32> {
     Ok(status_number(status))
 }
 
+/// Enters the bed for a user who came here through sudo.
+fn enter_as_root() -> io::Result<i32> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(io::Error::other("sudo did not make this process root"));
+    }
+    let options = EnterOptions { programs: plan()?.programs, ..EnterOptions::default() };
+    match super::enter(&options)? {
+        Entry::Inside(_) => Err(io::Error::other("sudo inside the testbed")),
+        Entry::Left { status, left_behind } => {
+            for what in &left_behind {
+                eprintln!("LEFT BEHIND ON THE HOST: {what}");
+            }
+            Ok(if left_behind.is_empty() { status } else { 1 })
+        }
+    }
+}
+
 /// Makes the namespaces, and in them the first process.
 fn outer() -> io::Result<i32> {
     tie_to_parent()?;
@@ -95,6 +113,7 @@ fn outer() -> io::Result<i32> {
 /// Process 1 of the bed: furnishes it, starts the program, reaps whatever is orphaned, and takes all with it.
 fn init() -> io::Result<i32> {
     tie_to_parent()?;
+    rustix::thread::set_name(c"testbed-init")?;
     crate::sys::default_signals();
     crate::sys::keep_descriptors_to_oneself();
     let plan = plan()?;
