@@ -228,6 +228,12 @@ fn mount_proc() -> io::Result<()> {
     context(mounted.map_err(Into::into), || "a fresh /proc".to_owned())
 }
 
+/// Whether the bed's mounts are allowed at all.
+pub(super) fn try_mounts() -> io::Result<()> {
+    mount_proc()?;
+    tmpfs(Path::new("/run"), c"mode=0755")
+}
+
 /// The /proc of a PID namespace whose first process this is.
 pub(crate) fn fresh_proc() -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;

@@ -26,6 +26,7 @@ pub fn run_stage_if_asked() {
     let Ok(stage) = std::env::var(STAGE) else { return };
     let result = match stage.as_str() {
         "try" => try_namespaces(),
+        "try-mounts" => namespaces::try_mounts().map(|()| 0),
         "outer" => outer(),
         "init" => init(),
         "enter" => enter_as_root(),
@@ -75,11 +76,8 @@ fn try_namespaces() -> io::Result<i32> {
         join_user_namespace()?;
     }
     namespaces::unshare_mount_and_pid()?;
-    let status = Command::new("/bin/sh")
-        // The first process of a PID namespace may mount its /proc, unless parts of the present one are hidden.
-        .args(["-c", "mount -t proc proc /proc && mount -t tmpfs tmpfs /run"])
-        .status()?;
-    Ok(status_number(status))
+    // Only a process of the new PID namespace may mount its /proc, and only where no part of the present one is hidden.
+    Ok(status_number(Command::new(SELF).env(STAGE, "try-mounts").status()?))
 }
 
 /// Enters the bed for a user who came here through sudo.
