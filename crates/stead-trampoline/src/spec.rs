@@ -265,7 +265,7 @@ struct Slices<'a>(&'a [CString]);
 
 impl<'a> Arguments<'a> for Slices<'a> {
     fn get(self, index: usize) -> Option<&'a [u8]> {
-        self.0.get(index).map(|argument| argument.as_bytes())
+        self.0.get(index).map(CString::as_bytes)
     }
 
     fn count(self) -> usize {

@@ -8,7 +8,8 @@
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::cast_possible_wrap,
-    clippy::inline_always
+    clippy::inline_always,
+    clippy::many_single_char_names
 )] // registers are what they are
 
 use core::arch::asm;

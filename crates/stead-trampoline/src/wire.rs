@@ -139,7 +139,7 @@ pub struct Numbers<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Numbers<'a> {
+impl Numbers<'_> {
     fn take(&mut self, bytes: usize, bits: u32) -> Option<u64> {
         let head = self.rest.get(..bytes)?;
         let rest = self.rest.get(bytes..)?;
@@ -160,7 +160,7 @@ impl<'a> Numbers<'a> {
 
     /// The next number, a u32.
     pub fn u32(&mut self) -> Option<u32> {
-        self.take(SHORT, 32).map(|value| value as u32)
+        u32::try_from(self.take(SHORT, 32)?).ok()
     }
 
     /// The next number, a u64.

@@ -77,6 +77,7 @@ pub struct Filter {
     denied: Vec<(libc::c_long, i32)>,
     /// Call, argument, its lower half, errno.
     denied_where: Vec<(libc::c_long, u32, u32, i32)>,
+    killed: Vec<libc::c_long>,
     deny_namespace_clone: bool,
 }
 
@@ -97,6 +98,13 @@ impl Filter {
     #[must_use]
     pub fn deny_where(mut self, call: libc::c_long, argument: u32, value: u32, errno: i32) -> Self {
         self.denied_where.push((call, argument, value, errno));
+        self
+    }
+
+    /// Ends the process that makes a system call, at that call.
+    #[must_use]
+    pub fn kill(mut self, call: libc::c_long) -> Self {
+        self.killed.push(call);
         self
     }
 
@@ -151,6 +159,10 @@ impl Filter {
             program.push(step(EQUAL, 0, 1, *value));
             program.push(step(RETURN, 0, 0, errno(*denied)));
             program.push(step(LOAD, 0, 0, 0));
+        }
+        for call in &self.killed {
+            program.push(step(EQUAL, 0, 1, number(*call)));
+            program.push(step(RETURN, 0, 0, libc::SECCOMP_RET_KILL_PROCESS));
         }
         if self.deny_namespace_clone {
             program.push(step(EQUAL, 0, 3, number(libc::SYS_clone)));

@@ -162,7 +162,7 @@ fn created(returned: isize, pidfd: i32) -> Result<Cloned, Errno> {
 /// or none. `start` is valid and not used by others meanwhile.
 #[inline(never)]
 unsafe fn enter(number: usize, arguments: [usize; 5], start: *mut ChildStart) -> isize {
-    let [a, b, c, d, e] = arguments;
+    let [first, second, third, fourth, fifth] = arguments;
     let returned: isize;
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the parent goes on behind the call with all registers but rax, rcx and r11 as they were.
@@ -180,8 +180,8 @@ unsafe fn enter(number: usize, arguments: [usize; 5], start: *mut ChildStart) ->
             "2:",
             start = in(reg) start,
             child = sym child,
-            inlateout("rax") number as isize => returned,
-            in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e,
+            inlateout("rax") number.cast_signed() => returned,
+            in("rdi") first, in("rsi") second, in("rdx") third, in("r10") fourth, in("r8") fifth,
             out("rcx") _, out("r11") _, // early: the call destroys them before `start` is read
         );
     }
@@ -200,8 +200,8 @@ unsafe fn enter(number: usize, arguments: [usize; 5], start: *mut ChildStart) ->
             start = in(reg) start,
             child = sym child,
             in("x8") number,
-            inlateout("x0") a as isize => returned,
-            in("x1") b, in("x2") c, in("x3") d, in("x4") e,
+            inlateout("x0") first.cast_signed() => returned,
+            in("x1") second, in("x2") third, in("x3") fourth, in("x4") fifth,
             out("x30") _,
         );
     }
@@ -228,15 +228,15 @@ unsafe extern "C" fn child(start: *mut ChildStart) -> ! {
 
 /// Comes back only with what failed.
 fn live(start: &mut ChildStart) -> Failed {
+    const AT_EMPTY_PATH: usize = 0x1000;
     if let Err(errno) = place(start) {
         return (Step::Place, errno);
     }
-    if start.raise != 0 {
-        if let Err(errno) = raise(start.raise) {
-            return (Step::Raise, errno);
-        }
+    if start.raise != 0
+        && let Err(errno) = raise(start.raise)
+    {
+        return (Step::Raise, errno);
     }
-    const AT_EMPTY_PATH: usize = 0x1000;
     let image = start.moves.last().map_or(-1, |last| last.source);
     // SAFETY: both arrays end with a null pointer and hold NUL-terminated strings.
     let outcome = unsafe {
@@ -264,7 +264,7 @@ fn place(start: &mut ChildStart) -> syscall::Result<()> {
             // SAFETY: only this task's table changes.
             let aside = unsafe { system_call!(FCNTL, source, F_DUPFD_CLOEXEC, start.above) }?;
             if let Some(place) = start.moves.get_mut(index) {
-                place.source = aside as i32;
+                place.source = i32::try_from(aside).unwrap_or(-1);
             }
         }
     }
@@ -303,7 +303,7 @@ fn receive(slot: i32, moves: &mut [Move]) -> syscall::Result<()> {
         let read =
             unsafe { system_call!(RECVMSG, slot, message.as_mut_ptr(), MSG_CMSG_CLOEXEC | MSG_DONTWAIT) }?;
         // One control message of SOL_SOCKET (1), SCM_RIGHTS (1): a length of 8 bytes, level, type, numbers.
-        let length = control[0] as usize;
+        let length = usize::try_from(control[0]).unwrap_or(0);
         if read != 1 || control[1] != 1 | 1 << 32 || length <= CMSG_HEADER {
             return Err(errno::EBADMSG);
         }
@@ -311,7 +311,9 @@ fn receive(slot: i32, moves: &mut [Move]) -> syscall::Result<()> {
         for index in 0..numbers {
             let Some(place) = next else { return Err(errno::EBADMSG) };
             let Some(word) = control.get(2 + index / 2) else { return Err(errno::EBADMSG) };
-            place.source = (word >> (index % 2 * 32)) as i32;
+            // Two numbers in a word, the first in its lower half.
+            let number = word >> (index % 2 * 32) & u64::from(u32::MAX);
+            place.source = i32::try_from(number).map_err(|_| errno::EBADMSG)?;
             next = waiting.next();
         }
     }

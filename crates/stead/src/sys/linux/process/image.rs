@@ -17,6 +17,7 @@ use rustix::fs::{
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use stead_trampoline::IMAGE;
 
+use super::low_slot;
 use super::report::{LaunchFault, prepare};
 use crate::process::Stage;
 
@@ -36,6 +37,7 @@ pub(super) fn image() -> Result<BorrowedFd<'static>, LaunchFault> {
     let made = INSTALLED.iter().find_map(|path| installed(path)).map_or_else(sealed, Ok)?;
     // Never one of the standard numbers, which every child gets anew.
     let made = fcntl_dupfd_cloexec(made, 3).map_err(prepare)?;
+    low_slot::reserve();
     Ok(KEPT.get_or_init(|| made).as_fd())
 }
 

@@ -48,7 +48,7 @@ impl Launch {
     /// The lowest number above the standard ones that is not taken: a small table costs less.
     fn free_number(&self) -> u32 {
         let taken = |number: &u32| self.descriptors.iter().any(|(_, target)| target == number);
-        (3..).find(|number| !taken(number)).expect("fewer descriptors than numbers")
+        (3..=u32::MAX).find(|number| !taken(number)).expect("fewer descriptors than numbers")
     }
 }
 
@@ -75,30 +75,23 @@ pub(crate) fn launch(launch: &Launch) -> Result<Started, LaunchFault> {
     let number = slot.as_ref().map_or(-1, Slot::number);
     let mut start = ChildStart { below, slot: number, moves, above, raise, argv, envp, failed: 0, errno: 0 };
 
-    let Cloned { pid, pidfd } =
-        clone(&mut start, launch.cgroup.as_ref().map(AsFd::as_fd)).map_err(|errno| {
-            let full = matches!(errno, Errno::AGAIN | Errno::NOMEM);
-            let stage = if launch.cgroup.is_some() && !full { Stage::Cgroup } else { Stage::Clone };
-            LaunchFault { stage, errno, detail: 0 }
-        })?;
+    let cloned = clone(&mut start, launch.cgroup.as_ref().map(AsFd::as_fd));
+    if let Some(slot) = slot {
+        // Where the call failed, or the child was killed too soon, something is left in it.
+        let received = start.moves.iter().all(|one| one.source >= 0);
+        slot.put_back(received);
+    }
+    let Cloned { pid, pidfd } = cloned.map_err(|errno| {
+        let full = matches!(errno, Errno::AGAIN | Errno::NOMEM);
+        let stage = if launch.cgroup.is_some() && !full { Stage::Cgroup } else { Stage::Clone };
+        LaunchFault { stage, errno, detail: 0 }
+    })?;
     if let Some(step) = Step::from_number(start.failed) {
         collect(pidfd.as_fd());
         let errno = Errno::from_raw_os_error(start.errno);
         return Err(LaunchFault { stage: stage_of(step), errno, detail: 0 });
     }
-    // The child has executed the trampoline, so it has received everything; or it was killed before, and
-    // then perhaps not: only one that runs gives its slot back.
-    if let Some(slot) = slot {
-        if slot_is_empty(&start) {
-            slot.put_back();
-        }
-    }
     Ok(Started { pid, pidfd })
-}
-
-/// Every descriptor that was to be received has got its number.
-fn slot_is_empty(start: &ChildStart) -> bool {
-    start.moves.iter().all(|one| one.source >= 0)
 }
 
 /// What would surprise the trampoline.
@@ -166,14 +159,17 @@ impl Placement {
             if cut < below {
                 let high: Vec<BorrowedFd<'_>> =
                     sources.into_iter().filter(|one| one.as_raw_fd() >= cut).collect();
-                candidate.send(&high)?;
+                if let Err(errno) = candidate.send(&high) {
+                    candidate.put_back(false);
+                    return Err(errno);
+                }
                 below = highest(&moves, cut).max(candidate.number()) + 1;
                 for one in moves.iter_mut().filter(|one| one.source >= cut) {
                     one.source = -1;
                 }
                 slot = Some(candidate);
             } else {
-                candidate.put_back(); // it is as high as what it should carry
+                candidate.put_back(true); // it is as high as what it should carry
             }
         }
         Ok(Self { below, slot, moves, above })

@@ -58,12 +58,18 @@ impl Slot {
         Ok(Self { send, receive, owner: std::process::id() })
     }
 
-    /// Puts it back. Only when the child has received everything: what is left in it would reach the next
-    /// child. A slot that is dropped instead takes everything with it.
-    pub(super) fn put_back(self) {
+    /// Puts it back. What was sent and not `received` would reach the next child: then a new one is made
+    /// instead, at the numbers that the old one leaves free, most likely.
+    pub(super) fn put_back(self, received: bool) {
+        let slot = if received {
+            Some(self)
+        } else {
+            drop(self);
+            Self::new().ok()
+        };
         let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
         if pool.len() < KEPT {
-            pool.push(self);
+            pool.extend(slot);
         }
     }
 
@@ -89,9 +95,11 @@ impl Slot {
     }
 }
 
-/// Makes sure of a low slot while low numbers are free: for servers that open many descriptors later.
-pub(crate) fn reserve() {
-    if let Ok(slot) = Slot::take() {
-        slot.put_back();
+/// Fills the pool while low numbers may still be free: a server opens most of its descriptors later.
+pub(super) fn reserve() {
+    const RESERVED: usize = 4;
+    let made: Vec<Slot> = (0..RESERVED).map_while(|_| Slot::new().ok()).collect();
+    for slot in made {
+        slot.put_back(true);
     }
 }

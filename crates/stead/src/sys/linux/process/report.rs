@@ -150,8 +150,7 @@ impl LaunchFault {
             Stage::BoundingSet | Stage::SecureBits | Stage::Capabilities => {
                 (Capability::Setpcap, Privilege::AssignPrimaryToken)
             }
-            Stage::Limits => (Capability::SysResource, Privilege::IncreaseQuota),
-            Stage::OomScore => (Capability::SysResource, Privilege::IncreaseQuota),
+            Stage::Limits | Stage::OomScore => (Capability::SysResource, Privilege::IncreaseQuota),
             Stage::Defaults if self.detail == default::OOM_SCORE => {
                 (Capability::SysResource, Privilege::IncreaseQuota)
             }
