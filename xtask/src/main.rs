@@ -21,6 +21,7 @@ root or in a user namespace, and nothing of it stays behind.
 ";
 
 fn main() -> ExitCode {
+    stead::init(); // the demo is its own session worker
     testbed::run_stage_if_asked();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let rest = arguments.get(1..).unwrap_or_default();
