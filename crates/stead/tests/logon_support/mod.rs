@@ -93,3 +93,9 @@ pub fn children() -> Vec<u32> {
 pub fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
+
+/// The session worker's program as cargo built it.
+pub fn worker_program() -> std::path::PathBuf {
+    let own = std::env::current_exe().unwrap();
+    own.parent().unwrap().parent().unwrap().join("stead-session")
+}

@@ -12,7 +12,7 @@ use super::message::{self, Failure, LogonGidRequest, Open, Phase, Reply, SecretB
 use super::session::{SessionHandle, send, within};
 use super::{detached, find, pam_code, wire};
 use crate::error::{AccountRestriction, Error, ErrorKind, Result};
-use crate::sys::process::{Remains, leave};
+use crate::sys::process::{Remains, leave, sweep};
 
 /// Where the counter of logon gids is.
 const STATE: &CStr = c"/var/lib/stead";
@@ -50,6 +50,7 @@ pub(crate) type Answer<'a> = &'a mut dyn FnMut(Question<'_>) -> Option<SecretByt
 
 /// Logs on: one attempt.
 pub(crate) fn log_on(mut request: Request<'_>, answer: Option<Answer<'_>>) -> Result<SessionHandle> {
+    sweep();
     let doing = format!("logging on {}", request.user.to_string_lossy());
     let deadline = Instant::now() + request.deadline;
     let service = request.service.clone();
@@ -216,7 +217,9 @@ impl Dialog<'_> {
                 pam_code::AUTH_ERR
                 | pam_code::USER_UNKNOWN
                 | pam_code::CRED_INSUFFICIENT
-                | pam_code::PERM_DENIED,
+                | pam_code::PERM_DENIED
+                // What pam_exec says when its program refuses: a wrong one-time code, for instance.
+                | pam_code::SYSTEM_ERR,
             )
             | (Phase::Account, pam_code::USER_UNKNOWN) => ErrorKind::LogonFailed,
             (Phase::ChangePassword, _) => restricted(Restriction::PasswordExpired),

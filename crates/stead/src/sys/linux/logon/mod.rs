@@ -19,6 +19,7 @@ use crate::process::Stage;
 /// Results of PAM that mean something to this library (`security/_pam_types.h`).
 mod pam_code {
     pub(super) const SUCCESS: i32 = 0;
+    pub(super) const SYSTEM_ERR: i32 = 4;
     pub(super) const PERM_DENIED: i32 = 6;
     pub(super) const AUTH_ERR: i32 = 7;
     pub(super) const CRED_INSUFFICIENT: i32 = 8;
@@ -43,3 +44,6 @@ fn step_number(stage: Stage) -> u8 {
 fn step_from_number(number: u8) -> Stage {
     STEPS.get(usize::from(number)).copied().unwrap_or(Stage::Prepare)
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use super::message::{LaunchRequest, Reply, Request, Snapshot};
 use super::{pam_code, step_from_number, wire};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::account::AccountEntry;
-use crate::sys::process::{Launch, LaunchFault, Remains, Started, leave};
+use crate::sys::process::{Launch, LaunchFault, Remains, Started, leave, sweep};
 use crate::sys::token::SecurityContext;
 
 /// A worker answers at once; one that does not for this long is stuck or stopped.
@@ -285,6 +285,7 @@ impl Ending {
             let _ = poll(&mut one, Some(&Timespec { tv_sec: 5, tv_nsec: 0 }));
             leave(Remains { pidfd: Some(worker), cgroup: None });
         }
+        sweep();
         match ended {
             Some((pam_code::SUCCESS, pam_code::SUCCESS, _)) => Ok(()),
             Some((close, _, text)) => {

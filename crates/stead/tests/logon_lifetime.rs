@@ -1,0 +1,371 @@
+//! When a session ends, and that nothing is left of it.
+#![cfg(target_os = "linux")]
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)]
+
+mod logon_support;
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio as StdStdio;
+
+use logon_support::*;
+use stead::os::linux::LogonExt;
+use stead::{Account, Command, ErrorKind, Lifetime, Logon, LogonSession, LogonType, SessionId, Stdio};
+
+const CLOSED: &str = "close_session";
+
+#[test]
+fn a_session_ends_after_its_last_token_and_its_last_process() {
+    let bed = testbed::require!();
+    let host = "last.example";
+    let session = from(logon(bed, "alice"), host).open().unwrap();
+    let token = session.token().clone();
+    let mut child = sleeper(&session);
+    drop(session);
+    assert_eq!(seen_with(bed, &token), bed.user("alice").uid, "the token keeps the session");
+    drop(token);
+    assert!(lives(child.id()));
+    assert!(!phases(bed, host).contains(&CLOSED.to_owned()), "the child keeps the session");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(child);
+    until("the session is closed", || phases(bed, host).contains(&CLOSED.to_owned()));
+}
+
+fn seen_with(bed: &testbed::Bed, token: &stead::Token<stead::Primary>) -> u32 {
+    let output = Command::new(bed.bin("probe")).stdout(Stdio::piped()).output_as(token).unwrap();
+    testbed::Probe::parse(&output.stdout).uid.real
+}
+
+/// Starts a daemon that left its session and its parent, and gives its pid.
+fn daemon(session: &LogonSession) -> u32 {
+    let output = Command::new("/bin/sh")
+        .arg("-c")
+        .arg("setsid sleep 600 </dev/null >/dev/null 2>&1 & echo $!")
+        .stdout(Stdio::piped())
+        .output_as(session.token())
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn a_daemon_that_everybody_left_keeps_its_session_open() {
+    let bed = testbed::require!();
+    let host = "daemon.example";
+    let session = from(logon(bed, "alice"), host).open().unwrap();
+    let worker = worker();
+    let daemon = daemon(&session);
+    until("the daemon is the worker's", || parent(daemon) == Some(worker));
+    assert!(session.processes().unwrap().contains(&daemon));
+    drop(session);
+    assert!(lives(worker) && lives(daemon));
+    assert!(!phases(bed, host).contains(&CLOSED.to_owned()));
+    kill(daemon);
+    until("the session is closed", || phases(bed, host).contains(&CLOSED.to_owned()));
+}
+
+#[test]
+fn close_waits_for_the_end_and_tells_what_pam_said() {
+    let bed = testbed::require!();
+    let host = "close.example";
+    from(logon(bed, "alice"), host).open().unwrap().close().unwrap();
+    assert!(phases(bed, host).contains(&CLOSED.to_owned()));
+    let error = logon(bed, "alice").pam_service("stead-fail-close").open().unwrap().close().unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::System { call: "pam_close_session" }, "{error}");
+    assert!(children().is_empty(), "the worker was collected");
+}
+
+#[test]
+fn terminate_ends_every_process_of_the_session_and_of_no_other() {
+    let bed = testbed::require!();
+    let (one, other) = (session(bed, "alice"), session(bed, "alice"));
+    let (mut child, mut spared) = (sleeper(&one), sleeper(&other));
+    let daemon = daemon(&one);
+    one.terminate().unwrap();
+    assert!(one.processes().unwrap().is_empty());
+    assert!(!lives(daemon));
+    assert!(lives(spared.id()));
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
+    // The session is still there.
+    assert_eq!(seen(bed, &one).uid.real, bed.user("alice").uid);
+    spared.kill().unwrap();
+}
+
+#[test]
+fn killing_a_tree_reaches_what_left_it_and_spares_the_rest_of_the_session() {
+    let bed = testbed::require!();
+    let session = session(bed, "alice");
+    let script = "sleep 600 & (sleep 600 & sleep 600 &) ; sleep 600";
+    let start = || Command::new("/bin/sh").arg("-c").arg(script).spawn_as(session.token()).unwrap();
+    let (mut first, mut second) = (start(), start());
+    until("both trees stand", || session.processes().unwrap().len() == 10);
+    first.kill_tree().unwrap();
+    first.wait().unwrap();
+    until("one tree is gone", || session.processes().unwrap().len() == 5);
+    assert!(lives(second.id()));
+    second.kill_tree().unwrap();
+    second.wait().unwrap();
+    until("both are gone", || session.processes().unwrap().is_empty());
+}
+
+#[test]
+fn a_session_whose_worker_was_killed_says_so_and_the_server_goes_on() {
+    let bed = testbed::require!();
+    let lost = session(bed, "alice");
+    kill(worker());
+    let error = Command::new("/bin/true").spawn_as(lost.token()).unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::SessionEnded, "{error}");
+    assert!(lost.processes().is_err());
+    assert_eq!(*lost.close().unwrap_err().kind(), ErrorKind::SessionEnded);
+    session(bed, "bob").close().unwrap();
+    assert!(children().iter().all(|pid| !lives(*pid)));
+}
+
+#[test]
+fn a_worker_killed_in_any_phase_leaves_an_error_and_nothing_else() {
+    let bed = testbed::require!(alone);
+    session(bed, "alice").close().unwrap();
+    let before = descriptors();
+    for service in ["stead-slow", "stead-slow-account", "stead-slow-session"] {
+        let logon = logon(bed, "alice").pam_service(service);
+        let opening = std::thread::spawn(move || logon.open());
+        let (mut found, mut module) = (None, None);
+        until("the module sleeps", || {
+            found = children().into_iter().find(|pid| lives(*pid));
+            module = found.and_then(|worker| children_of(worker).into_iter().next());
+            module.is_some_and(|pid| name_of(pid) == "sleep")
+        });
+        kill(found.unwrap());
+        let error = opening.join().unwrap().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::WorkerUnavailable { .. }), "{service}: {error}");
+        // The module's own child is the module's.
+        kill(module.unwrap());
+        assert_eq!(descriptors(), before, "{service}");
+        assert!(children().iter().all(|pid| !lives(*pid)), "{service}");
+    }
+    // Killed while it closes: the session's end is an error.
+    let session = logon(bed, "alice").pam_service("stead-slow-close").open().unwrap();
+    let worker = worker();
+    let closing = std::thread::spawn(move || session.close());
+    until("the module sleeps", || children_of(worker).iter().any(|pid| name_of(*pid) == "sleep"));
+    let module = children_of(worker)[0];
+    kill(worker);
+    kill(module);
+    assert_eq!(*closing.join().unwrap().unwrap_err().kind(), ErrorKind::SessionEnded);
+}
+
+/// Not a test: the server that other tests start and kill. It logs alice on and says what it made.
+#[test]
+fn a_server_that_is_killed() {
+    let Ok(lifetime) = std::env::var("STEAD_TEST_SERVER") else { return };
+    let bed = testbed::Bed::current().expect("inside the bed");
+    let host = std::env::var("STEAD_TEST_HOST").unwrap();
+    let lifetime = if lifetime == "detached" { Lifetime::Detached } else { Lifetime::TiedToServer };
+    // The thread that logs on ends before the server does.
+    let (session, child) = std::thread::spawn(move || {
+        let session = from(logon(bed, "alice"), &host).lifetime(lifetime).open().unwrap();
+        let child = sleeper(&session);
+        (session, child)
+    })
+    .join()
+    .unwrap();
+    let quick = Command::new("/bin/sh").arg("-c").arg("exit 47").spawn_as(session.token()).unwrap();
+    let daemon = daemon(&session);
+    println!("\nserver: {} {} {} {} {daemon}", worker(), session.id(), child.id(), quick.id());
+    std::thread::sleep(std::time::Duration::from_secs(600));
+    drop((session, child, quick));
+}
+
+struct Server {
+    process: std::process::Child,
+    worker: u32,
+    session: SessionId,
+    child: u32,
+    quick: u32,
+    daemon: u32,
+}
+
+impl Server {
+    fn start(lifetime: &str, host: &str) -> Self {
+        let mut process = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_server_that_is_killed", "--nocapture"])
+            .env("STEAD_TEST_SERVER", lifetime)
+            .env("STEAD_TEST_HOST", host)
+            .stdout(StdStdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let mut output = BufReader::new(process.stdout.take().unwrap());
+        while !said.starts_with("server: ") {
+            said.clear();
+            assert_ne!(output.read_line(&mut said).unwrap(), 0, "the server ended");
+        }
+        let words: Vec<&str> = said.split_ascii_whitespace().collect();
+        let pid = |at: usize| words[at].parse().unwrap();
+        let session = words[2].parse().unwrap();
+        Self { process, worker: pid(1), session, child: pid(3), quick: pid(4), daemon: pid(5) }
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+#[test]
+fn when_the_server_is_killed_a_tied_session_is_closed_in_order_and_its_processes_are_gone() {
+    let bed = testbed::require!();
+    let host = "tied.example";
+    let mut server = Server::start("tied", host);
+    assert!(lives(server.worker) && lives(server.child) && lives(server.daemon));
+    server.kill();
+    until("the worker is gone", || !lives(server.worker));
+    assert!(!lives(server.child) && !lives(server.daemon));
+    assert!(phases(bed, host).contains(&CLOSED.to_owned()));
+}
+
+#[test]
+fn when_the_server_is_killed_a_detached_session_lives_and_is_found_again() {
+    let bed = testbed::require!();
+    let host = "detached.example";
+    let mut server = Server::start("detached", host);
+    // As long as its server lives, nobody else gets it.
+    let taken = LogonSession::reattach(server.session).unwrap_err();
+    assert!(matches!(taken.kind(), ErrorKind::WorkerUnavailable { .. }), "{taken}");
+    server.kill();
+    assert!(LogonSession::detached_sessions().unwrap().contains(&server.session));
+    let mut session = LogonSession::reattach(server.session);
+    until("the worker has noticed", || {
+        if session.is_err() {
+            session = LogonSession::reattach(server.session);
+        }
+        session.is_ok()
+    });
+    let session = session.unwrap();
+    assert!(lives(server.worker) && lives(server.child) && lives(server.daemon));
+    assert_eq!(seen(bed, &session).uid.real, bed.user("alice").uid);
+    let started = session.started();
+    let quick = started.iter().find(|process| process.id() == server.quick).unwrap();
+    assert_eq!(quick.exit_status().unwrap().unwrap().code(), Some(47), "statuses wait for the next server");
+    let child = started.iter().find(|process| process.id() == server.child).unwrap();
+    assert_eq!(child.exit_status().unwrap(), None);
+    drop(started);
+    session.terminate().unwrap();
+    session.close().unwrap();
+    assert!(!lives(server.child) && !lives(server.daemon));
+    assert!(phases(bed, host).contains(&CLOSED.to_owned()));
+    assert!(!LogonSession::detached_sessions().unwrap().contains(&server.session));
+    assert_eq!(*LogonSession::reattach(server.session).unwrap_err().kind(), ErrorKind::SessionEnded);
+}
+
+#[test]
+fn the_socket_of_a_killed_worker_is_swept_at_the_next_listing() {
+    let bed = testbed::require!();
+    let session = logon(bed, "alice").lifetime(Lifetime::Detached).open().unwrap();
+    let socket = format!("/run/stead/sessions/{}.sock", session.id());
+    assert!(std::fs::symlink_metadata(&socket).is_ok());
+    kill(worker());
+    until("the worker is gone", || !LogonSession::detached_sessions().unwrap().contains(&session.id()));
+    assert!(std::fs::symlink_metadata(&socket).is_err());
+}
+
+#[test]
+fn a_detached_sessions_socket_is_for_the_servers_own_user_only() {
+    let bed = testbed::require!();
+    use std::os::unix::fs::MetadataExt;
+    let session = logon(bed, "alice").lifetime(Lifetime::Detached).open().unwrap();
+    let folder = std::fs::metadata("/run/stead/sessions").unwrap();
+    assert_eq!((folder.uid(), folder.mode() & 0o7777), (0, 0o700));
+    let socket = format!("/run/stead/sessions/{}.sock", session.id());
+    let output = bed
+        .as_user("mallory", &["cap_dac_override"], bed.bin("testbed-client"))
+        .args(["connect", &socket])
+        .output();
+    let _ = output;
+    assert_eq!(seen(bed, &session).uid.real, bed.user("alice").uid, "the session minds nobody else");
+    session.close().unwrap();
+}
+
+#[test]
+fn the_worker_leaves_the_servers_terminal_and_keeps_nothing_of_it() {
+    let bed = testbed::require!();
+    let session = session(bed, "alice");
+    let status = testbed::Probe::of(worker().try_into().unwrap()).unwrap();
+    assert_eq!((status.session, status.terminal, status.parent_death_signal), (status.pid, 0, 0));
+    assert_eq!(status.environment, Vec::<String>::new());
+    assert_eq!(status.directory, "/");
+    drop(session);
+}
+
+#[test]
+fn logons_and_processes_leave_no_growth() {
+    let bed = testbed::require!();
+    testbed::time_limit!(3600);
+    let rounds = std::env::var("STEAD_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+    let round = |number: usize| {
+        let name = ["alice", "bob", "0day"][number % 3];
+        let session = Logon::s4u(Account::local(name)).kind(LogonType::Network).open().unwrap();
+        let status = Command::new("/bin/true").status_as(session.token()).unwrap();
+        assert!(status.success());
+        if number % 2 == 0 {
+            session.close().unwrap();
+        }
+    };
+    for number in 0..12 {
+        round(number);
+    }
+    let settle = || {
+        until("the workers have ended", || {
+            session(bed, "bob").close().unwrap();
+            children().is_empty()
+        });
+    };
+    settle();
+    let before = (descriptors(), threads());
+    let memory = resident_kib();
+    for number in 0..rounds {
+        round(number);
+    }
+    settle();
+    assert_eq!((descriptors(), threads()), before);
+    assert!(resident_kib() < memory + 2048, "{} KiB after {memory}", resident_kib());
+}
+
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn worker() -> u32 {
+    let living: Vec<u32> =
+        children().into_iter().filter(|pid| lives(*pid) && name_of(*pid) == "stead-session").collect();
+    *living.last().expect("the worker is a child")
+}
+
+fn name_of(pid: u32) -> String {
+    let mut name = String::new();
+    if let Ok(mut file) = std::fs::File::open(format!("/proc/{pid}/comm")) {
+        let _ = file.read_to_string(&mut name);
+    }
+    name.trim_end().to_owned()
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+}
+
+fn children_of(pid: u32) -> Vec<u32> {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
