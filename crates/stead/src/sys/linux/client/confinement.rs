@@ -6,9 +6,9 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, StatxFlags, openat, statx};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, StatxFlags, openat, readlinkat_raw, statx};
 use rustix::io::Errno;
 
 use super::identity::{changed, gone};
@@ -18,19 +18,21 @@ use crate::sys::proc::{self, Status};
 use crate::sys::token::{Label, LoginUid, label, login_uid, open_directory};
 use crate::token::ConfinementKnowledge;
 
-/// Each namespace of a thread, by its link in `/proc/PID/task/TID/ns`. Those "for children" are what a
+/// Each namespace of a thread, by its link in `/proc/PID/task/TID/ns`, which reads `user:[4026531837]`: the
+/// number is the inode's in the one file system of all namespaces, and reading the link costs half of what
+/// stat does. Those "for children" are what a
 /// process that the thread creates would be in.
 const NAMESPACES: [(&str, ConfinedPart); 10] = [
-    ("ns/user", ConfinedPart::UserNamespace),
-    ("ns/mnt", ConfinedPart::MountNamespace),
-    ("ns/pid", ConfinedPart::PidNamespace),
-    ("ns/pid_for_children", ConfinedPart::PidNamespace),
-    ("ns/net", ConfinedPart::NetworkNamespace),
-    ("ns/ipc", ConfinedPart::IpcNamespace),
-    ("ns/uts", ConfinedPart::UtsNamespace),
-    ("ns/cgroup", ConfinedPart::CgroupNamespace),
-    ("ns/time", ConfinedPart::TimeNamespace),
-    ("ns/time_for_children", ConfinedPart::TimeNamespace),
+    ("user", ConfinedPart::UserNamespace),
+    ("mnt", ConfinedPart::MountNamespace),
+    ("pid", ConfinedPart::PidNamespace),
+    ("pid_for_children", ConfinedPart::PidNamespace),
+    ("net", ConfinedPart::NetworkNamespace),
+    ("ipc", ConfinedPart::IpcNamespace),
+    ("uts", ConfinedPart::UtsNamespace),
+    ("cgroup", ConfinedPart::CgroupNamespace),
+    ("time", ConfinedPart::TimeNamespace),
+    ("time_for_children", ConfinedPart::TimeNamespace),
 ];
 
 /// Which part an error names when there are several: the one that confines most. Last the two that a server
@@ -85,14 +87,17 @@ pub(crate) struct Reading {
     pub(crate) own_bounding: u64,
 }
 
-/// What makes a namespace or a directory this one and no other.
-type Place = (u32, u32, u64, u64);
+/// What a namespace's link reads, padded with zeros: which kind, and which one.
+type Namespace = [u8; 40];
+
+/// What makes a directory this one and no other: device, inode, mount.
+type Root = (u32, u32, u64, u64);
 
 /// What the server's own calling thread is in: what a process that it creates would be in.
 struct Own {
     status: Status,
-    namespaces: [Option<Place>; NAMESPACES.len()],
-    root: Place,
+    namespaces: [Option<Namespace>; NAMESPACES.len()],
+    root: Root,
     label: Option<Label>,
 }
 
@@ -104,15 +109,16 @@ impl Own {
         if status.pid_namespaces != 1 {
             return Err(io::Error::other("/proc belongs to another PID namespace"));
         }
+        let links = open_links(&thread)?;
         let mut namespaces = [None; NAMESPACES.len()];
-        for (place, (path, _)) in namespaces.iter_mut().zip(NAMESPACES) {
-            *place = match place_of(&thread, path, StatxFlags::INO) {
+        for (namespace, (name, _)) in namespaces.iter_mut().zip(NAMESPACES) {
+            *namespace = match namespace_of(&links, name) {
                 // The kernel was built without this kind.
                 Err(Errno::NOENT) => None,
                 found => Some(found?),
             };
         }
-        let root = place_of(&thread, "root", StatxFlags::INO | StatxFlags::MNT_ID)?;
+        let root = root_of(&thread)?;
         Ok(Self { status, namespaces, root, label: label(&thread)? })
     }
 }
@@ -213,19 +219,23 @@ fn look_at(
         Err(source) => Fault::Final(Error::system(doing, "poll of a pidfd", source)),
     };
     let process = open_directory(&format!("/proc/{pid}")).map_err(fault)?;
-    let status = read_status(&process).map_err(fault)?;
     reading.login_uid = login_uid(&process);
-    let now = look_at_label(&process, own, findings).map_err(fault)?;
+    let first = look_at_threads(&process, pid, own, findings, &fault, doing)?;
     if connected.is_some() && connected != own.label.as_ref() {
         note(&mut findings.confined, ConfinedPart::Label);
     }
-    reading.label = connected.cloned().or(now);
-    look_at_threads(&process, own, findings, &fault, doing)?;
-    reading.status = Some(status);
+    reading.label = connected.cloned().or(first.label);
+    reading.status = Some(first.status);
     Ok(())
 }
 
-/// Compares the label of one thread, or of the first when it is the process's directory.
+/// What is read of one thread besides its places.
+struct Thread {
+    status: Status,
+    label: Option<Label>,
+}
+
+/// Compares the label of one thread.
 fn look_at_label(thread: &OwnedFd, own: &Own, findings: &mut Findings) -> io::Result<Option<Label>> {
     match label(thread) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -242,13 +252,16 @@ fn look_at_label(thread: &OwnedFd, own: &Own, findings: &mut Findings) -> io::Re
     }
 }
 
+/// Looks at every thread, and gives what was read of the first, whose id is the process's.
 fn look_at_threads(
     process: &OwnedFd,
+    pid: u32,
     own: &Own,
     findings: &mut Findings,
     fault: &impl Fn(io::Error) -> Fault,
     doing: &'static str,
-) -> Result<(), Fault> {
+) -> Result<Thread, Fault> {
+    let first_name = pid.to_string();
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
     let tasks = openat(process, "task", flags, Mode::empty()).map_err(|errno| fault(errno.into()))?;
     for _ in 0..PASSES {
@@ -258,19 +271,21 @@ fn look_at_threads(
             return Err(fault(io::Error::other(what)));
         }
         let mut steady = true;
+        let mut first = None;
         for thread in &threads {
             match look_at_thread(&tasks, thread, own, findings) {
-                Ok(()) => {}
+                Ok(read) if *thread == first_name => first = Some(read),
+                Ok(_) => {}
                 Err(error) if is_gone(&error) => steady = false,
                 Err(error) => return Err(fault(error)),
             }
         }
         // A listing can skip an entry when another thread ends meanwhile: only two equal ones count.
-        if steady && thread_names(&tasks).map_err(fault)? == threads {
-            return Ok(());
-        }
-        if !findings.confined.is_empty() {
-            return Ok(());
+        if let Some(first) = first
+            && steady
+            && thread_names(&tasks).map_err(fault)? == threads
+        {
+            return Ok(first);
         }
     }
     match fault(io::Error::other("its threads come and go")) {
@@ -282,16 +297,25 @@ fn look_at_threads(
     }
 }
 
-fn look_at_thread(tasks: &OwnedFd, thread: &str, own: &Own, findings: &mut Findings) -> io::Result<()> {
+fn look_at_thread(tasks: &OwnedFd, thread: &str, own: &Own, findings: &mut Findings) -> io::Result<Thread> {
     let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
     let thread = openat(tasks, thread, flags, Mode::empty())?;
-    look_at_places(&thread, own, findings)?;
-    let status = read_status(&thread)?;
-    // A first thread that has ended stays until the others have; it asks for nothing any more.
-    if status.is_dead() {
-        return Ok(());
+    match look_at_living(&thread, own, findings) {
+        // A first thread that has ended stays until the others have: it is nowhere, and asks for nothing.
+        Err(error) if is_gone(&error) => {
+            let status = read_status(&thread)?;
+            if status.is_dead() { Ok(Thread { status, label: None }) } else { Err(error) }
+        }
+        read => read,
     }
-    look_at_label(&thread, own, findings)?;
+}
+
+fn look_at_living(thread: &OwnedFd, own: &Own, findings: &mut Findings) -> io::Result<Thread> {
+    let links = open_links(thread)?;
+    look_at_places(thread, &links, own, findings)?;
+    let label = look_at_label(thread, own, findings)?;
+    // Between two looks at where the thread is.
+    let status = read_status(thread)?;
     if status.no_new_privs {
         findings.no_new_privs = true;
         if !own.status.no_new_privs {
@@ -304,8 +328,8 @@ fn look_at_thread(tasks: &OwnedFd, thread: &str, own: &Own, findings: &mut Findi
     if status.bounding & own.status.bounding != own.status.bounding {
         note(&mut findings.confined, ConfinedPart::BoundingSet);
     }
-    // Again, so that what was read in between was read of a thread that was here all the while.
-    look_at_places(&thread, own, findings)
+    look_at_places(thread, &links, own, findings)?;
+    Ok(Thread { status, label })
 }
 
 /// More filters, or strict mode. The same number is taken for the same filters (a container's).
@@ -319,36 +343,48 @@ fn is_filtered_more(client: &Status, own: &Status) -> bool {
     strict || more
 }
 
-fn look_at_places(thread: &OwnedFd, own: &Own, findings: &mut Findings) -> io::Result<()> {
-    for ((path, part), wanted) in NAMESPACES.into_iter().zip(own.namespaces) {
-        if wanted.is_some() {
-            compare(place_of(thread, path, StatxFlags::INO), wanted, part, findings)?;
+fn look_at_places(thread: &OwnedFd, links: &OwnedFd, own: &Own, findings: &mut Findings) -> io::Result<()> {
+    for ((name, part), wanted) in NAMESPACES.into_iter().zip(own.namespaces) {
+        if let Some(wanted) = wanted {
+            compare(namespace_of(links, name), wanted, part, findings)?;
         }
     }
-    let root = place_of(thread, "root", StatxFlags::INO | StatxFlags::MNT_ID);
-    compare(root, Some(own.root), ConfinedPart::RootDirectory, findings)
+    compare(root_of(thread), own.root, ConfinedPart::RootDirectory, findings)
 }
 
-fn compare(
-    found: rustix::io::Result<Place>,
-    wanted: Option<Place>,
+fn compare<P: PartialEq>(
+    found: rustix::io::Result<P>,
+    wanted: P,
     part: ConfinedPart,
     findings: &mut Findings,
 ) -> io::Result<()> {
     match found {
         // PTRACE_MODE_READ was refused: another user's process, and no CAP_SYS_PTRACE.
         Err(Errno::ACCESS | Errno::PERM) => note(&mut findings.unknown, part),
-        Ok(found) if Some(found) == wanted => {}
+        Ok(found) if found == wanted => {}
         Ok(_) => note(&mut findings.confined, part),
         Err(errno) => return Err(errno.into()),
     }
     Ok(())
 }
 
-fn place_of(directory: impl AsFd, path: &str, mask: StatxFlags) -> rustix::io::Result<Place> {
-    let found = statx(directory, path, AtFlags::NO_AUTOMOUNT, mask)?;
-    let mount = if mask.contains(StatxFlags::MNT_ID) { found.stx_mnt_id } else { 0 };
-    Ok((found.stx_dev_major, found.stx_dev_minor, found.stx_ino, mount))
+fn open_links(thread: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    openat(thread, "ns", OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn namespace_of(links: &OwnedFd, name: &str) -> rustix::io::Result<Namespace> {
+    let mut namespace = [0; 40];
+    match readlinkat_raw(links, name, &mut namespace)? {
+        // "cgroup:[18446744073709551615]" has 29 letters.
+        length if length < namespace.len() => Ok(namespace),
+        _ => Err(Errno::NAMETOOLONG),
+    }
+}
+
+fn root_of(thread: &OwnedFd) -> rustix::io::Result<Root> {
+    let mask = StatxFlags::INO | StatxFlags::MNT_ID;
+    let found = statx(thread, "root", AtFlags::NO_AUTOMOUNT, mask)?;
+    Ok((found.stx_dev_major, found.stx_dev_minor, found.stx_ino, found.stx_mnt_id))
 }
 
 fn read_status(directory: &OwnedFd) -> io::Result<Status> {
