@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::{Token, TokenKind};
+use crate::os::linux::TokenExt;
 use crate::sys::account::AccountEntry;
 use crate::sys::group::group_name;
 use crate::sys::token::{Capability, CapabilitySet, CapabilitySets, Gid, LoginUid, Uid};
@@ -37,11 +38,13 @@ impl<K: TokenKind> fmt::Display for Token<K> {
             line(f, "label", String::from_utf8_lossy(label.as_bytes()).escape_debug())?;
         }
         line(f, "login uid", login_uid(context.login_uid))?;
-        line(
-            f,
-            "logon session",
-            if self.data.session.is_some() { "one of this server's" } else { "none of this server's" },
-        )?;
+        match self.logon_session_id() {
+            Some(id) => line(f, "logon session", id)?,
+            None => line(f, "logon session", "none of this server's")?,
+        }
+        if let Some(gid) = self.logon_gid() {
+            line(f, "logon gid", gid)?;
+        }
         write!(f, "  {:<14}{}", "confinement", self.data.confinement)
     }
 }

@@ -24,6 +24,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::logon::SessionId;
 use crate::sys;
 use crate::sys::account::AccountEntry;
 
@@ -120,8 +121,12 @@ impl<K: TokenKind> Token<K> {
 
     /// The account database's entry for the token's user; `None` where it has none.
     ///
-    /// A failed lookup is not remembered: the next call asks again.
+    /// That of a logon is the one that logged on, for two names may share an id. A failed lookup is not
+    /// remembered: the next call asks again.
     pub(crate) fn account(&self) -> Result<Option<&AccountEntry>> {
+        if let Some(session) = &self.data.session {
+            return Ok(Some(session.account()));
+        }
         if let Some(known) = self.data.account.get() {
             return Ok(known.as_ref());
         }
@@ -140,6 +145,15 @@ impl<K: TokenKind> Token<K> {
     /// What is known of how the process that the token comes from was confined.
     pub fn confinement(&self) -> &ConfinementKnowledge {
         &self.data.confinement
+    }
+
+    /// The logon session that the token belongs to; `None` for a client's, whose session is not this
+    /// server's.
+    #[doc(alias = "AuthenticationId")]
+    #[doc(alias = "TokenStatistics")]
+    #[doc(alias = "TokenLogonSid")]
+    pub fn logon_session_id(&self) -> Option<SessionId> {
+        self.data.session.as_ref().map(|session| SessionId(session.id()))
     }
 
     /// The name of the token's user; `None` where the account database has none for its id.

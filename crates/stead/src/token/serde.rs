@@ -4,13 +4,14 @@ use ::serde::Serialize;
 use ::serde::ser::{SerializeSeq, SerializeStruct, Serializer};
 
 use super::{Token, TokenKind};
+use crate::os::linux::TokenExt;
 use crate::sys::token::{Capability, CapabilitySet, CapabilitySets, Label, SecurityContext};
 
 /// `kind`, `level`, the parts of the [context](SecurityContext), and `confinement`.
 impl<K: TokenKind> Serialize for Token<K> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let context = &self.data.context;
-        let mut token = serializer.serialize_struct("Token", 12)?;
+        let mut token = serializer.serialize_struct("Token", 13)?;
         token.serialize_field("kind", K::NAME)?;
         token.serialize_field("level", &self.level)?;
         token.serialize_field("uid", &context.uid)?;
@@ -21,7 +22,9 @@ impl<K: TokenKind> Serialize for Token<K> {
         token.serialize_field("no_new_privs", &context.no_new_privs)?;
         token.serialize_field("label", &context.label)?;
         token.serialize_field("login_uid", &context.login_uid)?;
-        token.serialize_field("logon_session", &self.data.session.is_some())?;
+        let session = self.logon_session_id().map(|id| id.to_string());
+        token.serialize_field("logon_session", &session)?;
+        token.serialize_field("logon_gid", &self.logon_gid())?;
         token.serialize_field("confinement", &self.data.confinement)?;
         token.end()
     }

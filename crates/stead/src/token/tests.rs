@@ -223,7 +223,8 @@ fn json_has_every_part() {
         "no_new_privs": false,
         "label": null,
         "login_uid": "unset",
-        "logon_session": false,
+        "logon_session": null,
+        "logon_gid": null,
         "confinement": "verified",
     });
     assert_eq!(json, expected);

@@ -63,6 +63,13 @@ pub trait TokenExt {
         self.context().label.as_ref()
     }
 
+    /// The gid of its own that the token's logon session has, where one was asked for.
+    ///
+    /// It is one of the [groups](Self::groups), unless a [restriction](Restriction) took it.
+    #[doc(alias = "TokenLogonSid")]
+    #[doc(alias = "SE_GROUP_LOGON_ID")]
+    fn logon_gid(&self) -> Option<Gid>;
+
     /// The login uid of the audit system.
     #[doc(alias = "TokenOrigin")]
     fn login_uid(&self) -> LoginUid {
@@ -73,6 +80,11 @@ pub trait TokenExt {
 impl<K: TokenKind> TokenExt for Token<K> {
     fn context(&self) -> &SecurityContext {
         &self.data().context
+    }
+
+    fn logon_gid(&self) -> Option<Gid> {
+        let gid = self.data().session.as_ref()?.logon_gid().and_then(Gid::new)?;
+        self.groups().contains(gid).then_some(gid)
     }
 }
 
