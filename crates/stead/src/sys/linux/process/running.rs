@@ -171,10 +171,10 @@ impl Running {
         let before = posix_session::ticks_since_boot();
         let collected = match &self.parent {
             Parent::Server => status::collect(self.pidfd()),
-            Parent::Worker(session, id) => match session.exit_status(*id) {
-                Ok(Some(raw)) => Ok(Collected::Ended(ExitStatus::from_raw(raw))),
+            Parent::Worker(session, id) => match ask_worker(session, *id) {
+                Some(raw) => Ok(Collected::Ended(ExitStatus::from_raw(raw))),
                 // The worker is gone or never learned it; the kernel may know.
-                Ok(None) | Err(_) => status::collect_from_kernel(self.pidfd()),
+                None => status::collect_from_kernel(self.pidfd()),
             },
         }
         .map_err(|errno| Error::system(WAITING, "waitid", errno))?;
@@ -267,6 +267,21 @@ impl Drop for Running {
             pidfd = None;
         }
         abandoned::leave(Remains { pidfd, cgroup: self.cgroup.take() });
+    }
+}
+
+/// How long the worker may take from the end of a process to having collected its status.
+const REAPING: Duration = Duration::from_secs(1);
+
+/// The wait status of a process that has ended, from the worker that is its parent.
+fn ask_worker(session: &SessionHandle, id: u32) -> Option<i32> {
+    let give_up = Instant::now() + REAPING;
+    loop {
+        match session.exit_status(id) {
+            Ok(Some(raw)) => return Some(raw),
+            Ok(None) if Instant::now() < give_up => std::thread::sleep(Duration::from_micros(200)),
+            Ok(None) | Err(_) => return None,
+        }
     }
 }
 
