@@ -63,6 +63,7 @@ fn its_end_is_learned_from_the_worker() {
     assert_eq!(child.try_wait().unwrap(), None);
     child.signal(Signal::USR1).unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(Signal::USR1.as_raw()));
+    drop(child);
     let missing = Command::new("/nowhere").status_as(token).unwrap_err();
     assert!(
         matches!(missing.kind(), ErrorKind::ProgramNotFound { program } if program == "/nowhere"),
@@ -81,17 +82,36 @@ fn the_worker_ends_even_what_became_a_daemon() {
     let script = "setsid sleep 1000 & echo $!; setsid -f sh -c 'echo $$; exec sleep 1000'; \
                   (setsid setsid sleep 1000 & echo $!); echo $$; wait";
     let mut child = shell(script).stdout(Stdio::piped()).spawn_as(session.token()).unwrap();
-    let mut other = Command::new("sleep").arg("1000").spawn_as(session.token()).unwrap();
     assert_eq!(child.containment(), Containment::SessionWorker);
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let pids: Vec<u32> = lines.take(4).map(|line| line.unwrap().parse().unwrap()).collect();
     child.kill_tree().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(9));
     until("the tree is gone", || !pids.iter().any(|pid| alive(*pid)));
-    // Another process of the same session is none of its descendants.
-    assert!(alive(other.id()));
-    other.kill().unwrap();
-    other.wait().unwrap();
+    drop(child);
+    session.close().unwrap();
+}
+
+#[test]
+fn ending_one_tree_of_a_session_leaves_the_others() {
+    let bed = testbed::require!();
+    let session = session(bed, "alice");
+    let script = "sleep 1000 & echo $!; (setsid sleep 1000 & echo $!; wait) & (sleep 1000 & echo $!); wait";
+    let mut child = shell(script).stdout(Stdio::piped()).spawn_as(session.token()).unwrap();
+    let mut other = shell(script).stdout(Stdio::piped()).spawn_as(session.token()).unwrap();
+    let pids = |child: &mut stead::Child| -> Vec<u32> {
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        lines.take(3).map(|line| line.unwrap().parse().unwrap()).collect()
+    };
+    let (its, others) = (pids(&mut child), pids(&mut other));
+    child.kill_tree().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    until("the tree is gone", || !its.iter().any(|pid| alive(*pid)));
+    assert!(others.iter().all(|pid| alive(*pid)) && alive(other.id()));
+    other.kill_tree().unwrap();
+    assert_eq!(other.wait().unwrap().signal(), Some(9));
+    until("the other is gone", || !others.iter().any(|pid| alive(*pid)));
+    drop((child, other));
     session.close().unwrap();
 }
 

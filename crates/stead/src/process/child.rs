@@ -48,7 +48,9 @@ pub enum Containment {
     /// A cgroup of its own: every descendant, without exception. A descendant that the client moves out of it needs write access to another
     /// cgroup, which a delegated one does not give.
     Cgroup,
-    /// The session worker is the subreaper of the tree: every descendant of the process, also one that became a daemon.
+    /// The session worker, subreaper of the logon session: every descendant of the process, but for one that has both begun a
+    /// POSIX session of its own and lost its parents (a daemon) while the logon session had other processes: whose it was cannot
+    /// be told any more. It ends with the logon session at the latest.
     SessionWorker,
     /// The POSIX session that the process began: every descendant that has not called setsid(2) itself.
     PosixSession,

@@ -211,7 +211,13 @@ impl Running {
     pub(crate) fn kill_tree(&mut self) -> Result<()> {
         as_server(|| {
             if let Some(cgroup) = &self.cgroup {
-                return cgroup.kill().map_err(|errno| cannot_signal(ENDING, "cgroup.kill", errno));
+                return cgroup.kill().map_err(|errno| match errno {
+                    Errno::NOENT => Error::new(
+                        ENDING,
+                        ErrorKind::KernelTooOld { needs: "cgroup.kill (Linux 5.14)".into() },
+                    ),
+                    errno => cannot_signal(ENDING, "cgroup.kill", errno),
+                });
             }
             match &self.parent {
                 Parent::Worker(session, id) => session.kill_tree(*id),
