@@ -83,7 +83,11 @@ pub fn seen() -> Seen {
 
 /// Any thread or process.
 pub fn seen_in(path: &str) -> Seen {
-    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    seen_as(&fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}")))
+}
+
+/// What a `/proc/PID/status` says.
+pub fn seen_as(text: &str) -> Seen {
     let fields: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once(':')).collect();
     let numbers = |name: &str| -> Vec<u32> {
         fields[name].split_whitespace().map(|number| number.parse().unwrap()).collect()
