@@ -135,7 +135,7 @@ impl BedCgroup {
         sweep_cgroups(root);
         let pid = rustix::process::getpid().as_raw_nonzero().get();
         let started = crate::probe::start_time(pid)?;
-        let path = root.join(format!("stead-testbed-{pid}-{started}"));
+        let path = root.join(format!("stead-testbed-{}-{pid}-{started}", pid_namespace()?));
         fs::create_dir(&path).ok()?;
         let cgroup = Self(path);
         let controllers = fs::read_to_string(cgroup.0.join("cgroup.controllers")).unwrap_or_default();
@@ -157,15 +157,20 @@ impl Drop for BedCgroup {
     }
 }
 
+/// The number of this process's PID namespace.
+fn pid_namespace() -> Option<u64> {
+    fs::metadata("/proc/self/ns/pid").ok().map(|namespace| namespace.ino())
+}
+
 fn sweep_cgroups(root: &Path) {
     for path in entries(&root.to_string_lossy()) {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        let Some((pid, started)) = name.strip_prefix("stead-testbed-").and_then(|rest| rest.split_once('-'))
-        else {
-            continue;
-        };
-        let (Ok(pid), Ok(started)) = (pid.parse(), started.parse()) else { continue };
-        if crate::probe::start_time(pid) != Some(started) {
+        let Some(rest) = name.strip_prefix("stead-testbed-") else { continue };
+        let fields: Vec<u64> = rest.split('-').filter_map(|field| field.parse().ok()).collect();
+        let [namespace, pid, started] = fields[..] else { continue };
+        let Ok(pid) = i32::try_from(pid) else { continue };
+        // Another PID namespace's pids say nothing here: its cgroups may well be in use.
+        if Some(namespace) == pid_namespace() && crate::probe::start_time(pid) != Some(started) {
             remove_cgroup(&path);
         }
     }
