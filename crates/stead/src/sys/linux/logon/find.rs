@@ -15,7 +15,9 @@ use stead_trampoline::spec::{Keyring, NewSession, ProcessDefaults, ProgramSearch
 use super::worker;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::Stage;
-use crate::sys::process::{Launch, LaunchFault, Remains, ReportOutcome, await_report, launch, leave};
+use crate::sys::process::{
+    Awaited, Launch, LaunchFault, Remains, ReportOutcome, await_report, launch, leave,
+};
 
 /// Whether this program becomes a worker when it is executed again.
 static INITIALISED: AtomicBool = AtomicBool::new(false);
@@ -87,7 +89,7 @@ pub(super) fn start(configured: Option<&Path>, deadline: Instant) -> Result<NewW
     what.attach(of_trampoline, None);
     let started = launch(&what).map_err(fault)?;
     drop(what);
-    match await_report(report, started.pidfd.as_fd(), deadline) {
+    match await_report(report, started.pidfd.as_fd(), deadline, Awaited::Execution) {
         Ok(ReportOutcome::Executed) => Ok(NewWorker { socket, process: started.pidfd }),
         Ok(ReportOutcome::Ready(_)) => {
             Err(fault(LaunchFault { stage: Stage::Gate, errno: rustix::io::Errno::PROTO, detail: 0 }))

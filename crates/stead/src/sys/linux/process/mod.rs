@@ -31,7 +31,7 @@ pub(crate) use running::{Running, read_both, send_signal};
 #[allow(unused_imports)] // the face of this directory
 pub(crate) use launch::{Launch, Started, launch};
 #[allow(unused_imports)]
-pub(crate) use report::{LaunchFault, ReportOutcome, await_report};
+pub(crate) use report::{Awaited, LaunchFault, ReportOutcome, await_report};
 
 /// The environment of a logon session's processes, before a server adds to it.
 pub(crate) fn environment_block(

@@ -174,6 +174,15 @@ pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
     rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)
 }
 
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    /// That the program is executed. Only the end of the report wakes the caller, once.
+    Execution,
+    /// That the process stands at its gate; or that it was executed, where there is none.
+    Gate,
+}
+
 /// Waits for the report until the deadline; a process that has not reported by then is killed.
 ///
 /// Never blocks on anything that the client can stop. After a fault the process has ended or is about
@@ -182,23 +191,27 @@ pub(crate) fn await_report(
     report: OwnedFd,
     pidfd: BorrowedFd<'_>,
     deadline: Instant,
+    awaited: Awaited,
 ) -> Result<ReportOutcome, LaunchFault> {
     let mut executing = false;
     loop {
-        let ended = wait(&report, pidfd, deadline)?;
-        match next(&report)? {
-            Word::Said(Report { step: Step::Executing, .. }) => executing = true,
-            Word::Said(Report { step: Step::Ready, .. }) => return Ok(ReportOutcome::Ready(report)),
-            Word::Said(Report { step, errno, detail }) => {
-                return Err(LaunchFault { stage: stage_of(step), errno: raw(errno), detail });
-            }
-            Word::EndOfFile if executing => return Ok(ReportOutcome::Executed),
-            // Somebody else of the server holds the pipe open, in a child of his own on its way to
-            // execve: the process itself says nothing any more.
-            Word::Nothing if ended && executing => return Ok(ReportOutcome::Executed),
-            Word::Nothing if !ended => {}
-            Word::EndOfFile | Word::Nothing => {
-                return Err(LaunchFault { stage: Stage::Ended, errno: Errno::SRCH, detail: 0 });
+        let ended = wait(&report, pidfd, deadline, awaited)?;
+        // Everything that has been said, one after the other.
+        loop {
+            match next(&report)? {
+                Word::Said(Report { step: Step::Executing, .. }) => executing = true,
+                Word::Said(Report { step: Step::Ready, .. }) => return Ok(ReportOutcome::Ready(report)),
+                Word::Said(Report { step, errno, detail }) => {
+                    return Err(LaunchFault { stage: stage_of(step), errno: raw(errno), detail });
+                }
+                Word::EndOfFile if executing => return Ok(ReportOutcome::Executed),
+                // Somebody else of the server holds the pipe open, in a child of his own on its way to
+                // execve: the process itself says nothing any more.
+                Word::Nothing if ended && executing => return Ok(ReportOutcome::Executed),
+                Word::Nothing if !ended => break,
+                Word::EndOfFile | Word::Nothing => {
+                    return Err(LaunchFault { stage: Stage::Ended, errno: Errno::SRCH, detail: 0 });
+                }
             }
         }
     }
@@ -212,12 +225,22 @@ enum Word {
 }
 
 /// Waits until there is something to be heard, or the process has ended: then `true`.
-fn wait(report: &OwnedFd, pidfd: BorrowedFd<'_>, deadline: Instant) -> Result<bool, LaunchFault> {
+fn wait(
+    report: &OwnedFd,
+    pidfd: BorrowedFd<'_>,
+    deadline: Instant,
+    awaited: Awaited,
+) -> Result<bool, LaunchFault> {
+    // Nothing asked for still tells the end. A word in between would wake this thread for nothing.
+    let interest = match awaited {
+        Awaited::Execution => PollFlags::empty(),
+        Awaited::Gate => PollFlags::IN,
+    };
     let ended = |errno| LaunchFault { stage: Stage::Ended, errno, detail: 0 };
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let mut watched =
-            [PollFd::new(report, PollFlags::IN), PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+            [PollFd::new(report, interest), PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
         match poll(&mut watched, Some(&timespec(left))) {
             Ok(0) if left.is_zero() => {
                 // It may be the client's by now, whom only CAP_KILL ends; where that is missing the

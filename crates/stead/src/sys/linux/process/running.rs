@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 use super::abandoned::{self, Remains};
 use super::cgroup::ProcessCgroup;
 use super::posix_session::{self, PosixSession};
-use super::report::{LaunchFault, ReportOutcome, await_report};
+use super::report::{Awaited, LaunchFault, ReportOutcome, await_report};
 use super::status::{self, Collected};
 use crate::error::{Error, ErrorKind, Result};
 use crate::privilege::Privilege;
@@ -99,7 +99,8 @@ impl Running {
         gate: Option<OwnedFd>,
         patience: Duration,
     ) -> Result<()> {
-        match await_report(report, self.pidfd(), deadline_after(patience)) {
+        let awaited = if gate.is_some() { Awaited::Gate } else { Awaited::Execution };
+        match await_report(report, self.pidfd(), deadline_after(patience), awaited) {
             Ok(ReportOutcome::Executed) => Ok(()),
             Ok(ReportOutcome::Ready(report)) => {
                 self.suspended = gate.map(|gate| Suspended { gate, report, patience });
@@ -120,7 +121,7 @@ impl Running {
                 Err(errno) => return Err(Error::system(RESUMING, "send", errno)),
             }
             drop(gate);
-            match await_report(report, self.pidfd(), deadline_after(patience)) {
+            match await_report(report, self.pidfd(), deadline_after(patience), Awaited::Execution) {
                 Ok(_) => Ok(()),
                 Err(fault) => Err(self.failed(fault)),
             }

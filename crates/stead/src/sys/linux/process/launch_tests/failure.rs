@@ -146,7 +146,7 @@ fn a_client_that_stops_the_process_holds_nobody_up() {
     what.attach(writer, Some(gate.into()));
     let started = launch(&what).unwrap();
     drop(what);
-    let outcome = await_report(report, started.pidfd.as_fd(), soon()).unwrap();
+    let outcome = await_report(report, started.pidfd.as_fd(), soon(), Awaited::Gate).unwrap();
     let ReportOutcome::Ready(report) = outcome else { panic!("{outcome:?}") };
     // It is the client's now, so the client may do this.
     let stop = std::process::Command::new("setpriv")
@@ -155,7 +155,7 @@ fn a_client_that_stops_the_process_holds_nobody_up() {
     assert!(stop.unwrap().success());
     assert_eq!(rustix::io::write(&opener, b"!"), Ok(1));
     let deadline = Instant::now() + Duration::from_millis(200);
-    let fault = await_report(report, started.pidfd.as_fd(), deadline).unwrap_err();
+    let fault = await_report(report, started.pidfd.as_fd(), deadline, Awaited::Execution).unwrap_err();
     assert_eq!(fault.stage, Stage::Deadline);
     collect(&started); // it has been killed, or this would not come back
     let mut text = String::new();
@@ -172,10 +172,10 @@ fn a_suspended_process_ends_with_its_gate() {
     what.attach(writer, Some(gate.into()));
     let started = launch(&what).unwrap();
     drop(what);
-    let outcome = await_report(report, started.pidfd.as_fd(), soon()).unwrap();
+    let outcome = await_report(report, started.pidfd.as_fd(), soon(), Awaited::Gate).unwrap();
     let ReportOutcome::Ready(report) = outcome else { panic!("{outcome:?}") };
     drop(opener);
-    let fault = await_report(report, started.pidfd.as_fd(), soon()).unwrap_err();
+    let fault = await_report(report, started.pidfd.as_fd(), soon(), Awaited::Execution).unwrap_err();
     assert_eq!((fault.stage, fault.errno), (Stage::Gate, Errno::PIPE));
     collect(&started);
 }
@@ -189,10 +189,10 @@ fn a_process_killed_while_suspended_is_not_said_to_run() {
     what.attach(writer, Some(gate.into()));
     let started = launch(&what).unwrap();
     drop(what);
-    let outcome = await_report(report, started.pidfd.as_fd(), soon()).unwrap();
+    let outcome = await_report(report, started.pidfd.as_fd(), soon(), Awaited::Gate).unwrap();
     let ReportOutcome::Ready(report) = outcome else { panic!("{outcome:?}") };
     rustix::process::pidfd_send_signal(&started.pidfd, Signal::KILL).unwrap();
-    let fault = await_report(report, started.pidfd.as_fd(), soon()).unwrap_err();
+    let fault = await_report(report, started.pidfd.as_fd(), soon(), Awaited::Execution).unwrap_err();
     assert_eq!(fault.stage, Stage::Ended);
     collect(&started);
 }

@@ -16,7 +16,7 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 use stead_trampoline::spec::{Credentials, Keyring, NewSession, ProcessDefaults, ProgramSearch, Spec};
 
 use super::report::pipe;
-use super::{Launch, LaunchFault, ReportOutcome, Started, await_report, launch};
+use super::{Awaited, Launch, LaunchFault, ReportOutcome, Started, await_report, launch};
 
 /// Nobody's ids, and in the map of a container too.
 const UID: u32 = 50_001;
@@ -112,7 +112,7 @@ fn start(mut what: Launch) -> Result<Started, LaunchFault> {
     what.attach(writer, None);
     let started = launch(&what)?;
     drop(what);
-    match await_report(report, started.pidfd.as_fd(), soon()) {
+    match await_report(report, started.pidfd.as_fd(), soon(), Awaited::Execution) {
         Ok(ReportOutcome::Executed) => Ok(started),
         Ok(ReportOutcome::Ready(_)) => panic!("nobody asked for a suspended start"),
         Err(fault) => {
@@ -230,13 +230,13 @@ fn a_suspended_process_is_the_client_already_and_executes_only_when_let() {
     what.attach(writer, Some(gate.into()));
     let started = launch(&what).unwrap();
     drop(what);
-    let outcome = await_report(report, started.pidfd.as_fd(), soon()).unwrap();
+    let outcome = await_report(report, started.pidfd.as_fd(), soon(), Awaited::Gate).unwrap();
     let ReportOutcome::Ready(report) = outcome else { panic!("{outcome:?}") };
     assert!(status_of(&started.pid.to_string(), "Uid").starts_with("50001\t50001"));
     assert_eq!(status_of(&started.pid.to_string(), "Groups"), "50002 50010 50011");
     assert_eq!(status_of(&started.pid.to_string(), "SigIgn"), "0000000000000000");
     assert_eq!(rustix::io::write(&opener, b"!"), Ok(1));
-    let outcome = await_report(report, started.pidfd.as_fd(), soon()).unwrap();
+    let outcome = await_report(report, started.pidfd.as_fd(), soon(), Awaited::Execution).unwrap();
     assert!(matches!(outcome, ReportOutcome::Executed));
     let mut text = String::new();
     output.read_to_string(&mut text).unwrap();
