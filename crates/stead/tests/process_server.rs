@@ -283,6 +283,40 @@ fn a_directory_named_by_one_of_the_servers_descriptors_cannot_be_entered() {
 }
 
 #[test]
+fn an_ordinary_container_creates_the_same_processes() {
+    let bed = testbed::require!();
+    let test = "an_ordinary_container_creates_the_same_processes";
+    // Docker's capabilities and seccomp profile: no clone3, no keyctl, no ptrace of others.
+    let confine = bed.bin("testbed-client");
+    let prefix = [confine.to_str().unwrap(), "confine", "--docker", "--"];
+    if !in_a_server_of_its_own(bed, test, &prefix) {
+        return;
+    }
+    let own = Probe::of_self().unwrap();
+    assert_eq!(own.seccomp, 2);
+    for name in ["alice", "bob"] {
+        let token = token(bed, name);
+        let ours = seen(&probe(bed), &token);
+        let user = bed.user(name);
+        assert_eq!((ours.uid.real, ours.uid.saved, ours.gid.real), (user.uid, user.uid, user.gid));
+        assert_eq!(ours.groups, user.all_groups());
+        let held = ours.capabilities;
+        assert_eq!((held.permitted, held.effective, held.inheritable, held.ambient), (0, 0, 0, 0));
+        assert_eq!(held.bounding, own.capabilities.bounding);
+        assert_eq!((ours.descriptors.len(), ours.session), (3, ours.pid));
+        let mut child = Command::new("sleep").arg("1000").spawn_as(&token).unwrap();
+        child.kill_tree().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
+        let mut child = shell("stat -c %u $(tty)").pty(stead::PtySize::default()).spawn_as(&token).unwrap();
+        let mut said = String::new();
+        std::io::Read::read_to_string(child.pty.as_mut().unwrap(), &mut said).unwrap();
+        assert_eq!(said.trim(), user.uid.to_string());
+        child.wait().unwrap();
+    }
+    assert!(zombies().is_empty());
+}
+
+#[test]
 fn a_process_outlives_the_thread_that_created_it() {
     let bed = testbed::require!();
     let token = token(bed, "alice");
