@@ -346,22 +346,22 @@ fn is_filtered_more(client: &Status, own: &Status) -> bool {
 fn look_at_places(thread: &OwnedFd, links: &OwnedFd, own: &Own, findings: &mut Findings) -> io::Result<()> {
     for ((name, part), wanted) in NAMESPACES.into_iter().zip(own.namespaces) {
         if let Some(wanted) = wanted {
-            compare(namespace_of(links, name), wanted, part, findings)?;
+            compare(namespace_of(links, name), &wanted, part, findings)?;
         }
     }
-    compare(root_of(thread), own.root, ConfinedPart::RootDirectory, findings)
+    compare(root_of(thread), &own.root, ConfinedPart::RootDirectory, findings)
 }
 
 fn compare<P: PartialEq>(
     found: rustix::io::Result<P>,
-    wanted: P,
+    wanted: &P,
     part: ConfinedPart,
     findings: &mut Findings,
 ) -> io::Result<()> {
     match found {
         // PTRACE_MODE_READ was refused: another user's process, and no CAP_SYS_PTRACE.
         Err(Errno::ACCESS | Errno::PERM) => note(&mut findings.unknown, part),
-        Ok(found) if found == wanted => {}
+        Ok(found) if found == *wanted => {}
         Ok(_) => note(&mut findings.confined, part),
         Err(errno) => return Err(errno.into()),
     }
@@ -381,9 +381,17 @@ fn namespace_of(links: &OwnedFd, name: &str) -> rustix::io::Result<Namespace> {
     }
 }
 
+/// Which directory is the thread's root.
+///
+/// That may be on a FUSE mount, whose server is the client and need never answer. Device, inode and mount
+/// are known to the kernel without asking it: nothing else is wanted (an empty mask, see `fuse_getattr` in
+/// fs/fuse/dir.c; the mount id comes whatever the mask, `vfs_statx` in fs/stat.c), and nothing synchronised.
 fn root_of(thread: &OwnedFd) -> rustix::io::Result<Root> {
-    let mask = StatxFlags::INO | StatxFlags::MNT_ID;
-    let found = statx(thread, "root", AtFlags::NO_AUTOMOUNT, mask)?;
+    let flags = AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    let found = statx(thread, "root", flags, StatxFlags::empty())?;
+    if found.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
+        return Err(Errno::NOSYS);
+    }
     Ok((found.stx_dev_major, found.stx_dev_minor, found.stx_ino, found.stx_mnt_id))
 }
 
