@@ -50,10 +50,9 @@ pub use token::{Impersonation, ImpersonationLevel, Primary, Token};
 /// other process it returns at once.
 ///
 /// ```
-/// fn main() {
-///     stead::init();
-///     // ...
-/// }
+/// // fn main() {
+/// stead::init();
+/// // ... the server
 /// ```
 pub fn init() {
     sys::logon::init();

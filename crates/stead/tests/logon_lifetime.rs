@@ -6,6 +6,7 @@
 mod logon_support;
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
 use std::process::Stdio as StdStdio;
 
 use logon_support::*;
@@ -245,9 +246,9 @@ fn when_the_server_is_killed_a_detached_session_lives_and_is_found_again() {
     assert!(lives(server.worker) && lives(server.child) && lives(server.daemon));
     assert_eq!(seen(bed, &session).uid.real, bed.user("alice").uid);
     let started = session.started();
-    let quick = started.iter().find(|process| process.id() == server.quick).unwrap();
+    let quick = started.iter().find(|process| process.pid() == server.quick).unwrap();
     assert_eq!(quick.exit_status().unwrap().unwrap().code(), Some(47), "statuses wait for the next server");
-    let child = started.iter().find(|process| process.id() == server.child).unwrap();
+    let child = started.iter().find(|process| process.pid() == server.child).unwrap();
     assert_eq!(child.exit_status().unwrap(), None);
     drop(started);
     session.terminate().unwrap();
@@ -272,16 +273,18 @@ fn the_socket_of_a_killed_worker_is_swept_at_the_next_listing() {
 #[test]
 fn a_detached_sessions_socket_is_for_the_servers_own_user_only() {
     let bed = testbed::require!();
-    use std::os::unix::fs::MetadataExt;
     let session = logon(bed, "alice").lifetime(Lifetime::Detached).open().unwrap();
     let folder = std::fs::metadata("/run/stead/sessions").unwrap();
     assert_eq!((folder.uid(), folder.mode() & 0o7777), (0, 0o700));
     let socket = format!("/run/stead/sessions/{}.sock", session.id());
-    let output = bed
-        .as_user("mallory", &["cap_dac_override"], bed.bin("testbed-client"))
+    // One who comes past the folder's mode is still not the server: the worker does not answer.
+    let said = bed
+        .as_user("mallory", &["dac_override"], bed.bin("testbed-client"))
         .args(["connect", &socket])
-        .output();
-    let _ = output;
+        .stdin(StdStdio::null())
+        .output()
+        .unwrap();
+    assert!(!String::from_utf8_lossy(&said.stdout).contains("alice"));
     assert_eq!(seen(bed, &session).uid.real, bed.user("alice").uid, "the session minds nobody else");
     session.close().unwrap();
 }
@@ -307,7 +310,7 @@ fn logons_and_processes_leave_no_growth() {
         let session = Logon::s4u(Account::local(name)).kind(LogonType::Network).open().unwrap();
         let status = Command::new("/bin/true").status_as(session.token()).unwrap();
         assert!(status.success());
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             session.close().unwrap();
         }
     };
@@ -368,4 +371,44 @@ fn children_of(pid: u32) -> Vec<u32> {
 fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+/// Not a test by itself: what a server with capabilities and without root does.
+#[test]
+fn a_server_with_capabilities_only() {
+    let Ok(_) = std::env::var("STEAD_TEST_CAPABLE") else { return };
+    let bed = testbed::Bed::current().expect("inside the bed");
+    assert_eq!(rustix::process::getuid().as_raw(), bed.user("svc").uid);
+    let session =
+        from(logon(bed, "alice"), "capable.example").open().unwrap_or_else(|error| panic!("{error}"));
+    let ours = seen(bed, &session);
+    assert_eq!(ours.uid.real, bed.user("alice").uid);
+    assert_eq!(ours.umask, bed.pam_umask("stead-interactive"));
+    assert_eq!((ours.capabilities.permitted, ours.capabilities.ambient), (0, 0));
+    let mut child = sleeper(&session);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(child);
+    session.close().unwrap();
+    println!("\ncapable: done");
+}
+
+#[test]
+fn a_server_that_is_not_root_but_has_the_capabilities_logs_accounts_on() {
+    let bed = testbed::require!();
+    // The worker must be where svc can execute it, and belong to root.
+    let folder = bed.scratch("capable");
+    for (from, name) in [(std::env::current_exe().unwrap(), "program"), (worker_program(), "stead-session")] {
+        std::fs::copy(from, folder.join(name)).unwrap();
+    }
+    let capabilities =
+        ["setuid", "setgid", "setpcap", "kill", "sys_ptrace", "dac_read_search", "audit_control", "sys_nice"];
+    let output = bed
+        .as_user("svc", &capabilities, folder.join("program"))
+        .args(["--exact", "a_server_with_capabilities_only", "--nocapture"])
+        .env("STEAD_TEST_CAPABLE", "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("capable: done"), "{output:?}");
 }

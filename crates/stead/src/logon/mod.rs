@@ -172,7 +172,7 @@ impl Logon {
         let mut environment = Vec::with_capacity(self.environment.len());
         for (name, value) in &self.environment {
             if name.is_empty() || name.as_bytes().contains(&b'=') {
-                return Err(invalid(format!("{name:?} is no name of a variable")));
+                return Err(invalid(format!("{:?} is no name of a variable", name.display().to_string())));
             }
             let mut variable = name.clone();
             variable.push("=");

@@ -156,9 +156,9 @@ impl LogonSession {
 
     /// The processes that earlier servers started in the session, as far as nobody has asked for their end.
     pub fn started(&self) -> Vec<StartedProcess> {
-        let process = |(id, pid): &(u32, i32)| StartedProcess {
+        let process = |(number, pid): &(u32, i32)| StartedProcess {
             handle: Arc::clone(&self.handle),
-            id: *id,
+            number: *number,
             pid: pid.unsigned_abs(),
         };
         self.handle.earlier_processes().iter().map(process).collect()
@@ -181,13 +181,15 @@ impl fmt::Debug for LogonSession {
 /// A process of a detached session that an earlier server started.
 pub struct StartedProcess {
     handle: Arc<SessionHandle>,
-    id: u32,
+    /// The worker's name for it.
+    number: u32,
     pid: u32,
 }
 
 impl StartedProcess {
     /// Its process id; it may belong to another process once the exit status is there.
-    pub fn id(&self) -> u32 {
+    #[doc(alias = "GetProcessId")]
+    pub fn pid(&self) -> u32 {
         self.pid
     }
 
@@ -197,7 +199,7 @@ impl StartedProcess {
     ///
     /// [`SessionEnded`](ErrorKind::SessionEnded) when the worker is gone.
     pub fn exit_status(&self) -> Result<Option<ExitStatus>> {
-        Ok(self.handle.exit_status(self.id)?.map(ExitStatus::from_raw))
+        Ok(self.handle.exit_status(self.number)?.map(ExitStatus::from_raw))
     }
 
     /// Kills it and everything that descends from it.
@@ -206,7 +208,7 @@ impl StartedProcess {
     ///
     /// [`SessionEnded`](ErrorKind::SessionEnded) when the worker is gone.
     pub fn kill_tree(&self) -> Result<()> {
-        self.handle.kill_tree(self.id)
+        self.handle.kill_tree(self.number)
     }
 }
 

@@ -221,7 +221,6 @@ impl Link {
                     return Err(self.confused(doing));
                 }
             },
-            Ok(None) => {}
             // Found before a byte was sent; the connection is as good as before.
             Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
                 let what = error.to_string().into();
@@ -232,7 +231,7 @@ impl Link {
                 let why = "it does not answer".into();
                 return Err(Error::new(doing, ErrorKind::WorkerUnavailable { why }));
             }
-            Err(_) => {}
+            Ok(None) | Err(_) => {}
         }
         *held = None;
         Err(Error::new(doing, ErrorKind::SessionEnded))

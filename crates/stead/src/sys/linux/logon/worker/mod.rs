@@ -61,6 +61,7 @@ fn option(name: c_int) -> Option<c_int> {
 /// The whole life of a worker; only after [`was_asked_for`] said so, and once.
 pub(crate) fn run() -> u8 {
     harden();
+    hold_signals();
     // SAFETY: `was_asked_for` found a socket under this number, and nothing else in this process owns it.
     let socket = Rc::new(unsafe { OwnedFd::from_raw_fd(SOCKET.cast_signed()) });
     if rustix::io::fcntl_setfd(&*socket, rustix::io::FdFlags::CLOEXEC).is_err() {
@@ -71,12 +72,59 @@ pub(crate) fn run() -> u8 {
     let wire::Frame { body, descriptors, .. } = frame;
     drop(body);
     let Some(server) = descriptors.into_iter().next() else { return 1 };
+    let server_uid = rustix::process::getuid();
+    if let Err(error) = become_root() {
+        let _ = send(&socket, &Reply::Failed(system(Phase::Start, "setresuid", &error)), &[]);
+        return 0;
+    }
     match log_on::log_on(*open, &socket) {
-        Ok(session) => serve::serve(session, socket, server),
+        Ok(session) => serve::serve(session, socket, server, server_uid),
         Err(failure) => {
             let _ = send(&socket, &Reply::Failed(failure), &[]);
             0
         }
+    }
+}
+
+/// PAM modules are written for uid 0: pam_unix only reads the shadow file as root. A server with CAP_SETUID and
+/// another uid could take on uid 0 at any time; its worker does, with the capabilities that it was given.
+fn become_root() -> std::io::Result<()> {
+    // SAFETY: the worker has one thread, and the call changes nothing but its uids.
+    if !rustix::process::getuid().is_root() && unsafe { libc::setresuid(0, 0, 0) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Does something with another effective uid, for files that are that user's.
+fn as_user<R>(uid: rustix::process::Uid, act: impl FnOnce() -> R) -> std::io::Result<R> {
+    if uid.is_root() {
+        return Ok(act());
+    }
+    // SAFETY: the worker has one thread; real and saved uid stay 0, so that the next call leads back.
+    if unsafe { libc::seteuid(uid.as_raw()) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    let result = act();
+    // SAFETY: as above.
+    if unsafe { libc::seteuid(0) } != 0 {
+        // Neither the server's nor root's work could be done rightly any more.
+        std::process::abort();
+    }
+    Ok(result)
+}
+
+/// Signals that end a worker in the middle of PAM would leave half a session behind: they are heard later, in the
+/// loop. Handled rather than ignored or blocked, because programs that modules start would inherit that.
+fn hold_signals() {
+    extern "C" fn nothing(_signal: c_int) {}
+    for signal in [libc::SIGTERM, libc::SIGHUP, libc::SIGINT, libc::SIGPIPE] {
+        // SAFETY: a sigaction is plain data, for which zero is a value.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = nothing as extern "C" fn(c_int) as usize;
+        action.sa_flags = libc::SA_RESTART;
+        // SAFETY: the action is whole, and its handler does nothing.
+        unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
     }
 }
 

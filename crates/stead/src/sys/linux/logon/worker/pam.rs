@@ -61,8 +61,15 @@ struct Opaque {
 type Raw = *mut Opaque;
 type WithFlags = unsafe extern "C" fn(Raw, c_int) -> c_int;
 
+type Start = unsafe extern "C" fn(*const c_char, *const c_char, *const PamConversation, *mut Raw) -> c_int;
+type SetItem = unsafe extern "C" fn(Raw, c_int, *const c_void) -> c_int;
+type GetItem = unsafe extern "C" fn(Raw, c_int, *mut *const c_void) -> c_int;
+type PutEnv = unsafe extern "C" fn(Raw, *const c_char) -> c_int;
+type GetEnvList = unsafe extern "C" fn(Raw) -> *mut *mut c_char;
+type StrError = unsafe extern "C" fn(Raw, c_int) -> *const c_char;
+
 struct Library {
-    start: unsafe extern "C" fn(*const c_char, *const c_char, *const PamConversation, *mut Raw) -> c_int,
+    start: Start,
     end: WithFlags,
     authenticate: WithFlags,
     acct_mgmt: WithFlags,
@@ -70,11 +77,11 @@ struct Library {
     setcred: WithFlags,
     open_session: WithFlags,
     close_session: WithFlags,
-    set_item: unsafe extern "C" fn(Raw, c_int, *const c_void) -> c_int,
-    get_item: unsafe extern "C" fn(Raw, c_int, *mut *const c_void) -> c_int,
-    putenv: unsafe extern "C" fn(Raw, *const c_char) -> c_int,
-    getenvlist: unsafe extern "C" fn(Raw) -> *mut *mut c_char,
-    strerror: unsafe extern "C" fn(Raw, c_int) -> *const c_char,
+    set_item: SetItem,
+    get_item: GetItem,
+    putenv: PutEnv,
+    getenvlist: GetEnvList,
+    strerror: StrError,
 }
 
 fn load() -> Result<Library, String> {
@@ -94,7 +101,7 @@ fn load() -> Result<Library, String> {
         return Err(why());
     }
     macro_rules! symbol {
-        ($name:literal) => {{
+        ($kind:ty, $name:literal) => {{
             // SAFETY: `library` is a handle that is never closed, the name is NUL-terminated.
             let address = unsafe { libc::dlsym(library, $name.as_ptr()) };
             if address.is_null() {
@@ -102,23 +109,23 @@ fn load() -> Result<Library, String> {
             }
             // SAFETY: the address is that of the function of this name, whose type is the field's, as
             // security/pam_appl.h declares it; function and data pointers are alike on Linux.
-            unsafe { std::mem::transmute(address) }
+            unsafe { std::mem::transmute::<*mut c_void, $kind>(address) }
         }};
     }
     Ok(Library {
-        start: symbol!(c"pam_start"),
-        end: symbol!(c"pam_end"),
-        authenticate: symbol!(c"pam_authenticate"),
-        acct_mgmt: symbol!(c"pam_acct_mgmt"),
-        chauthtok: symbol!(c"pam_chauthtok"),
-        setcred: symbol!(c"pam_setcred"),
-        open_session: symbol!(c"pam_open_session"),
-        close_session: symbol!(c"pam_close_session"),
-        set_item: symbol!(c"pam_set_item"),
-        get_item: symbol!(c"pam_get_item"),
-        putenv: symbol!(c"pam_putenv"),
-        getenvlist: symbol!(c"pam_getenvlist"),
-        strerror: symbol!(c"pam_strerror"),
+        start: symbol!(Start, c"pam_start"),
+        end: symbol!(WithFlags, c"pam_end"),
+        authenticate: symbol!(WithFlags, c"pam_authenticate"),
+        acct_mgmt: symbol!(WithFlags, c"pam_acct_mgmt"),
+        chauthtok: symbol!(WithFlags, c"pam_chauthtok"),
+        setcred: symbol!(WithFlags, c"pam_setcred"),
+        open_session: symbol!(WithFlags, c"pam_open_session"),
+        close_session: symbol!(WithFlags, c"pam_close_session"),
+        set_item: symbol!(SetItem, c"pam_set_item"),
+        get_item: symbol!(GetItem, c"pam_get_item"),
+        putenv: symbol!(PutEnv, c"pam_putenv"),
+        getenvlist: symbol!(GetEnvList, c"pam_getenvlist"),
+        strerror: symbol!(StrError, c"pam_strerror"),
     })
 }
 

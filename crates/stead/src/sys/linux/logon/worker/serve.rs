@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::process::{Signal, WaitId, WaitIdOptions};
+use rustix::process::{Signal, Uid, WaitId, WaitIdOptions};
 use stead_trampoline::spec::Spec;
 
 use super::log_on::{Closed, Session, path_of};
@@ -49,6 +49,8 @@ struct Worker {
     server: Option<Rc<OwnedFd>>,
     server_process: Option<OwnedFd>,
     listener: Option<OwnedFd>,
+    /// Whose servers may attach.
+    server_uid: Uid,
     released: bool,
     /// Somebody waits for the end of every process.
     terminating: bool,
@@ -56,9 +58,9 @@ struct Worker {
 }
 
 /// Serves until the session's end; gives the program's exit status.
-pub(super) fn serve(session: Session, socket: Rc<OwnedFd>, server_process: OwnedFd) -> u8 {
+pub(super) fn serve(session: Session, socket: Rc<OwnedFd>, server_process: OwnedFd, server_uid: Uid) -> u8 {
     let snapshot = session.snapshot.clone();
-    let prepared = prepare(&session);
+    let prepared = prepare(&session, server_uid);
     let (signals, listener) = match prepared {
         Ok(prepared) => prepared,
         Err(failure) => {
@@ -77,6 +79,7 @@ pub(super) fn serve(session: Session, socket: Rc<OwnedFd>, server_process: Owned
         server: Some(socket),
         server_process: Some(server_process),
         listener,
+        server_uid,
         released: false,
         terminating: false,
         ending: Ending::No,
@@ -91,7 +94,7 @@ pub(super) fn serve(session: Session, socket: Rc<OwnedFd>, server_process: Owned
     worker.run(&signals);
 
     if let Some(path) = &session.socket {
-        let _ = std::fs::remove_file(path_of(path));
+        let _ = super::as_user(server_uid, || std::fs::remove_file(path_of(path)));
     }
     // Modules, and the programs that they start, see signals as they were before.
     unblock();
@@ -103,7 +106,7 @@ pub(super) fn serve(session: Session, socket: Rc<OwnedFd>, server_process: Owned
 }
 
 /// Becomes subreaper, takes signals by descriptor, and listens if the session is detached.
-fn prepare(session: &Session) -> Result<(OwnedFd, Option<OwnedFd>), Failure> {
+fn prepare(session: &Session, server_uid: Uid) -> Result<(OwnedFd, Option<OwnedFd>), Failure> {
     let fault = |call: &str, error: io::Error| super::system(Phase::Listen, call, &error);
     // Only now: a daemon that a PAM module started belongs to the system, not to the session.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
@@ -111,12 +114,17 @@ fn prepare(session: &Session) -> Result<(OwnedFd, Option<OwnedFd>), Failure> {
     let signals = signal_descriptor().map_err(|error| fault("signalfd", error))?;
     let listener = match &session.socket {
         None => None,
-        Some(path) => Some(listen(path).map_err(|error| fault("listen", error))?),
+        Some(path) => Some(listen(path, server_uid).map_err(|error| fault("listen", error))?),
     };
     Ok((signals, listener))
 }
 
-fn listen(path: &std::ffi::CStr) -> io::Result<OwnedFd> {
+/// As the server: the folder and the socket in it are the server's own.
+fn listen(path: &std::ffi::CStr, server_uid: Uid) -> io::Result<OwnedFd> {
+    super::as_user(server_uid, || listen_as_server(path))?
+}
+
+fn listen_as_server(path: &std::ffi::CStr) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
@@ -299,10 +307,7 @@ impl Worker {
     /// One request of the server.
     fn hear(&mut self) {
         let Some(socket) = self.server.clone() else { return };
-        let frame = match wire::receive(&*socket) {
-            Ok(Some(frame)) => frame,
-            Ok(None) | Err(_) => return self.server_is_lost(),
-        };
+        let Ok(Some(frame)) = wire::receive(&*socket) else { return self.server_is_lost() };
         let Some(request) = Request::decode(frame.kind, &frame.body) else {
             return self.server_is_lost();
         };
@@ -313,7 +318,7 @@ impl Worker {
             }
             Request::Launch(request) => {
                 let (reply, started) = self.launch(&request, frame.descriptors);
-                self.reply(&reply, started);
+                self.reply(&reply, started.as_ref());
             }
             Request::ExitStatus(id) => {
                 self.reap();
@@ -340,9 +345,9 @@ impl Worker {
         }
     }
 
-    fn reply(&mut self, reply: &Reply, descriptor: Option<OwnedFd>) {
+    fn reply(&mut self, reply: &Reply, descriptor: Option<&OwnedFd>) {
         let Some(socket) = self.server.clone() else { return };
-        let descriptors: Vec<_> = descriptor.iter().map(AsFd::as_fd).collect();
+        let descriptors: Vec<_> = descriptor.into_iter().map(AsFd::as_fd).collect();
         if send(&socket, reply, &descriptors).is_err() {
             self.server_is_lost();
         }
@@ -425,8 +430,8 @@ impl Worker {
     fn accept(&mut self) {
         let Some(listener) = &self.listener else { return };
         let Ok(socket) = rustix::net::accept_with(listener, SocketFlags::CLOEXEC) else { return };
-        let own = rustix::process::getuid();
-        let same = rustix::net::sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid == own);
+        let same =
+            rustix::net::sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid == self.server_uid);
         if !same {
             return;
         }

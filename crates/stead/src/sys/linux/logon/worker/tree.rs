@@ -12,11 +12,11 @@ use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
 
 /// The worker's own children.
 pub(super) fn children() -> Vec<i32> {
-    children_of(&rustix::process::getpid())
+    children_of(rustix::process::getpid())
 }
 
 /// The children of a process: of each of its threads.
-fn children_of(pid: &Pid) -> Vec<i32> {
+fn children_of(pid: Pid) -> Vec<i32> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let mut found = Vec::new();
     for task in tasks.flatten() {
@@ -34,7 +34,7 @@ pub(super) fn descendants(roots: impl IntoIterator<Item = i32>) -> BTreeSet<i32>
         if let Some(pid) = Pid::from_raw(raw)
             && found.insert(raw)
         {
-            unread.extend(children_of(&pid));
+            unread.extend(children_of(pid));
         }
     }
     found
