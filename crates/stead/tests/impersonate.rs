@@ -106,6 +106,24 @@ fn a_nested_impersonation_that_is_refused_leaves_the_one_around_it() {
 }
 
 #[test]
+fn an_outer_handle_does_not_act_while_another_identity_is_on_the_thread() {
+    let bed = testbed::require!();
+    let (alice, bob) = (token(bed, "alice"), token(bed, "bob"));
+    alice
+        .impersonate(|me| {
+            bob.impersonate(|_| {
+                for refused in [me.open("/etc/passwd").map(drop), Token::open_thread(me).map(drop)] {
+                    let refused = refused.unwrap_err();
+                    assert!(matches!(refused.kind(), ErrorKind::ImpersonationChanged { .. }), "{refused}");
+                }
+            })
+            .unwrap();
+            me.open("/etc/passwd").unwrap();
+        })
+        .unwrap();
+}
+
+#[test]
 fn a_panic_in_the_closure_restores_the_server() {
     let bed = testbed::require!();
     let before = seen();

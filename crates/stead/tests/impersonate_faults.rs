@@ -289,3 +289,29 @@ fn capabilities_that_cannot_be_turned_off_keep_the_closure_from_running() {
         },
     );
 }
+
+#[test]
+fn in_an_ordinary_container_a_client_is_impersonated_all_the_same() {
+    const TEST: &str = "in_an_ordinary_container_a_client_is_impersonated_all_the_same";
+    let bed = testbed::require!();
+    if !is_another_server() {
+        return passes_in_another_server(bed.docker_like(bed.this_program()), TEST);
+    }
+    let before = seen();
+    let path = bed.scratch("socket").join("server");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    mode(&path, 0o777);
+    let _process = bed.client("alice").connect(&path);
+    let (stream, _) = listener.accept().unwrap();
+    // Without CAP_SYS_PTRACE nobody can tell how it is confined.
+    let client = stead::Client::with(stead::Confinement::Unknown).of(&stream).unwrap();
+    let within = client
+        .impersonate(|me| {
+            assert!(me.open("/etc/shadow").is_err());
+            assert!(me.open("/etc/passwd").is_ok());
+            seen()
+        })
+        .unwrap();
+    assert_eq!(within, before.acting_for(bed.user("alice")));
+    assert_eq!(seen(), before);
+}

@@ -232,6 +232,7 @@ impl Impersonating<'_> {
         act: impl FnOnce(&Path) -> Result<R, files::Refused>,
     ) -> Result<R> {
         let doing = || format!("{doing} {} as uid {}", path.display(), self.token.data().context.uid);
+        self.require_on_thread()?;
         if path.as_os_str().is_empty() {
             return Err(Error::new(doing(), ErrorKind::InvalidInput { what: "the path is empty".into() }));
         }

@@ -19,7 +19,8 @@
 //! Opening files and connecting sockets: what the kernel decides by the *effective* ids of the thread. On Linux
 //! they become the client's (uid, gid, exactly its groups), and all of the thread's capabilities are turned off.
 //! Every change is read back before the closure runs, and again after; a server whose own identity cannot be put
-//! back aborts, for it would run on as somebody else. The cost is some 10 µs there and back with 16 groups.
+//! back aborts, for it would run on as somebody else. There and back costs about half as much
+//! again as the bare system calls: some 20 µs with 16 groups.
 //!
 //! The first impersonation makes the process undumpable for good (`PR_SET_DUMPABLE` in
 //! [prctl(2)](https://man7.org/linux/man-pages/man2/prctl.2.html)): its core is not written any more, and other
@@ -60,9 +61,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use crate::Client;
-#[cfg(doc)]
-use crate::error::ErrorKind;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::sys;
 use crate::token::{Impersonation, ImpersonationLevel, Token, TokenKind};
 
@@ -81,6 +80,7 @@ use crate::token::{Impersonation, ImpersonationLevel, Token, TokenKind};
 ///
 /// All that reach files: [`ErrorKind::AccessDenied`] where the client may not, and for procfs;
 /// [`ErrorKind::NotFound`]; [`ErrorKind::KernelTooOld`] without `openat2` (Linux 5.6);
+/// [`ErrorKind::ImpersonationChanged`] where another impersonation was begun on top and is still on the thread;
 /// [`ErrorKind::InvalidInput`] for a special file, for a path that is empty or holds a NUL, and for a relative
 /// one where the client has no home directory; [`ErrorKind::System`] for the rest.
 ///
@@ -216,7 +216,7 @@ impl Token<Impersonation> {
     /// ```
     #[doc(alias = "OpenThreadToken")]
     pub fn open_thread(me: &Impersonating<'_>) -> Result<Self> {
-        let _ = me;
+        me.require_on_thread()?;
         sys::impersonate::verified()
     }
 }
@@ -250,6 +250,16 @@ impl Impersonating<'_> {
         act: impl FnOnce(&mut Impersonating<'_>) -> R,
     ) -> Result<R> {
         other.impersonate(act)
+    }
+
+    /// The handle of an outer impersonation can be named in the closure of one begun on another token; it
+    /// must not act there, for it would act as somebody else.
+    fn require_on_thread(&self) -> Result<()> {
+        if sys::impersonate::is_on_thread(self.token) {
+            return Ok(());
+        }
+        let what = "another impersonation is on the thread".into();
+        Err(Error::new("acting as a client", ErrorKind::ImpersonationChanged { what }))
     }
 
     /// The token that is on the thread.

@@ -11,6 +11,7 @@ pub(crate) mod thread;
 use std::cell::RefCell;
 use std::mem;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -108,6 +109,12 @@ pub(crate) fn verified() -> Result<Token<Impersonation>> {
             }
         })
         .unwrap_or_else(|_| Err(not_impersonating()))
+}
+
+/// Whether the impersonation that is on the calling thread is `token`'s.
+pub(crate) fn is_on_thread(token: &Token<Impersonation>) -> bool {
+    let same = |layer: &Layer| Arc::ptr_eq(layer.token.data(), token.data());
+    THREAD.try_with(|thread| thread.borrow().layer.as_ref().is_some_and(same)).unwrap_or(false)
 }
 
 fn take_layer() -> Option<Layer> {
