@@ -95,6 +95,9 @@ impl LaunchFault {
             Stage::Cgroup if self.errno == Errno::NOSYS => {
                 ErrorKind::KernelTooOld { needs: "clone3 with CLONE_INTO_CGROUP (Linux 5.7)".into() }
             }
+            Stage::Place | Stage::Descriptors if self.errno == Errno::NOSYS => {
+                ErrorKind::KernelTooOld { needs: "close_range (Linux 5.9)".into() }
+            }
             _ => self
                 .limit()
                 .or_else(|| self.missing_privilege())

@@ -209,6 +209,39 @@ fn a_token_with_capabilities_gives_exactly_those_and_keeps_them_over_execve() {
 }
 
 #[test]
+fn what_was_asked_for_is_set_and_the_rest_has_its_default() {
+    require_root!();
+    const NOFILE: u32 = 7;
+    let what = || Spec {
+        umask: Some(0o027),
+        nice: Some(3),
+        oom_score_adj: Some(123),
+        limits: vec![(NOFILE, 60, 70)],
+        directory: string("/usr"),
+        ..spec("/bin/cat")
+    };
+    let file = |name: &str| output(what(), &["cat", &format!("/proc/self/{name}")]).unwrap();
+    assert_eq!(field(&file("status"), "Umask"), "0027");
+    assert_eq!(file("oom_score_adj"), "123\n");
+    assert_eq!(file("stat").rsplit(") ").next().unwrap().split(' ').nth(16), Some("3"), "nice");
+    let limits = file("limits");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(line.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["60", "70"]);
+    let directory = output(Spec { program: program_at("/bin/pwd"), ..what() }, &["pwd"]).unwrap();
+    assert_eq!(directory, "/usr\n");
+}
+
+#[test]
+fn the_login_uid_is_the_one_that_was_asked_for() {
+    require_root!();
+    let what = Spec { login_uid: Some(UID), ..spec("/bin/cat") };
+    match output(what, &["cat", "/proc/self/loginuid"]) {
+        Ok(text) => assert_eq!(text, UID.to_string()),
+        Err(fault) => testbed::skip!("the login uid cannot be set here: {fault:?}"),
+    }
+}
+
+#[test]
 fn many_groups_and_none_are_taken_on_exactly() {
     require_root!();
     for count in [0, 1, 255, 256, 257, 5_000] {

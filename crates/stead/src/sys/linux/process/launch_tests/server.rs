@@ -197,6 +197,19 @@ fn where_clone3_is_refused_otherwise_nothing_else_is_tried() {
 }
 
 #[test]
+fn a_kernel_without_close_range_is_too_old_and_the_error_says_so() {
+    require_root!();
+    let outcome = std::thread::spawn(|| {
+        Filter::new().deny(libc::SYS_close_range, libc::ENOSYS).install_on_this_thread().unwrap();
+        output(spec("/bin/echo"), &["echo"])
+    });
+    let fault = outcome.join().unwrap().unwrap_err();
+    let error = fault.into_error("creating a process", "echo", "/");
+    let ErrorKind::KernelTooOld { needs } = error.kind() else { panic!("{error}") };
+    assert_eq!(needs, "close_range (Linux 5.9)");
+}
+
+#[test]
 fn where_no_memfd_can_be_executed_the_error_says_what_would_help() {
     require_root!();
     if std::path::Path::new("/usr/libexec/stead/stead-trampoline").exists() {
