@@ -155,3 +155,86 @@ fn a_connection_of_tokios_is_a_clients_as_any_other() {
     });
     assert_eq!(client.identity().unwrap().uid.as_raw(), bed.user("alice").uid);
 }
+
+/// A file system of one empty directory, whose server answers until it is told not to any more.
+struct Fuse {
+    directory: std::path::PathBuf,
+    answering: std::sync::Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Fuse {
+    fn mount(bed: &Bed, owner: &testbed::User) -> Result<Self, String> {
+        use std::os::fd::AsRawFd;
+        let directory = bed.scratch("fuse");
+        let device = std::fs::File::options().read(true).write(true).open("/dev/fuse");
+        let device = device.map_err(|error| format!("/dev/fuse: {error}"))?;
+        let (fd, uid, gid) = (device.as_raw_fd(), owner.uid, owner.gid);
+        let options = format!("fd={fd},rootmode=40000,user_id={uid},group_id={gid}");
+        let options = std::ffi::CString::new(options).unwrap();
+        let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV;
+        rustix::mount::mount("stead-test", &directory, "fuse", flags, options.as_c_str())
+            .map_err(|error| format!("mounting FUSE: {error}"))?;
+        let answering = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let answers = std::sync::Arc::clone(&answering);
+        std::thread::spawn(move || serve_fuse(device, &answers));
+        Ok(Self { directory, answering })
+    }
+}
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.directory, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+/// The protocol of include/uapi/linux/fuse.h, as far as entering the directory goes.
+fn serve_fuse(mut device: std::fs::File, answering: &std::sync::atomic::AtomicBool) {
+    use std::io::{Read, Write};
+    const GETATTR: u32 = 3;
+    const INIT: u32 = 26;
+    let mut request = vec![0; 1 << 17];
+    while let Ok(length) = device.read(&mut request) {
+        let word = |at: usize| u32::from_ne_bytes(request[at..at + 4].try_into().unwrap());
+        assert!(length >= 40);
+        let body: Vec<u32> = match word(4) {
+            // Version 7.31; fuse_init_out.
+            INIT => [7, 31, 0, 0, 0, 4096, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec(),
+            _ if !answering.load(std::sync::atomic::Ordering::SeqCst) => continue,
+            // Valid for no time; fuse_attr: inode 1, a directory that all may search.
+            GETATTR => {
+                let mut body = vec![0; 26];
+                (body[4], body[19], body[20], body[24]) = (1, 0o40_755, 2, 512);
+                body
+            }
+            _ => Vec::new(),
+        };
+        let error = if body.is_empty() { -libc::ENOSYS } else { 0 };
+        let total = u32::try_from(16 + 4 * body.len()).unwrap();
+        let head = [total, error.cast_unsigned(), word(8), word(12)];
+        let reply: Vec<u8> = head.iter().chain(&body).flat_map(|word| word.to_ne_bytes()).collect();
+        let _ = device.write(&reply);
+    }
+}
+
+#[test]
+fn a_client_on_a_file_system_of_its_own_that_never_answers_does_not_hold_the_server() {
+    let bed = testbed::require!();
+    if !may_inspect() {
+        testbed::skip!("needs CAP_SYS_PTRACE");
+    }
+    let fuse = match Fuse::mount(bed, bed.user("alice")) {
+        Ok(fuse) => fuse,
+        Err(reason) => testbed::skip!("{reason}"),
+    };
+    let server = Server::new(bed, "fuse");
+    let mut process = match bed.client("alice").holding(&["sys_chroot"]).try_connect(&server.path) {
+        Ok(process) => process,
+        Err(reason) => testbed::skip!("{reason}"),
+    };
+    let client = Client::of(server.accept()).unwrap();
+    client.token().unwrap();
+    process.confine(&["--chroot", fuse.directory.to_str().unwrap()]);
+    fuse.answering.store(false, std::sync::atomic::Ordering::SeqCst);
+    let part = stead::error::ConfinedPart::RootDirectory;
+    assert_eq!(refused(&client), ErrorKind::ClientConfined { part });
+}
