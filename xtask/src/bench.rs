@@ -1,4 +1,4 @@
-//! `cargo xtask bench spawn`: what a spawn costs, beside its floor and its peers.
+//! `cargo xtask bench spawn|impersonate`: what each costs, beside its floor and its peers.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -8,8 +8,8 @@ use crate::build;
 
 /// Builds the benchmark with optimisation and runs it, as root.
 pub fn run(arguments: &[String]) -> io::Result<u8> {
-    if arguments.first().map(String::as_str) != Some("spawn") {
-        return Err(io::Error::other("usage: cargo xtask bench spawn [--quick] [--json]"));
+    if !matches!(arguments.first().map(String::as_str), Some("spawn" | "impersonate")) {
+        return Err(io::Error::other("usage: cargo xtask bench spawn|impersonate [--quick] [--json]"));
     }
     let built = build::build(&["build", "--release", "--package", "stead-bench"])?;
     let program = built

@@ -13,7 +13,7 @@ usage: cargo xtask COMMAND
 
   test [FILTER]     build everything and run every test, in the testbed; the last line counts them
   demo [--json]     run both procedures with real clients, in the testbed
-  bench [NAME]      measure; `bench spawn` compares the cost of creating a process
+  bench NAME        measure: `bench spawn` the cost of creating a process, `bench impersonate` of acting as a client
   shell [COMMAND]   run a command, or a shell, in the testbed
 
 In the testbed there are throw-away users, PAM services and homes that exist nowhere else. It is made for each run, by

@@ -1,8 +1,10 @@
-//! `stead-bench spawn`: what a spawn as another user costs, beside its floor and its peers.
+//! `stead-bench spawn`: what a spawn as another user costs, beside its floor and its peers;
+//! `stead-bench impersonate`: what acting as one costs.
 //!
 //! Everything is measured in one interleaved run, for machines are noisy: quote the ratios of medians.
 
 mod floor;
+mod impersonate;
 mod measure;
 mod server;
 
@@ -24,11 +26,16 @@ const UID: u32 = 64_321;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    if arguments.first().map(String::as_str) != Some("spawn") {
-        eprintln!("usage: stead-bench spawn [--quick] [--json]");
-        return ExitCode::from(2);
-    }
-    match spawn(if has("--quick") { 60 } else { 500 }, has("--json")) {
+    let (rounds, as_json) = (if has("--quick") { 60 } else { 500 }, has("--json"));
+    let done = match arguments.first().map(String::as_str) {
+        Some("spawn") => spawn(rounds, as_json),
+        Some("impersonate") => impersonate::run(rounds, UID, as_json),
+        _ => {
+            eprintln!("usage: stead-bench spawn|impersonate [--quick] [--json]");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("stead-bench: {error}");

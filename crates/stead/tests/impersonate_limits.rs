@@ -54,6 +54,18 @@ fn limits_of_the_servers_other_processes_can_be_set_while_impersonating() {
 }
 
 #[test]
+fn descriptors_of_the_servers_other_processes_can_be_taken_while_impersonating() {
+    // pidfd_getfd(2) asks for the right to debug, and that goes by the real ids.
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+    let bed = testbed::require!();
+    let mut victim = servers_process();
+    let pidfd = pidfd_open(Pid::from_child(&victim), PidfdFlags::empty()).unwrap();
+    token(bed, "mallory").impersonate(|_| pidfd_getfd(&pidfd, 0, PidfdGetfdFlags::empty()).unwrap()).unwrap();
+    drop(victim.stdin.take());
+    victim.wait().unwrap();
+}
+
+#[test]
 fn keyrings_are_still_the_servers_while_impersonating() {
     let bed = testbed::require!();
     let Some(own) = testbed::Probe::of_self().unwrap().keyring else {

@@ -166,8 +166,13 @@ pub(super) fn read_groups(buffer: &mut Vec<u32>) -> Result<(), Fault> {
                 buffer.truncate(usize::try_from(count).unwrap_or(0));
                 return Ok(());
             }
-            // More groups than the buffer holds: NGROUPS_MAX is 65,536.
-            Err(Errno::INVAL) if buffer.len() < 65_536 => buffer.reserve(65_536 - buffer.len()),
+            // More groups than the buffer holds: room for just those, as all of it is cleared each time.
+            Err(Errno::INVAL) if buffer.len() < 65_536 => {
+                let none = std::ptr::null_mut::<u32>();
+                let count = raw!(SYS_getgroups(0_usize, none)).map_err(Fault::in_call("getgroups"))?;
+                let count = usize::try_from(count).unwrap_or(0).max(buffer.len() + 1);
+                buffer.reserve_exact(count - buffer.len());
+            }
             Err(errno) => return Err(Fault::in_call("getgroups")(errno)),
         }
     }
