@@ -66,7 +66,8 @@ fn a_process_equals_the_control_in_all_that_the_kernel_tells() {
 #[test]
 fn only_the_standard_descriptors_reach_the_program() {
     let bed = testbed::require!();
-    // Inheritable on purpose: a descriptor of the server's that some careless library left without close-on-exec.
+    // Inheritable on purpose: a descriptor of the server's that some careless library left without
+    // close-on-exec.
     let careless = File::open("/etc/passwd").unwrap();
     rustix::io::fcntl_setfd(&careless, rustix::io::FdFlags::empty()).unwrap();
     let probe = seen(&probe(bed), &token(bed, "alice"));

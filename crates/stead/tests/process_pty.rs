@@ -89,7 +89,8 @@ fn streams_may_lead_elsewhere_beside_a_terminal() {
     assert!(child.wait().unwrap().success());
 }
 
-/// CVE-2017-5226, CVE-2016-2779, CVE-2005-4890: a program of the client's types a command into the terminal of its server.
+/// CVE-2017-5226, CVE-2016-2779, CVE-2005-4890: a program of the client's types a command into the terminal
+/// of its server.
 #[test]
 fn a_process_cannot_type_into_the_terminal_of_its_server() {
     let bed = testbed::require!();

@@ -1,4 +1,5 @@
-//! Servers as they are: many threads, foreign reapers, ignored signals, sudden death; and nothing of the server's changes.
+//! Servers as they are: many threads, foreign reapers, ignored signals, sudden death; and nothing of the
+//! server's changes.
 #![cfg(target_os = "linux")]
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
@@ -270,7 +271,8 @@ fn a_client_that_stops_its_own_processes_cannot_hold_the_server() {
     let bed = testbed::require!(alone);
     testbed::time_limit!(300);
     let mallory = token(bed, "mallory");
-    // kill(-1) reaches all that mallory may signal, but for the caller: whatever becomes hers is stopped at once.
+    // kill(-1) reaches all that mallory may signal, but for the caller: whatever becomes hers is stopped at
+    // once.
     let mut attacker =
         Ended(shell("trap '' CONT; while :; do kill -STOP -1; done").spawn_as(&mallory).unwrap());
     let (mut started, mut refused) = (0, 0);

@@ -1,4 +1,5 @@
-//! The same for asynchronous servers: what can block is done on tokio's threads for that, the rest by its reactor.
+//! The same for asynchronous servers: what can block is done on tokio's threads for that, the rest by its
+//! reactor.
 //!
 //! An identity is never changed on a runtime's worker thread; creating a process does not need to.
 #![forbid(unsafe_code)]
@@ -23,8 +24,8 @@ use crate::token::{Primary, Token};
 
 /// # With the `tokio` feature
 ///
-/// These need a tokio runtime with its I/O driver enabled. Dropping one of the futures leaves the process running, as dropping a
-/// [`Child`] does.
+/// These need a tokio runtime with its I/O driver enabled. Dropping one of the futures leaves the process
+/// running, as dropping a [`Child`] does.
 impl Command {
     /// [`spawn_as`](Self::spawn_as) without blocking the runtime.
     ///
@@ -102,7 +103,8 @@ impl Child {
         Ok(Output { status: self.wait_async().await?, stdout, stderr })
     }
 
-    // tokio's sound successor of this call is an unsafe one, and new: an `OwnedFd` fulfils its contract by its type.
+    // tokio's sound successor of this call is an unsafe one, and new: an `OwnedFd` fulfils its contract by
+    // its type.
     #[allow(deprecated)]
     async fn ended(&self) -> io::Result<()> {
         let pidfd = AsyncFd::with_interest(self.as_fd().try_clone_to_owned()?, Interest::READABLE)?;

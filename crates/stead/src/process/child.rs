@@ -11,10 +11,10 @@ use crate::sys::process::{Parts, Running};
 
 /// A process that was created in a client's security context, in the manner of [`std::process::Child`].
 ///
-/// Dropping it leaves the process running, as std's does; only one that is still suspended is ended. Unlike std's it
-/// leaves no zombie for ever: the exit status of a process whose `Child` is gone is collected (by its pidfd, so that nobody
-/// else's children are touched) when this library next creates or waits for a process. What was made for the process,
-/// such as its cgroup, is removed in the same way.
+/// Dropping it leaves the process running, as std's does; only one that is still suspended is ended. Unlike
+/// std's it leaves no zombie for ever: the exit status of a process whose `Child` is gone is collected (by
+/// its pidfd, so that nobody else's children are touched) when this library next creates or waits for a
+/// process. What was made for the process, such as its cgroup, is removed in the same way.
 ///
 /// ```no_run
 /// # fn main() -> stead::Result<()> {
@@ -45,12 +45,13 @@ pub struct Child {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Containment {
-    /// A cgroup of its own: every descendant, without exception. A descendant that the client moves out of it needs write access to another
-    /// cgroup, which a delegated one does not give.
+    /// A cgroup of its own: every descendant, without exception. A descendant that the client moves out of
+    /// it needs write access to another cgroup, which a delegated one does not give.
     Cgroup,
-    /// The session worker, subreaper of the logon session: every descendant of the process, but for one that has both begun a
-    /// POSIX session of its own and lost its parents (a daemon) while the logon session had other processes: whose it was cannot
-    /// be told any more. It ends with the logon session at the latest.
+    /// The session worker, subreaper of the logon session: every descendant of the process, but for one
+    /// that has both begun a POSIX session of its own and lost its parents (a daemon) while the logon
+    /// session had other processes: whose it was cannot be told any more. It ends with the logon session at
+    /// the latest.
     SessionWorker,
     /// The POSIX session that the process began: every descendant that has not called setsid(2) itself.
     PosixSession,
@@ -87,8 +88,9 @@ impl Child {
     /// Waits for the process to end. Its standard input is closed first, so that it does not wait for more.
     ///
     /// # Errors
-    /// `StatusLost` when it has ended and other code of the server took its status (a `waitpid(-1)`, SIGCHLD ignored) on a kernel
-    /// before Linux 6.15, which does not keep it; `InvalidInput` when it is still suspended.
+    /// `StatusLost` when it has ended and other code of the server took its status (a `waitpid(-1)`,
+    /// SIGCHLD ignored) on a kernel before Linux 6.15, which does not keep it; `InvalidInput` when it is
+    /// still suspended.
     #[doc(alias = "WaitForSingleObject")]
     #[doc(alias = "GetExitCodeProcess")]
     pub fn wait(&mut self) -> Result<ExitStatus> {
@@ -161,10 +163,12 @@ impl Child {
         self.running.is_suspended()
     }
 
-    /// Lets a process that was created [suspended](crate::Command::suspended) execute its program; nothing happens when it runs already.
+    /// Lets a process that was created [suspended](crate::Command::suspended) execute its program; nothing
+    /// happens when it runs already.
     ///
     /// # Errors
-    /// Those of [`Command::spawn_as`](crate::Command::spawn_as) that executing the program can meet; the process has ended then.
+    /// Those of [`Command::spawn_as`](crate::Command::spawn_as) that executing the program can meet; the
+    /// process has ended then.
     #[doc(alias = "ResumeThread")]
     pub fn resume(&mut self) -> Result<()> {
         self.running.resume()

@@ -30,8 +30,8 @@ const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 /// | terminal, session | a session of its own without a terminal |
 /// | signals | all at their defaults, none blocked |
 ///
-/// The program is looked for, its directory entered and its file opened by the new process itself, after it has
-/// irrevocably become the client: what the client cannot reach does not start.
+/// The program is looked for, its directory entered and its file opened by the new process itself, after it
+/// has irrevocably become the client: what the client cannot reach does not start.
 ///
 /// A builder can be used any number of times, from any number of threads.
 ///
@@ -44,7 +44,8 @@ const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 /// # Ok(()) }
 /// ```
 ///
-/// Reference: [CreateProcessAsUser](https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-createprocessasuserw),
+/// Reference:
+/// [CreateProcessAsUser](https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-createprocessasuserw),
 /// [execve(2)](https://man7.org/linux/man-pages/man2/execve.2.html).
 #[doc(alias = "CreateProcessAsUser")]
 #[doc(alias = "CreateProcessAsUserA")]
@@ -103,8 +104,9 @@ impl EnvironmentChanges {
 impl Command {
     /// A command that runs `program`.
     ///
-    /// A name without a slash is looked for in the absolute directories of the *new process's* `PATH`; a path is taken relative to its
-    /// directory. Both happen in the new process. A script needs a `#!` line: no shell is put in between.
+    /// A name without a slash is looked for in the absolute directories of the *new process's* `PATH`; a
+    /// path is taken relative to its directory. Both happen in the new process. A script needs a `#!` line:
+    /// no shell is put in between.
     #[doc(alias = "lpApplicationName")]
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self::with(Program::Named(program.as_ref().to_owned()))
@@ -199,14 +201,16 @@ impl Command {
 
     /// Gives the process a new terminal of its own: its standard streams and its controlling terminal.
     ///
-    /// The terminal belongs to the client, who can open it again by its name. The server's end is [`Child::pty`](crate::Child::pty).
-    /// [`stdout`](Self::stdout) and [`stderr`](Self::stderr) may still lead elsewhere; the standard input is the terminal.
+    /// The terminal belongs to the client, who can open it again by its name. The server's end is
+    /// [`Child::pty`](crate::Child::pty). [`stdout`](Self::stdout) and [`stderr`](Self::stderr) may still
+    /// lead elsewhere; the standard input is the terminal.
     ///
     /// ```no_run
     /// # fn main() -> stead::Result<()> {
     /// # let token: stead::Token<stead::Primary> = unimplemented!();
     /// use stead::{Command, PtySize};
-    /// let child = Command::new("top").pty(PtySize { rows: 50, columns: 132, ..PtySize::default() }).spawn_as(&token)?;
+    /// let size = PtySize { rows: 50, columns: 132, ..PtySize::default() };
+    /// let child = Command::new("top").pty(size).spawn_as(&token)?;
     /// # Ok(()) }
     /// ```
     #[doc(alias = "CreatePseudoConsole")]
@@ -220,8 +224,8 @@ impl Command {
 
     /// Stops short of executing the program until [`Child::resume`](crate::Child::resume).
     ///
-    /// The process is already the client's, with its id and its pidfd: the server can prepare what it needs to know them for.
-    /// That the program cannot be executed shows at `resume`.
+    /// The process is already the client's, with its id and its pidfd: the server can prepare what it needs
+    /// to know them for. That the program cannot be executed shows at `resume`.
     #[doc(alias = "CREATE_SUSPENDED")]
     pub fn suspended(&mut self, suspended: bool) -> &mut Self {
         self.suspended = suspended;
@@ -230,8 +234,9 @@ impl Command {
 
     /// How long the program may take to start (30 seconds unless said otherwise).
     ///
-    /// The client can delay its own process, by a directory on a file system of its own, or by a signal. When the time is over
-    /// the process is killed and `DeadlinePassed` returned: the server's thread is never held for longer.
+    /// The client can delay its own process, by a directory on a file system of its own, or by a signal.
+    /// When the time is over the process is killed and `DeadlinePassed` returned: the server's thread is
+    /// never held for longer.
     pub fn deadline(&mut self, deadline: Duration) -> &mut Self {
         self.deadline = deadline;
         self
@@ -243,10 +248,11 @@ impl Command {
     /// done as the server, the rest as the client, and the thread is left as it was found.
     ///
     /// # Errors
-    /// When it returns an error nothing runs: the process has exactly the token's context, or is not created at all.
-    /// `InvalidInput` for what the builder was given, before anything is done; `PrivilegeMissing` when the server may not do
-    /// this; `ProgramNotFound`, `ProgramUnusable`, `DirectoryUnusable`, `LimitReached` for what the client may not;
-    /// `DeadlinePassed`; `SpawnFailed` with the step and the system's error for the rest.
+    /// When it returns an error nothing runs: the process has exactly the token's context, or is not
+    /// created at all. `InvalidInput` for what the builder was given, before anything is done;
+    /// `PrivilegeMissing` when the server may not do this; `ProgramNotFound`, `ProgramUnusable`,
+    /// `DirectoryUnusable`, `LimitReached` for what the client may not; `DeadlinePassed`; `SpawnFailed`
+    /// with the step and the system's error for the rest.
     #[doc(alias = "CreateProcessAsUser")]
     #[doc(alias = "CreateProcessAsUserW")]
     pub fn spawn_as(&self, token: &Token<Primary>) -> Result<Child> {
@@ -268,7 +274,8 @@ impl Command {
     /// Creates the process and waits for its end.
     ///
     /// # Errors
-    /// Those of [`spawn_as`](Self::spawn_as) and [`Child::wait`]; `InvalidInput` with a terminal or a suspended start.
+    /// Those of [`spawn_as`](Self::spawn_as) and [`Child::wait`]; `InvalidInput` with a terminal or a
+    /// suspended start.
     pub fn status_as(&self, token: &Token<Primary>) -> Result<ExitStatus> {
         spawn::no_child(self)?;
         self.spawn_as(token)?.wait()

@@ -48,8 +48,9 @@ impl Stdio {
 
     /// The server's own stream of the same number.
     ///
-    /// The process has a session of its own, so that a terminal inherited in this way cannot be fed input (TIOCSTI).
-    /// It can be read and written all the same: for a terminal take [`Command::pty`](crate::Command::pty).
+    /// The process has a session of its own, so that a terminal inherited in this way cannot be fed input
+    /// (TIOCSTI). It can be read and written all the same: for a terminal take
+    /// [`Command::pty`](crate::Command::pty).
     #[doc(alias = "GetStdHandle")]
     pub fn inherit() -> Self {
         Self(Stream::Inherit)
@@ -106,8 +107,8 @@ impl Default for PtySize {
 
 /// The server's end of a process's terminal.
 ///
-/// What is written to it the process reads, and the other way round; a read returns 0 when nobody has the terminal
-/// open any more. Dropping it hangs the terminal up: the processes on it get SIGHUP.
+/// What is written to it the process reads, and the other way round; a read returns 0 when nobody has the
+/// terminal open any more. Dropping it hangs the terminal up: the processes on it get SIGHUP.
 ///
 /// Reference: [pty(7)](https://man7.org/linux/man-pages/man7/pty.7.html),
 /// [CreatePseudoConsole](https://learn.microsoft.com/windows/console/createpseudoconsole).

@@ -14,7 +14,8 @@ use testbed::{Bed, Probe};
 /// How long anything may take before the test fails; never measured.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The token of a process that `setpriv` made for the user: exactly its ids and groups, and the server's bounding set.
+/// The token of a process that `setpriv` made for the user: exactly its ids and groups, and the server's
+/// bounding set.
 pub fn token(bed: &Bed, name: &str) -> Token<Primary> {
     let user = bed.user(name);
     token_of(&[&format!("--reuid={}", user.uid), &format!("--regid={}", user.gid), "--init-groups"])
@@ -131,13 +132,15 @@ pub fn descriptors() -> Vec<(String, String)> {
 /// An executable file with this content.
 pub fn executable(path: &Path, content: impl AsRef<[u8]>, mode: u32) {
     use std::os::unix::fs::PermissionsExt;
-    // Written under another name: a file that was open for writing in this process may still be so in a child of another thread.
+    // Written under another name: a file that was open for writing in this process may still be so in a
+    // child of another thread.
     std::fs::write(path, content).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// Runs one test of this test program again as a server of its own, under `prefix` (such as `env --ignore-signal=CHLD`).
-/// True in the server itself, which goes on with the test; false when the server has passed it.
+/// Runs one test of this test program again as a server of its own, under `prefix` (such as `env
+/// --ignore-signal=CHLD`). True in the server itself, which goes on with the test; false when the server
+/// has passed it.
 pub fn in_a_server_of_its_own(bed: &Bed, test: &str, prefix: &[&str]) -> bool {
     const MARK: &str = "STEAD_TEST_SERVER";
     if std::env::var_os(MARK).is_some() {

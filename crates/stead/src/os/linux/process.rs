@@ -27,8 +27,9 @@ pub use crate::sys::process::{Cgroup, Limit};
 pub trait CommandExt: sealed::Sealed {
     /// A command whose program is this open file, whatever its name leads to by then.
     ///
-    /// The client must be able to execute it, not to reach it. A script is refused: its interpreter would open
-    /// a file by name again. See [`execveat(2)`](https://man7.org/linux/man-pages/man2/execveat.2.html).
+    /// The client must be able to execute it, not to reach it. A script is refused: its interpreter would
+    /// open a file by name again. See
+    /// [`execveat(2)`](https://man7.org/linux/man-pages/man2/execveat.2.html).
     #[doc(alias = "execveat")]
     #[doc(alias = "fexecve")]
     fn pinned(program: OwnedFd) -> Command;
@@ -52,18 +53,21 @@ pub trait CommandExt: sealed::Sealed {
 
     /// Sets one limit; [`Limit::UNLIMITED`] for none. At most one value for each.
     ///
-    /// Above the server's own hard limit it takes [`Privilege::IncreaseQuota`](crate::Privilege::IncreaseQuota).
+    /// Above the server's own hard limit it takes
+    /// [`Privilege::IncreaseQuota`](crate::Privilege::IncreaseQuota).
     #[doc(alias = "setrlimit")]
     #[doc(alias = "SE_INCREASE_QUOTA_NAME")]
     #[doc(alias = "SetInformationJobObject")]
     fn limit(&mut self, limit: Limit, soft: u64, hard: u64) -> &mut Command;
 
-    /// Creates the process in a new group below this one; the whole tree can then be ended and is limited together.
+    /// Creates the process in a new group below this one; the whole tree can then be ended and is limited
+    /// together.
     #[doc(alias = "AssignProcessToJobObject")]
     #[doc(alias = "PROC_THREAD_ATTRIBUTE_JOB_LIST")]
     fn cgroup(&mut self, cgroup: Cgroup) -> &mut Command;
 
-    /// Keeps the process and its descendants from gaining privileges by executing anything (`sudo` does not work in it).
+    /// Keeps the process and its descendants from gaining privileges by executing anything (`sudo` does not
+    /// work in it).
     #[doc(alias = "PR_SET_NO_NEW_PRIVS")]
     fn no_new_privs(&mut self, no_new_privs: bool) -> &mut Command;
 

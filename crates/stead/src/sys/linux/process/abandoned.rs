@@ -1,8 +1,9 @@
-//! What is left to collect when a `Child` was dropped: the exit status of a process that still runs, and its cgroup.
+//! What is left to collect when a `Child` was dropped: the exit status of a process that still runs, and
+//! its cgroup.
 //!
-//! The kernel keeps a zombie until its parent asks. A handler of SIGCHLD or a `waitpid(-1)` would ask for other
-//! code's children too, and a thread of our own would be global state of the server; so what is left is looked
-//! through whenever the library creates or waits for a process, a bounded number at a time.
+//! The kernel keeps a zombie until its parent asks. A handler of SIGCHLD or a `waitpid(-1)` would ask for
+//! other code's children too, and a thread of our own would be global state of the server; so what is left
+//! is looked through whenever the library creates or waits for a process, a bounded number at a time.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;

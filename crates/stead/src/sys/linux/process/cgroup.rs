@@ -54,8 +54,8 @@ impl Cgroup {
     /// Groups of ours that a crash left empty below it are removed.
     ///
     /// # Errors
-    /// `InvalidInput` when it is not a directory of a version 2 hierarchy, or lies within a session
-    /// scope of pam_systemd, which belongs to that logon session; `AccessDenied` where nothing can be made in it.
+    /// `InvalidInput` when it is not a directory of a version 2 hierarchy, or lies within a session scope
+    /// of pam_systemd, which belongs to that logon session; `AccessDenied` where nothing can be made in it.
     pub fn delegated(path: impl AsRef<Path>) -> Result<Self> {
         as_server(|| Self::open(path.as_ref()))
     }

@@ -6,6 +6,7 @@ use std::ffi::{CString, OsStr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::CapabilitySet as ThreadCapabilities;
 
@@ -170,7 +171,8 @@ impl Checker<'_> {
             if !seen.insert(*limit) {
                 return Err(self.invalid(format!("the limit {limit} is given twice")));
             }
-            // In a logon session PAM has set the limits from which the process starts; the trampoline will find out.
+            // In a logon session PAM has set the limits from which the process starts; the trampoline will
+            // find out.
             if !in_session
                 && *hard > limit.own_hard()
                 && !held.effective.contains(ThreadCapabilities::SYS_RESOURCE)
@@ -217,7 +219,8 @@ impl Checker<'_> {
         Err(self.missing(Privilege::AssignPrimaryToken, &missing, all_permitted))
     }
 
-    /// The login uid that has to be written, which is strict: an audit trail that names another user is worse than none.
+    /// The login uid that has to be written, which is strict: an audit trail that names another user is
+    /// worse than none.
     fn login_uid(&self, context: &SecurityContext, held: &Capabilities) -> Result<Option<u32>> {
         let wanted = match context.login_uid {
             LoginUid::Unsupported => return Ok(None),
@@ -245,7 +248,8 @@ impl Checker<'_> {
     }
 }
 
-/// The last part of the name under which the file was opened: programs of many names look at their argument 0.
+/// The last part of the name under which the file was opened: programs of many names look at their argument
+/// 0.
 fn pinned_name(descriptor: &OwnedFd) -> CString {
     std::fs::read_link(format!("/proc/thread-self/fd/{}", descriptor.as_raw_fd()))
         .ok()
@@ -254,7 +258,11 @@ fn pinned_name(descriptor: &OwnedFd) -> CString {
 }
 
 fn own_login_uid() -> Option<u32> {
-    std::fs::read_to_string("/proc/thread-self/loginuid").ok()?.trim().parse().ok()
+    // On every spawn's way: three calls instead of the five of std's reading to the end.
+    let file = open("/proc/thread-self/loginuid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut text = [0; 16];
+    let length = rustix::io::read(&file, &mut text).ok()?;
+    std::str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
 }
 
 /// The token's label, where it is another than the server's: the program then has to be executed into it.

@@ -1,4 +1,5 @@
-//! The environment of a new process: the account's and PAM's, then what the server adds; never the server's own.
+//! The environment of a new process: the account's and PAM's, then what the server adds; never the server's
+//! own.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;

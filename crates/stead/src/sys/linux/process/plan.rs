@@ -259,7 +259,8 @@ impl Streams<'_> {
             Stream::Piped => {
                 let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(system("pipe"))?;
                 let (ours, theirs) = if number == 0 { (writer, reader) } else { (reader, writer) };
-                // A pipe belongs to whoever made it, and the client could not open /dev/stdout. Without CAP_CHOWN it still cannot.
+                // A pipe belongs to whoever made it, and the client could not open /dev/stdout. Without
+                // CAP_CHOWN it still cannot.
                 let owner = rustix::fs::Uid::from_raw(self.uid.as_raw());
                 let _ = fchown(&theirs, Some(owner), None);
                 Ok((Some(ours), theirs))

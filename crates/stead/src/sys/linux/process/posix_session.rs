@@ -1,4 +1,5 @@
-//! Ending every process of a POSIX session: what `kill_tree` reaches where there is neither cgroup nor worker.
+//! Ending every process of a POSIX session: what `kill_tree` reaches where there is neither cgroup nor
+//! worker.
 //!
 //! A process that called setsid(2) itself has left the session and is not reached.
 
@@ -22,7 +23,8 @@ const ROUND: Duration = Duration::from_millis(100);
 pub(crate) struct PosixSession {
     /// The session's id.
     pub(crate) id: Pid,
-    /// When its leader was known to be unreaped for the last time, in clock ticks since boot; `None` as long as it is.
+    /// When its leader was known to be unreaped for the last time, in clock ticks since boot; `None` as
+    /// long as it is.
     ///
     /// A session's id stays taken while any member of it lives, so members that are older than the
     /// leader's end prove that the id still means the same session. Without such a member the
@@ -30,7 +32,8 @@ pub(crate) struct PosixSession {
     pub(crate) leader_reaped_at: Option<u64>,
 }
 
-/// Sends SIGKILL to all members of the session until there are none; false when there are still some after many rounds.
+/// Sends SIGKILL to all members of the session until there are none; false when there are still some after
+/// many rounds.
 ///
 /// Only by pidfd: the descriptor is opened, then the session id is read. If the signal still reaches
 /// the process, the id was read from that very process; had it gone and its number been given
@@ -53,7 +56,8 @@ pub(crate) fn kill_all(session: PosixSession) -> Result<bool, Errno> {
         if signalled.is_empty() {
             return Ok(true);
         }
-        // They end when they are next scheduled; one inside a file system that hangs, not before that lets go of it.
+        // They end when they are next scheduled; one inside a file system that hangs, not before that lets
+        // go of it.
         let patience = Instant::now() + ROUND;
         for pidfd in signalled {
             ended_by(pidfd.as_fd(), Some(patience))?;
@@ -95,14 +99,15 @@ fn members(session: Pid) -> Result<Vec<Pid>, Errno> {
     Ok(found.into_iter().collect())
 }
 
-/// The session of a process; `None` for one that is gone, and for one whose session has no number here: kernel
-/// threads, and processes that came in from an outer PID namespace.
+/// The session of a process; `None` for one that is gone, and for one whose session has no number here:
+/// kernel threads, and processes that came in from an outer PID namespace.
 fn session_of(pid: Pid) -> Option<Pid> {
     // SAFETY: getsid takes a number and touches no memory. (rustix's takes the answer 0 for impossible.)
     Pid::from_raw(unsafe { libc::getsid(pid.as_raw_nonzero().get()) }.max(0))
 }
 
-/// Field 22 of `/proc/PID/stat`, counted after the last parenthesis: the name may contain anything (CVE-2017-1000367).
+/// Field 22 of `/proc/PID/stat`, counted after the last parenthesis: the name may contain anything
+/// (CVE-2017-1000367).
 fn start_time(pid: Pid) -> Option<u64> {
     let stat = fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
     let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;

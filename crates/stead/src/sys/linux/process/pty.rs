@@ -29,7 +29,8 @@ pub(crate) fn open(size: PtySize, owner: Uid, doing: &str) -> Result<Pair> {
     let slave = ioctl_tiocgptpeer(&master, flags).map_err(system("TIOCGPTPEER"))?;
     resize(&master, size).map_err(system("TIOCSWINSZ"))?;
 
-    // devpts gives the slave the group of its gid= option (tty, for write(1)); only then may that group write.
+    // devpts gives the slave the group of its gid= option (tty, for write(1)); only then may that group
+    // write.
     let group = fstat(&slave).map_err(system("fstat"))?.st_gid;
     let own_group = rustix::process::getegid().as_raw();
     let mode = if group == own_group { Mode::from_raw_mode(0o600) } else { Mode::from_raw_mode(0o620) };

@@ -262,7 +262,8 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(suspended) = self.suspended.take() {
-            // At end of file the trampoline ends by itself; the signal is for one that the client has stopped.
+            // At end of file the trampoline ends by itself; the signal is for one that the client has
+            // stopped.
             drop(suspended);
             let _ = self.kill();
         }

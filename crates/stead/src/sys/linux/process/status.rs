@@ -58,7 +58,8 @@ pub(crate) fn collect(pidfd: BorrowedFd<'_>) -> Result<Collected, Errno> {
 }
 
 fn status_of(status: &rustix::process::WaitIdStatus) -> Option<ExitStatus> {
-    // The encoding of wait(2): the exit code in the second byte, the signal in the first, 0x80 for a core dump.
+    // The encoding of wait(2): the exit code in the second byte, the signal in the first, 0x80 for a core
+    // dump.
     let raw = if let Some(code) = status.exit_status() {
         (code & 0xff) << 8
     } else {
@@ -98,8 +99,9 @@ fn exit_info(pidfd: BorrowedFd<'_>) -> Result<Option<i32>, Errno> {
     // SAFETY: `pidfd_info` consists of integers only, for which all bits zero is a value.
     let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
     info.mask = u64::from(libc::PIDFD_INFO_EXIT);
-    // SAFETY: the kernel writes at most the size that is encoded in the request, which is that of `pidfd_info`,
-    // into a value that we own for the duration of the call; every bit pattern is a valid `pidfd_info`.
+    // SAFETY: the kernel writes at most the size that is encoded in the request, which is that of
+    // `pidfd_info`, into a value that we own for the duration of the call; every bit pattern is a valid
+    // `pidfd_info`.
     let result = unsafe { libc::ioctl(pidfd.as_fd().as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
     if result < 0 {
         return Err(last_errno());
@@ -110,8 +112,8 @@ fn exit_info(pidfd: BorrowedFd<'_>) -> Result<Option<i32>, Errno> {
 
 /// Sends the signal with this number, realtime ones included.
 pub(crate) fn send(pidfd: BorrowedFd<'_>, raw: i32) -> Result<(), Errno> {
-    // SAFETY: the number only travels to the kernel, which checks it; no handler of this process is concerned, which
-    // is what numbers reserved by libc could harm.
+    // SAFETY: the number only travels to the kernel, which checks it; no handler of this process is
+    // concerned, which is what numbers reserved by libc could harm.
     let signal = unsafe { rustix::process::Signal::from_raw_unchecked(raw) };
     rustix::process::pidfd_send_signal(pidfd, signal)
 }
