@@ -412,3 +412,32 @@ fn a_server_that_is_not_root_but_has_the_capabilities_logs_accounts_on() {
     assert!(output.status.success(), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("capable: done"), "{output:?}");
 }
+
+/// Not a test by itself: what a server in an ordinary container does.
+#[test]
+fn a_server_in_a_container() {
+    let Ok(_) = std::env::var("STEAD_TEST_CONTAINER") else { return };
+    let bed = testbed::Bed::current().expect("inside the bed");
+    // pam_loginuid is required where the bed can set it, and a container may not.
+    let logon = Logon::password(Account::local("alice"), bed.user("alice").password.as_str());
+    let session = logon.pam_service("stead-fail-close").open().unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(seen(bed, &session).uid.real, bed.user("alice").uid);
+    let mut child = sleeper(&session);
+    child.kill_tree().unwrap();
+    child.wait().unwrap();
+    drop(child);
+    assert_eq!(*session.close().unwrap_err().kind(), ErrorKind::System { call: "pam_close_session" });
+    println!("\ncontainer: done");
+}
+
+#[test]
+fn a_server_in_an_ordinary_container_logs_accounts_on() {
+    let bed = testbed::require!();
+    let output = bed
+        .docker_like(std::env::current_exe().unwrap())
+        .args(["--exact", "a_server_in_a_container", "--nocapture"])
+        .env("STEAD_TEST_CONTAINER", "1")
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("container: done"), "{output:?}");
+}

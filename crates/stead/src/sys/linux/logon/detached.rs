@@ -1,4 +1,5 @@
 //! Sessions that outlive their server, found again under `/run/stead/sessions`.
+#![forbid(unsafe_code)]
 
 use std::ffi::CString;
 use std::io;

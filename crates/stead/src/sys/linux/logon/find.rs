@@ -1,4 +1,5 @@
 //! Where the session worker's program is, and starting it.
+#![forbid(unsafe_code)]
 
 use std::ffi::CString;
 use std::io;

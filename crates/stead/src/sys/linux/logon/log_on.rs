@@ -1,4 +1,5 @@
 //! The server's side of a logon: one worker, one attempt.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -83,10 +84,18 @@ pub(crate) fn log_on(mut request: Request<'_>, answer: Option<Answer<'_>>) -> Re
     let mut dialog = Dialog { doing, socket, process: Some(process), deadline, service, answer };
     match dialog.run(open) {
         Ok(snapshot) => {
+            tracing::info!(
+                session = format_args!("{:016x}", snapshot.id),
+                uid = snapshot.account.uid.as_raw(),
+                service = %dialog.service.to_string_lossy(),
+                "logon session opened"
+            );
             let process = dialog.process.take();
             Ok(SessionHandle::new(dialog.socket, process, snapshot))
         }
         Err(error) => {
+            // An error names the account, the service and PAM's own text: never what was answered.
+            tracing::warn!(%error, service = %dialog.service.to_string_lossy(), "logon refused");
             dialog.abandon();
             Err(error)
         }

@@ -1,4 +1,5 @@
 //! The server's hold on a session worker.
+#![forbid(unsafe_code)]
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -288,6 +289,7 @@ impl Ending {
         match ended {
             Some((pam_code::SUCCESS, pam_code::SUCCESS, _)) => Ok(()),
             Some((close, _, text)) => {
+                tracing::warn!(%text, "PAM could not close the session in order");
                 let call = if close == pam_code::SUCCESS { "pam_setcred" } else { "pam_close_session" };
                 Err(Error::system(DOING, call, std::io::Error::other(text)))
             }

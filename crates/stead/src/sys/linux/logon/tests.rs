@@ -1,4 +1,5 @@
 //! What is said over the wire: everything that is sent is understood, and nothing else is.
+#![forbid(unsafe_code)]
 
 use std::ffi::CString;
 use std::os::fd::AsFd;

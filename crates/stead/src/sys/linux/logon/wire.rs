@@ -3,6 +3,7 @@
 //! A frame is a header of twelve bytes (length of the body, version, kind, number of descriptors; little
 //! endian) and a body. Neither side believes the other's numbers: every read is bounded, and what does not
 //! decode whole is refused. Bodies may carry a password, so their buffers are wiped.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString};
 use std::io::{self, IoSlice, IoSliceMut};
