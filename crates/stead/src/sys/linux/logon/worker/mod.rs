@@ -9,6 +9,7 @@ mod asker;
 mod log_on;
 mod pam;
 mod serve;
+mod slim;
 mod tree;
 
 use std::ffi::c_int;

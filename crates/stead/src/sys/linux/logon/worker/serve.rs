@@ -21,6 +21,8 @@ use crate::sys::process::{Launch, LaunchFault, Started, launch};
 const GRACE: Duration = Duration::from_millis(500);
 /// How often the rest is looked at while it is being killed.
 const KILL_ROUND: Duration = Duration::from_millis(5);
+/// After this long without an event the worker gives back what it does not need.
+const IDLE: Duration = Duration::from_millis(500);
 /// An attaching server says so at once.
 const ATTACH_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -87,10 +89,6 @@ pub(super) fn serve(session: Session, socket: Rc<OwnedFd>, server_process: Owned
     if opened.is_err() {
         worker.server_is_lost();
     }
-    // What the logon needed and the loop does not.
-    // SAFETY: malloc_trim has no preconditions.
-    unsafe { libc::malloc_trim(0) };
-
     worker.run(&signals);
 
     if let Some(path) = &session.socket {
@@ -168,6 +166,7 @@ fn unblock() {
 
 impl Worker {
     fn run(&mut self, signals: &OwnedFd) {
+        let mut slim = false;
         loop {
             self.reap();
             let empty = self.is_empty();
@@ -181,7 +180,13 @@ impl Worker {
                 }
             }
             let timeout = self.push(empty);
-            let [server, process, listener, signal] = self.wait(signals, timeout);
+            let idle = timeout.is_none() && !slim;
+            let ready = self.wait(signals, timeout.or(idle.then_some(IDLE)));
+            slim = !ready.contains(&true);
+            if slim && idle {
+                super::slim::slim();
+            }
+            let [server, process, listener, signal] = ready;
             if signal {
                 self.take_signals(signals);
             }
