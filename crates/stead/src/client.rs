@@ -10,7 +10,7 @@ use std::fmt;
 use std::os::fd::AsFd;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::client::{Peer, Policy, examine};
+use crate::sys::client::{Peer, Policy, examine, level};
 use crate::sys::token::{CapabilitySet, CapabilitySets, Gid, GroupSet, SecureBits, SecurityContext};
 use crate::token::{ConfinementKnowledge, Impersonation, ImpersonationLevel, Token};
 
@@ -110,10 +110,7 @@ pub struct ClientOptions {
 }
 
 impl ClientOptions {
-    /// The level that the client granted, where the server's protocol tells it; otherwise
-    /// [`ImpersonationLevel::Impersonation`] is assumed.
-    ///
-    /// [`local::Stream`](crate::local::Stream) tells it by itself.
+    /// At most this level, where the server's own protocol tells of a lower one than the connection does.
     pub const fn level(self, level: ImpersonationLevel) -> Self {
         Self { level, ..self }
     }
@@ -125,7 +122,9 @@ impl ClientOptions {
     /// As [`Client::of`].
     pub fn of(self, socket: impl AsFd) -> Result<Client> {
         let peer = Peer::of(socket.as_fd(), self.confinement.unknown)?;
-        Ok(Client { peer, level: self.level, confinement: self.confinement })
+        let stated = level::stated(socket)
+            .map_err(|errno| Error::system("identifying a client", "getpeername", errno))?;
+        Ok(Client { peer, level: stated.min(self.level), confinement: self.confinement })
     }
 }
 
@@ -149,10 +148,11 @@ impl Client {
 
     /// Options for taking a client, beginning with what to do about its confinement.
     pub const fn with(confinement: Confinement) -> ClientOptions {
-        ClientOptions { level: ImpersonationLevel::Impersonation, confinement }
+        ClientOptions { level: ImpersonationLevel::Delegation, confinement }
     }
 
-    /// How far the client lets the server act for it.
+    /// How far the client lets the server act for it: [`ImpersonationLevel::Impersonation`], unless it
+    /// connected by [`local::ConnectOptions::level`](crate::local::ConnectOptions::level).
     #[doc(alias = "TokenImpersonationLevel")]
     pub fn level(&self) -> ImpersonationLevel {
         self.level

@@ -5,13 +5,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::handshake::DEADLINE;
 use super::{Address, Stream};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -35,7 +33,6 @@ const BACKLOG: i32 = 128;
 #[doc(alias = "CreateNamedPipe")]
 pub struct Listener {
     pub(super) socket: UnixListener,
-    pub(super) timeout: Duration,
     /// Held for its drop.
     _bound: Option<Bound>,
 }
@@ -57,18 +54,11 @@ impl Drop for Bound {
     }
 }
 
-/// How to listen: who may connect, and how long a client may take to say what it grants.
-#[derive(Debug, Clone)]
+/// How to listen: who may connect.
+#[derive(Debug, Clone, Default)]
 #[doc(alias = "SECURITY_ATTRIBUTES")]
 pub struct ListenOptions {
     everyone: bool,
-    timeout: Duration,
-}
-
-impl Default for ListenOptions {
-    fn default() -> Self {
-        Self { everyone: false, timeout: DEADLINE }
-    }
 }
 
 impl ListenOptions {
@@ -81,13 +71,7 @@ impl ListenOptions {
     /// Every user who reaches the socket's directory may connect.
     #[must_use]
     pub fn open_to_all(self) -> Self {
-        Self { everyone: true, ..self }
-    }
-
-    /// How long a client may take to say what it grants; 10 seconds otherwise.
-    #[must_use]
-    pub fn handshake_timeout(self, timeout: Duration) -> Self {
-        Self { timeout, ..self }
+        Self { everyone: true }
     }
 
     /// Listens at `address`.
@@ -106,7 +90,7 @@ impl ListenOptions {
         binding.require_safe_directory()?;
         binding.remove_own_leftover()?;
         let (socket, bound) = binding.bind(self.everyone)?;
-        Ok(Listener { socket, timeout: self.timeout, _bound: Some(bound) })
+        Ok(Listener { socket, _bound: Some(bound) })
     }
 }
 
@@ -238,16 +222,13 @@ impl Listener {
 
     /// Waits for the next client to connect.
     ///
-    /// What it grants may come later: that is waited for when it is needed, so that a silent client holds up
-    /// no other.
-    ///
     /// # Errors
     ///
     /// Those of accept(2); one for want of descriptors may pass.
     #[doc(alias = "ConnectNamedPipe")]
     pub fn accept(&self) -> io::Result<Stream> {
         let (socket, _) = self.socket.accept()?;
-        Ok(Stream::accepted(socket, self.timeout))
+        Ok(Stream { socket })
     }
 
     /// Every next client, for ever.
@@ -277,6 +258,6 @@ impl TryFrom<OwnedFd> for Listener {
 
     fn try_from(descriptor: OwnedFd) -> Result<Self> {
         crate::sys::client::require_listening(descriptor.as_fd())?;
-        Ok(Self { socket: descriptor.into(), timeout: DEADLINE, _bound: None })
+        Ok(Self { socket: descriptor.into(), _bound: None })
     }
 }

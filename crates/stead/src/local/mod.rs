@@ -16,16 +16,16 @@
 //! # }
 //! ```
 //!
-//! # On the wire
+//! # How a level is told
 //!
-//! The client's first eight bytes are `stead`, a zero byte, the version (1), and the level (0 anonymous to 3
-//! delegation); nothing is answered, and all that follows is the program's own. A peer that begins otherwise
-//! is not taken for one that grants anything. On Linux a level is advice to an honest server: the kernel
-//! tells a server who its peer is whatever that peer chose.
+//! Not in the stream, which carries the program's bytes and nothing else: any client of Unix sockets may
+//! connect (`curl --unix-socket`), and grants impersonation, as a client of a named pipe does by default.
+//! One that wants to grant something else connects from an abstract name that says so; see
+//! [`Client::level`](crate::Client::level). On Linux a level is advice to an honest server: the kernel tells
+//! a server who its peer is whatever that peer chose.
 #![forbid(unsafe_code)]
 
 mod address;
-mod handshake;
 mod listener;
 mod stream;
 #[cfg(test)]

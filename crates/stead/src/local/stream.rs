@@ -4,23 +4,24 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::Address;
-use super::handshake::{self, Incoming};
 use crate::client::{Client, Confinement};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::token::Uid;
 use crate::{ImpersonationLevel, sys};
 
+/// How long a client waits for a server that takes no more connections, unless it chose otherwise.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// One end of a local connection.
 ///
 /// Reading and writing are those of a stream of bytes, through a shared reference too, as with
-/// [`UnixStream`]. At the server's end the client's first record is read before anything else.
+/// [`UnixStream`]; nothing but the program's own bytes travels in it.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -35,8 +36,6 @@ use crate::{ImpersonationLevel, sys};
 #[doc(alias = "CreateFile")]
 pub struct Stream {
     pub(super) socket: UnixStream,
-    pub(super) incoming: Arc<Incoming>,
-    pub(super) timeout: Duration,
 }
 
 /// How to connect: what the client grants, and whose the server must be.
@@ -63,7 +62,7 @@ pub struct ConnectOptions {
 impl Default for ConnectOptions {
     fn default() -> Self {
         let level = ImpersonationLevel::Impersonation;
-        Self { level, server: None, timeout: handshake::DEADLINE }
+        Self { level, server: None, timeout: PATIENCE }
     }
 }
 
@@ -75,6 +74,8 @@ impl ConnectOptions {
     }
 
     /// How far the server may act for this client.
+    ///
+    /// On Linux this is advice to an honest server: the kernel tells it who its peer is whatever that chose.
     #[doc(alias = "SECURITY_ANONYMOUS")]
     #[doc(alias = "SECURITY_IDENTIFICATION")]
     #[doc(alias = "SECURITY_IMPERSONATION")]
@@ -101,6 +102,8 @@ impl ConnectOptions {
         let socket =
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
                 .map_err(system("socket"))?;
+        // What is granted is a property of the connection from its first moment.
+        sys::client::level::state(&socket, self.level).map_err(system("bind"))?;
         set_socket_timeout(&socket, Timeout::Send, Some(self.timeout))
             .map_err(system("setsockopt(SO_SNDTIMEO)"))?;
         rustix::net::connect(&socket, &target).map_err(|errno| match errno {
@@ -114,7 +117,7 @@ impl ConnectOptions {
             }
             _ => Error::system(doing(), "connect", errno),
         })?;
-        // Before anything is granted, and by the kernel's word: whoever called listen(2).
+        // By the kernel's word: whoever called listen(2).
         if let Some(wanted) = self.server {
             let [_, uid, _] = sys::client::peer_ids(socket.as_fd())
                 .map_err(|source| Error::system(doing(), "getsockopt(SO_PEERCRED)", source))?;
@@ -124,12 +127,7 @@ impl ConnectOptions {
             }
         }
         set_socket_timeout(&socket, Timeout::Send, None).map_err(system("setsockopt(SO_SNDTIMEO)"))?;
-        let mut socket = UnixStream::from(socket);
-        socket
-            .write_all(&handshake::encode(self.level))
-            .map_err(|source| Error::system(doing(), "write", source))?;
-        let incoming = Arc::new(Incoming::granted(self.level));
-        Ok(Stream { socket, incoming, timeout: self.timeout })
+        Ok(Stream { socket: socket.into() })
     }
 }
 
@@ -149,7 +147,7 @@ impl Stream {
     /// # Errors
     ///
     /// * [`ErrorKind::AccessDenied`]: the listener is not open to this user, or its server is not the one
-    ///   that the options demand; nothing was granted to it then.
+    ///   that the options demand; nothing was sent to it then.
     /// * [`ErrorKind::DeadlinePassed`]: the server takes no more connections.
     /// * [`ErrorKind::System`]: there is no listener.
     #[doc(alias = "CreateFile")]
@@ -159,13 +157,12 @@ impl Stream {
 
     /// Who is at the other end, at the level that it granted.
     ///
-    /// Waits for the client's first record, until the listener's
-    /// [deadline](super::ListenOptions::handshake_timeout).
+    /// On Windows a client can be known only after something was read from it; source that is to run there
+    /// too reads first.
     ///
     /// # Errors
     ///
-    /// As [`Client::of`]; also [`ErrorKind::DeadlinePassed`], and [`ErrorKind::InvalidInput`] for a client
-    /// that did not connect by [`Stream::connect`].
+    /// As [`Client::of`].
     #[doc(alias = "ImpersonateNamedPipeClient")]
     pub fn client(&self) -> Result<Client> {
         self.client_with(Confinement::Refuse)
@@ -177,17 +174,7 @@ impl Stream {
     ///
     /// As [`client`](Self::client).
     pub fn client_with(&self, confinement: Confinement) -> Result<Client> {
-        let level = self.level()?;
-        Client::with(confinement).level(level).of(&self.socket)
-    }
-
-    /// The level that the client granted; at the client's own end, that which it sent.
-    ///
-    /// # Errors
-    ///
-    /// Those of the first record, as [`client`](Self::client).
-    pub fn level(&self) -> Result<ImpersonationLevel> {
-        self.incoming.wait(&self.socket, self.timeout).map_err(handshake::Fault::into_error)
+        Client::with(confinement).of(&self.socket)
     }
 
     /// One more handle of the same connection.
@@ -197,8 +184,7 @@ impl Stream {
     /// When there are no more descriptors.
     #[doc(alias = "DuplicateHandle")]
     pub fn try_clone(&self) -> io::Result<Self> {
-        let incoming = Arc::clone(&self.incoming);
-        Ok(Self { socket: self.socket.try_clone()?, incoming, timeout: self.timeout })
+        Ok(Self { socket: self.socket.try_clone()? })
     }
 
     /// Ends reading, writing or both, for all handles of the connection.
@@ -239,28 +225,10 @@ impl Stream {
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.socket.set_nonblocking(nonblocking)
     }
-
-    pub(super) fn accepted(socket: UnixStream, timeout: Duration) -> Self {
-        Self { socket, incoming: Arc::new(Incoming::expected()), timeout }
-    }
-
-    /// What has to be read before the program's own bytes.
-    fn before_reading(&self) -> io::Result<()> {
-        if let Some(_known) = self.incoming.receive(&self.socket).map_err(handshake::Fault::into_io)? {
-            return Ok(());
-        }
-        if rustix::fs::fcntl_getfl(&self.socket)?.contains(rustix::fs::OFlags::NONBLOCK) {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let timeout = self.socket.read_timeout()?.map_or(self.timeout, |own| own.min(self.timeout));
-        self.incoming.wait(&self.socket, timeout).map_err(handshake::Fault::into_io)?;
-        Ok(())
-    }
 }
 
 impl Read for &Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.before_reading()?;
         (&self.socket).read(buffer)
     }
 }
@@ -291,20 +259,18 @@ impl Write for Stream {
     }
 }
 
-/// For polling. What is read from it directly begins with the client's first record, and
-/// [`Client::of`] does not know the level.
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-/// A server's end that was accepted elsewhere, and nothing read from it yet.
+/// A server's end that was accepted elsewhere.
 impl TryFrom<OwnedFd> for Stream {
     type Error = Error;
 
     fn try_from(descriptor: OwnedFd) -> Result<Self> {
         sys::client::require_accepted(descriptor.as_fd())?;
-        Ok(Self::accepted(descriptor.into(), handshake::DEADLINE))
+        Ok(Self { socket: descriptor.into() })
     }
 }

@@ -1,15 +1,14 @@
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::time::Duration;
 
-use super::handshake::{decode, encode};
 use super::*;
 use crate::ImpersonationLevel;
 use crate::error::ErrorKind;
 use crate::os::linux::{ConnectOptionsExt, Uid};
+use crate::sys::client::level;
 
 struct Place(PathBuf);
 
@@ -50,73 +49,11 @@ fn every_level_arrives_as_it_was_granted() {
         let mut text = [0; 5];
         server.read_exact(&mut text).unwrap();
         assert_eq!(&text, b"hello");
-        assert_eq!(server.level().unwrap(), level);
+        assert_eq!(level::stated(&server).unwrap(), level);
         server.write_all(b"world").unwrap();
         client.read_exact(&mut text).unwrap();
         assert_eq!(&text, b"world");
     }
-}
-
-#[test]
-fn the_record_is_read_in_any_pieces() {
-    for level in LEVELS {
-        let record = encode(level);
-        for end in 0..record.len() {
-            assert_eq!(decode(&record[..end]).unwrap(), None);
-        }
-        assert_eq!(decode(&record).unwrap(), Some(level));
-    }
-}
-
-#[test]
-fn no_other_record_grants_anything() {
-    let record = encode(ImpersonationLevel::Impersonation);
-    for position in 0..record.len() {
-        for byte in 0..=u8::MAX {
-            let mut other = record;
-            other[position] = byte;
-            let granted = decode(&other).ok().flatten();
-            let expected = match position {
-                7 => LEVELS.get(usize::from(byte)).copied(),
-                _ => (byte == record[position]).then_some(ImpersonationLevel::Impersonation),
-            };
-            assert_eq!(granted, expected, "{other:?}");
-        }
-    }
-}
-
-#[test]
-fn a_client_without_the_record_is_refused() {
-    let place = Place::new("bare");
-    let listener = Listener::bind(&place.address()).unwrap();
-    let mut bare = UnixStream::connect(place.address().as_path()).unwrap();
-    bare.write_all(b"GET / HTTP/1.1\r\n").unwrap();
-    let server = listener.accept().unwrap();
-    assert!(matches!(server.client().unwrap_err().kind(), ErrorKind::InvalidInput { .. }));
-    let error = (&server).read(&mut [0; 16]).unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
-}
-
-#[test]
-fn a_silent_client_does_not_hold_up_the_server() {
-    let place = Place::new("silent");
-    let options = ListenOptions::new().handshake_timeout(Duration::from_millis(20));
-    let listener = options.bind(&place.address()).unwrap();
-    let _silent = UnixStream::connect(place.address().as_path()).unwrap();
-    let server = listener.accept().unwrap();
-    assert!(matches!(server.level().unwrap_err().kind(), ErrorKind::DeadlinePassed { .. }));
-    assert_eq!((&server).read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::TimedOut);
-    server.set_nonblocking(true).unwrap();
-    assert_eq!((&server).read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
-}
-
-#[test]
-fn a_client_that_closes_first_is_refused() {
-    let place = Place::new("closes");
-    let listener = Listener::bind(&place.address()).unwrap();
-    drop(UnixStream::connect(place.address().as_path()).unwrap());
-    let server = listener.accept().unwrap();
-    assert!(matches!(server.level().unwrap_err().kind(), ErrorKind::ClientChanged { .. }));
 }
 
 #[test]
@@ -197,22 +134,6 @@ fn a_name_is_no_path() {
 }
 
 #[test]
-fn two_handles_of_a_connection_read_the_record_once() {
-    let place = Place::new("clone");
-    let listener = Listener::bind(&place.address()).unwrap();
-    let mut client = Stream::connect(&place.address()).unwrap();
-    client.write_all(b"ab").unwrap();
-    let mut one = listener.accept().unwrap();
-    let mut other = one.try_clone().unwrap();
-    let mut byte = [0];
-    one.read_exact(&mut byte).unwrap();
-    assert_eq!(&byte, b"a");
-    other.read_exact(&mut byte).unwrap();
-    assert_eq!(&byte, b"b");
-    assert_eq!(other.level().unwrap(), ImpersonationLevel::Impersonation);
-}
-
-#[test]
 fn only_a_connected_socket_becomes_a_stream() {
     let place = Place::new("descriptor");
     let listener = Listener::bind(&place.address()).unwrap();
@@ -223,5 +144,9 @@ fn only_a_connected_socket_becomes_a_stream() {
     assert!(Stream::try_from(OwnedFd::from(one)).is_err());
     let _client = Stream::connect(&place.address()).unwrap();
     let accepted = OwnedFd::from(listener.socket.accept().unwrap().0);
-    assert!(Stream::try_from(accepted).unwrap().level().is_ok());
+    assert!(Stream::try_from(accepted).is_ok());
+    // The client's own end is none, though it has a name.
+    let options = ConnectOptions::new().level(ImpersonationLevel::Identification);
+    let client = Stream::connect_with(&place.address(), &options).unwrap();
+    assert!(Stream::try_from(client.as_fd().try_clone_to_owned().unwrap()).is_err());
 }

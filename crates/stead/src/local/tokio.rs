@@ -6,23 +6,19 @@
 //!
 //! let listener = tokio::Listener::new(Listener::bind(&Address::path("/run/report/socket"))?)?;
 //! let stream = listener.accept().await?;
-//! let client = stream.client().await?;
+//! let client = stream.client()?;
 //! # Ok(()) }
 //! ```
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::task::{Context, Poll};
 
-use ::tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use ::tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use ::tokio::net::{UnixListener, UnixStream};
 
-use super::handshake::{Fault, Incoming};
 use super::{Address, ConnectOptions};
-use crate::ImpersonationLevel;
 use crate::client::{Client, Confinement};
 use crate::error::{Error, Result};
 
@@ -32,7 +28,7 @@ use crate::error::{Error, Result};
 pub struct Listener {
     socket: UnixListener,
     /// Keeps the socket in the file system.
-    whole: super::Listener,
+    _whole: super::Listener,
 }
 
 impl Listener {
@@ -44,7 +40,7 @@ impl Listener {
     pub fn new(listener: super::Listener) -> io::Result<Self> {
         let socket = listener.socket.try_clone()?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket: UnixListener::from_std(socket)?, whole: listener })
+        Ok(Self { socket: UnixListener::from_std(socket)?, _whole: listener })
     }
 
     /// Waits for the next client to connect.
@@ -55,8 +51,7 @@ impl Listener {
     #[doc(alias = "ConnectNamedPipe")]
     pub async fn accept(&self) -> io::Result<Stream> {
         let (socket, _) = self.socket.accept().await?;
-        let timeout = self.whole.timeout;
-        Ok(Stream { socket, incoming: Arc::new(Incoming::expected()), timeout })
+        Ok(Stream { socket })
     }
 }
 
@@ -70,8 +65,6 @@ impl AsFd for Listener {
 #[derive(Debug)]
 pub struct Stream {
     socket: UnixStream,
-    incoming: Arc<Incoming>,
-    timeout: Duration,
 }
 
 impl Stream {
@@ -81,9 +74,8 @@ impl Stream {
     ///
     /// When its descriptor cannot be watched.
     pub fn new(stream: super::Stream) -> io::Result<Self> {
-        let super::Stream { socket, incoming, timeout } = stream;
-        socket.set_nonblocking(true)?;
-        Ok(Self { socket: UnixStream::from_std(socket)?, incoming, timeout })
+        stream.socket.set_nonblocking(true)?;
+        Ok(Self { socket: UnixStream::from_std(stream.socket)? })
     }
 
     /// Connects as the options say, on a thread that may wait.
@@ -107,8 +99,8 @@ impl Stream {
     ///
     /// As [`Stream::client`](super::Stream::client).
     #[doc(alias = "ImpersonateNamedPipeClient")]
-    pub async fn client(&self) -> Result<Client> {
-        self.client_with(Confinement::Refuse).await
+    pub fn client(&self) -> Result<Client> {
+        self.client_with(Confinement::Refuse)
     }
 
     /// The same, choosing what to do about the client's confinement.
@@ -116,38 +108,8 @@ impl Stream {
     /// # Errors
     ///
     /// As [`Stream::client`](super::Stream::client).
-    pub async fn client_with(&self, confinement: Confinement) -> Result<Client> {
-        let level = self.level().await?;
-        Client::with(confinement).level(level).of(&self.socket)
-    }
-
-    /// The level that the client granted.
-    ///
-    /// # Errors
-    ///
-    /// Those of the first record, as [`client`](Self::client).
-    pub async fn level(&self) -> Result<ImpersonationLevel> {
-        let level = ::tokio::time::timeout(self.timeout, std::future::poll_fn(|task| self.poll_level(task)));
-        level.await.unwrap_or(Err(Fault::Late)).map_err(Fault::into_error)
-    }
-
-    fn poll_level(&self, task: &mut Context<'_>) -> Poll<Result<ImpersonationLevel, Fault>> {
-        loop {
-            if let Some(level) = self.incoming.receive(&self.socket)? {
-                return Poll::Ready(Ok(level));
-            }
-            ready!(self.socket.poll_read_ready(task)).map_err(Fault::System)?;
-            // Ready by tokio's account, and still nothing: told so, it watches again.
-            let nothing = || match self.incoming.receive(&self.socket) {
-                Ok(None) => Err(io::Error::from(io::ErrorKind::WouldBlock)),
-                found => Ok(found),
-            };
-            match self.socket.try_io(Interest::READABLE, nothing) {
-                Ok(Ok(Some(level))) => return Poll::Ready(Ok(level)),
-                Ok(Err(fault)) => return Poll::Ready(Err(fault)),
-                Ok(Ok(None)) | Err(_) => {}
-            }
-        }
+    pub fn client_with(&self, confinement: Confinement) -> Result<Client> {
+        Client::with(confinement).of(&self.socket)
     }
 }
 
@@ -157,9 +119,7 @@ impl AsyncRead for Stream {
         task: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        ready!(this.poll_level(task)).map_err(Fault::into_io)?;
-        Pin::new(&mut this.socket).poll_read(task, into)
+        Pin::new(&mut self.get_mut().socket).poll_read(task, into)
     }
 }
 
@@ -177,7 +137,6 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// For polling. What is read from it directly begins with the client's first record.
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()

@@ -118,6 +118,9 @@ pub(crate) fn require_accepted(socket: BorrowedFd<'_>) -> Result<()> {
     if !nature.named {
         return Err(none("the socket was not accepted by a listener (one of a pair, or a connecting end)"));
     }
+    if nature.states_level {
+        return Err(none("the socket is the connecting end, where the peer is the listener"));
+    }
     Ok(())
 }
 

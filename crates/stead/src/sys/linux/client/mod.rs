@@ -2,6 +2,7 @@
 
 mod confinement;
 mod identity;
+pub(crate) mod level;
 mod pidfd;
 mod process;
 mod socket;

@@ -4,6 +4,8 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use super::level;
+
 /// Most of clients have fewer groups; more are asked for again.
 const USUAL_GROUPS: usize = 64;
 
@@ -59,11 +61,13 @@ fn any_length(socket: BorrowedFd<'_>, option: libc::c_int, usual: usize) -> io::
 
 /// What kind of socket this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "four independent facts")]
+#[expect(clippy::struct_excessive_bools, reason = "five independent facts")]
 pub(crate) struct Nature {
     pub(crate) unix: bool,
     /// Whether it, or the listener that accepted it, is bound to an address.
     pub(crate) named: bool,
+    /// Whether it is a client's end, named to state a level.
+    pub(crate) states_level: bool,
     /// SOCK_STREAM or SOCK_SEQPACKET.
     pub(crate) connection: bool,
     pub(crate) listening: bool,
@@ -83,9 +87,12 @@ pub(crate) fn nature(socket: BorrowedFd<'_>) -> io::Result<Nature> {
     let [kind] = words(socket, libc::SO_TYPE)?;
     let [listening] = words(socket, libc::SO_ACCEPTCONN)?;
     let connection = [libc::SOCK_STREAM, libc::SOCK_SEQPACKET].iter().any(|one| one.cast_unsigned() == kind);
+    let address: Vec<u8> = address.iter().flat_map(|word| word.to_ne_bytes()).take(length as usize).collect();
+    let name = address.get(size_of::<u16>()..).filter(|_| unix).unwrap_or_default();
     Ok(Nature {
         unix,
-        named: unix && length as usize > size_of::<u16>(),
+        named: !name.is_empty(),
+        states_level: name.strip_prefix(b"\0").is_some_and(level::is_statement),
         connection,
         listening: listening != 0,
     })
