@@ -148,9 +148,17 @@ fn the_directory_is_entered_as_the_client() {
 fn the_process_limit_is_found_at_execve_and_named() {
     require_root!();
     const NPROC: u32 = 6;
+    // The kernel counts what the user had before the new process became his (kernel/sys.c,
+    // flag_nproc_exceeded): with none, even a limit of 0 is not exceeded.
+    let (one, its_output) = prepared(spec("/bin/sleep"), &["sleep", "1000"]);
+    let one = start(one).unwrap();
     let mut what = spec("/bin/echo");
     what.limits = vec![(NPROC, 0, 0)];
-    let fault = output(what, &["echo"]).unwrap_err();
+    let result = output(what, &["echo"]);
+    rustix::process::pidfd_send_signal(&one.pidfd, rustix::process::Signal::KILL).unwrap();
+    collect(&one);
+    drop(its_output);
+    let fault = result.unwrap_err();
     assert_eq!((fault.stage, fault.errno, fault.detail), (Stage::Execute, Errno::AGAIN, why::PROCESS_LIMIT));
     let error = fault.into_error("creating a process", "echo", "/");
     assert!(matches!(error.kind(), ErrorKind::LimitReached { limit } if limit.contains("RLIMIT_NPROC")));
