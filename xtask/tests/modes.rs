@@ -6,6 +6,15 @@ use std::path::Path;
 use std::process::{Command, Output};
 use testbed::Bed;
 
+/// A bed within the bed takes every right there is.
+macro_rules! only_in_a_bed_of_root {
+    ($bed:expr) => {
+        if $bed.mode() != testbed::Mode::Namespaces {
+            testbed::skip!("a bed within the bed can only be made in one of root's");
+        }
+    };
+}
+
 /// `xtask shell COMMAND..`, in a bed of its own that `command` leads into.
 fn shell(mut command: Command, arguments: &[&str]) -> (String, String) {
     let Output { status, stdout, stderr } =
@@ -26,6 +35,7 @@ fn by_an_ordinary_user(bed: &Bed) -> Command {
 #[test]
 fn an_ordinary_user_with_subordinate_ids_makes_a_bed_in_a_user_namespace() {
     let bed = testbed::require!();
+    only_in_a_bed_of_root!(bed);
     if !Path::new("/usr/bin/newuidmap").exists() {
         testbed::skip!("newuidmap is not installed (apt-get install uidmap)");
     }
@@ -41,6 +51,7 @@ fn an_ordinary_user_with_subordinate_ids_makes_a_bed_in_a_user_namespace() {
 #[test]
 fn in_a_user_namespace_the_kernel_knows_the_users_by_their_subordinate_ids() {
     let bed = testbed::require!();
+    only_in_a_bed_of_root!(bed);
     if !Path::new("/usr/bin/newuidmap").exists() {
         testbed::skip!("newuidmap is not installed (apt-get install uidmap)");
     }
@@ -57,6 +68,7 @@ fn in_a_user_namespace_the_kernel_knows_the_users_by_their_subordinate_ids() {
 #[test]
 fn without_subordinate_ids_the_missing_command_is_named() {
     let bed = testbed::require!();
+    only_in_a_bed_of_root!(bed);
     let mut command = bed.confined(&["--fresh-files"], "setpriv");
     command.args(["--reuid=54321", "--regid=54321", "--clear-groups", "--inh-caps=-all", "--"]);
     let output = command
@@ -73,6 +85,7 @@ fn without_subordinate_ids_the_missing_command_is_named() {
 #[test]
 fn in_a_container_users_are_made_in_its_own_files_and_taken_away_again() {
     let bed = testbed::require!();
+    only_in_a_bed_of_root!(bed);
     let script = "before=$(cat /etc/passwd /etc/shadow /etc/group /etc/gshadow; ls -R /etc/pam.d /etc/security /run)
         /run/programs/xtask shell id alice || exit 1
         /run/programs/xtask shell /run/stead-testbed/bin/probe || exit 1
@@ -90,6 +103,7 @@ fn in_a_container_users_are_made_in_its_own_files_and_taken_away_again() {
 #[test]
 fn a_container_is_as_before_after_an_interrupt_and_swept_after_a_kill() {
     let bed = testbed::require!();
+    only_in_a_bed_of_root!(bed);
     let script =
         "files() { cat /etc/passwd /etc/shadow /etc/group; ls /etc/pam.d /etc/security /run /run/lock; }
         before=$(files)
@@ -118,6 +132,7 @@ fn a_container_is_as_before_after_an_interrupt_and_swept_after_a_kill() {
 #[test]
 fn an_account_of_the_containers_own_is_never_mixed_up_with_ours() {
     let bed = testbed::require!();
+    only_in_a_bed_of_root!(bed);
     let script = "echo bob:x:1234:1234::/:/bin/sh >>/etc/passwd; /run/programs/xtask shell true && exit 1
         tail -1 /etc/passwd; ls /run";
     let (seen, said) = shell(bed.container("sh"), &["-c", script]);
@@ -129,6 +144,7 @@ fn an_account_of_the_containers_own_is_never_mixed_up_with_ours() {
 fn a_user_who_may_use_sudo_gets_the_bed_of_root() {
     use std::os::unix::fs::PermissionsExt;
     let bed = testbed::require!();
+    only_in_a_bed_of_root!(bed);
     let svc = bed.user("svc");
     // sudo for this test: a set-user-id program runs what stands after `sudo -n --`.
     let directory = bed.scratch("sudo");
@@ -152,6 +168,7 @@ fn a_user_who_may_use_sudo_gets_the_bed_of_root() {
 #[test]
 fn what_is_done_to_the_files_of_a_bed_of_root_is_not_seen_outside() {
     let bed = testbed::require!();
+    only_in_a_bed_of_root!(bed);
     let script = "before=$(cat /etc/passwd /proc/self/mountinfo | grep -v 'run/programs'; ls /var/lib /usr/libexec /run)
         /run/programs/xtask shell sh -c 'echo x >>/etc/passwd; echo x >/var/lib/stead/x; mount -t tmpfs x /mnt;
             setsid sleep 602 </dev/null >/dev/null 2>&1 & echo done; cat /proc/1/comm' || exit 1

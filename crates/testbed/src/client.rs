@@ -2,6 +2,7 @@
 
 use crate::accounts::User;
 use crate::bed::Bed;
+use crate::confine;
 use crate::probe::Probe;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Write};
@@ -50,12 +51,15 @@ impl Bed {
     }
 
     /// A program to be run as a user, by `setpriv`, with these capabilities (`"setuid"`, ..) in every set but the
-    /// bounding one, which stays as it is.
+    /// bounding one, which stays as it is. Where this process lacks one of them itself, the test ends as skipped.
     ///
     /// # Panics
     ///
     /// If there is no such user.
     pub fn as_user(&self, user: &str, capabilities: &[&str], program: impl AsRef<OsStr>) -> Command {
+        if let Some(lacking) = confine::lacking(capabilities) {
+            crate::skip_test(format_args!("needs CAP_{}", lacking.to_ascii_uppercase()));
+        }
         as_user(self.user(user), capabilities, program.as_ref())
     }
 
@@ -207,12 +211,16 @@ impl ClientBuilder {
         self.option("--silent")
     }
 
-    /// Starts it, and waits until it has connected to the socket at this path.
+    /// Starts it, and waits until it has connected to the socket at this path. Where this process lacks the capability
+    /// that a confinement takes, the test ends as skipped.
     ///
     /// # Panics
     ///
     /// If it cannot be started, confined or connected.
     pub fn connect(self, path: impl AsRef<Path>) -> RunningClient {
+        if let Some(lacking) = confine::lacking(&self.capabilities) {
+            crate::skip_test(format_args!("needs CAP_{}", lacking.to_ascii_uppercase()));
+        }
         self.try_connect(path).unwrap_or_else(|error| panic!("the client could not connect: {error}"))
     }
 

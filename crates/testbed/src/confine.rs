@@ -119,11 +119,20 @@ impl Filter {
 
     /// Puts the filter on the calling thread and what it starts.
     ///
+    /// In a container that lacks CAP_SYS_ADMIN this ends the test as skipped, unless the thread has no_new_privs: to set
+    /// that for the filter's sake would change what is tested.
+    ///
     /// # Errors
     ///
-    /// Without CAP_SYS_ADMIN the thread must have no_new_privs.
+    /// What the kernel says.
     pub fn install_on_this_thread(&self) -> io::Result<()> {
-        sys::install_seccomp(&self.program())
+        let result = sys::install_seccomp(&self.program());
+        match &result {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && in_a_container() => {
+                crate::skip_test("needs CAP_SYS_ADMIN for a seccomp filter, which this container lacks")
+            }
+            _ => result,
+        }
     }
 
     /// Puts the filter on a program that is to be started.
@@ -173,6 +182,20 @@ impl Filter {
         program.push(step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW));
         program
     }
+}
+
+fn in_a_container() -> bool {
+    crate::Bed::current().is_some_and(|bed| bed.mode() == crate::Mode::Container)
+}
+
+/// The first of these capabilities (`"setuid"`, ..) that this process could not give to a program.
+pub(crate) fn lacking<'a>(capabilities: &[&'a str]) -> Option<&'a str> {
+    let permitted = rustix::thread::capabilities(None).map(|sets| sets.permitted);
+    let permitted = permitted.unwrap_or(CapabilitySet::empty());
+    capabilities.iter().copied().find(|name| {
+        let known = CapabilitySet::from_name(&name.to_ascii_uppercase());
+        known.is_some_and(|capability| !permitted.contains(capability))
+    })
 }
 
 /// Takes every capability but these out of the bounding set.

@@ -133,6 +133,9 @@ fn a_client_can_be_gone_right_after_connecting() {
 #[test]
 fn a_container_is_imitated_down_to_its_capabilities_and_denied_calls() {
     let bed = testbed::require!();
+    if bed.mode() == testbed::Mode::Container {
+        testbed::skip!("this is a container already");
+    }
     let output = bed.docker_like(bed.bin("probe")).output().unwrap();
     let seen = Probe::parse(&output.stdout);
     let docker = testbed::confine::DOCKER_CAPABILITIES.bits();
