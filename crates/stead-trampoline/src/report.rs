@@ -72,9 +72,9 @@ steps! {
     Ambient = 26,
     /// no_new_privs.
     NoNewPrivileges = 27,
-    /// Reading everything back; `detail` is a [`part`](crate::report::part).
+    /// Reading everything back; `detail` is a [`part`].
     ReadBack = 28,
-    /// Trying to regain what was given up: it must fail; `detail` is a [`part`](crate::report::part).
+    /// Trying to regain what was given up: it must fail; `detail` is a [`part`].
     Regain = 29,
     /// The label of the program to come.
     ExecLabel = 30,
@@ -88,7 +88,7 @@ steps! {
     Gate = 34,
     /// Not a failure: the program is executed now.
     Executing = 35,
-    /// Executing the program; `detail` is a [`why`](crate::report::why).
+    /// Executing the program; `detail` is a [`why`].
     Execute = 36,
 }
 
