@@ -108,6 +108,19 @@ fn a_server_that_ignores_sigchld_still_learns_how_its_processes_end() {
     let mut child = Command::new("sleep").arg("1000").spawn_as(&token).unwrap();
     child.kill().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
+    child.kill_tree().unwrap();
+
+    // When its first process was reaped nobody knows, and so neither whether its number still means the tree.
+    let mut command = shell("sleep 1000 & echo $!");
+    let mut child = command.stdout(Stdio::piped()).spawn_as(&token).unwrap();
+    let mut rest = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut rest)
+        .unwrap();
+    assert!(child.wait().unwrap().success());
+    let unsure = child.kill_tree().unwrap_err();
+    assert!(matches!(unsure.kind(), ErrorKind::StatusLost), "{unsure}");
+    let rest = rustix::process::Pid::from_raw(rest.trim().parse().unwrap()).unwrap();
+    rustix::process::kill_process(rest, rustix::process::Signal::KILL).unwrap();
 }
 
 #[test]

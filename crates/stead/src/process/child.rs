@@ -147,6 +147,8 @@ impl Child {
     /// Also after the process itself has ended and was waited for.
     ///
     /// # Errors
+    /// `StatusLost` when only a POSIX session holds the tree, its first process was reaped by other code of the
+    /// server, and there are processes of which nobody can tell any more whether they are the tree's;
     /// `PrivilegeMissing` when the server may not end processes of the client.
     #[doc(alias = "TerminateJobObject")]
     pub fn kill_tree(&mut self) -> Result<()> {

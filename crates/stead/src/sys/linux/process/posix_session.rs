@@ -32,13 +32,23 @@ pub(crate) struct PosixSession {
     pub(crate) leader_reaped_at: Option<u64>,
 }
 
-/// Sends SIGKILL to all members of the session until there are none; false when there are still some after
-/// many rounds.
+/// What came of ending a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The session has no living member.
+    NobodyLeft,
+    /// There are processes under its number that may be strangers; they were left alone.
+    Unproven,
+    /// It still has members after many rounds.
+    StillSome,
+}
+
+/// Sends SIGKILL to all members of the session until there are none.
 ///
 /// Only by pidfd: the descriptor is opened, then the session id is read. If the signal still reaches
 /// the process, the id was read from that very process; had it gone and its number been given
 /// away, the signal would fail.
-pub(crate) fn kill_all(session: PosixSession) -> Result<bool, Errno> {
+pub(crate) fn kill_all(session: PosixSession) -> Result<Outcome, Errno> {
     let mut proven = session.leader_reaped_at.is_none();
     for _ in 0..ROUNDS {
         let members: Vec<Pid> = members(session.id)?;
@@ -46,15 +56,15 @@ pub(crate) fn kill_all(session: PosixSession) -> Result<bool, Errno> {
             || members.iter().any(|pid| {
                 start_time(*pid).zip(session.leader_reaped_at).is_some_and(|(start, end)| start <= end)
             });
-        if !proven {
-            return Ok(true);
+        if !proven && !members.is_empty() {
+            return Ok(Outcome::Unproven);
         }
         let mut signalled = Vec::new();
         for pid in members {
             signalled.extend(kill_member(session.id, pid)?);
         }
         if signalled.is_empty() {
-            return Ok(true);
+            return Ok(Outcome::NobodyLeft);
         }
         // They end when they are next scheduled; one inside a file system that hangs, not before that lets
         // go of it.
@@ -63,7 +73,7 @@ pub(crate) fn kill_all(session: PosixSession) -> Result<bool, Errno> {
             ended_by(pidfd.as_fd(), Some(patience))?;
         }
     }
-    Ok(false)
+    Ok(Outcome::StillSome)
 }
 
 /// Kills one process if it (still) is a living member; its pidfd if it was.
@@ -142,6 +152,6 @@ mod tests {
         // Our own session, declared long gone: had anything been killed, it would have been us.
         let Some(id) = session_of(rustix::process::getpid()) else { return };
         let gone = PosixSession { id, leader_reaped_at: Some(0) };
-        assert_eq!(kill_all(gone), Ok(true));
+        assert_eq!(kill_all(gone), Ok(Outcome::Unproven));
     }
 }

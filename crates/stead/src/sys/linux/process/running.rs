@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use super::abandoned::{self, Remains};
 use super::cgroup::ProcessCgroup;
-use super::posix_session::{self, PosixSession};
+use super::posix_session::{self, Outcome, PosixSession};
 use super::report::{Awaited, LaunchFault, ReportOutcome, await_report};
 use super::status::{self, Collected};
 use crate::error::{Error, ErrorKind, Result};
@@ -77,6 +77,10 @@ impl Names {
 }
 
 const ENDING: &str = "ending a process";
+const ENDING_TREE: &str =
+    "ending the rest of a tree whose first process was reaped by somebody else, long ago";
+/// For "some time before now, nobody knows when".
+const LONG_AGO: u64 = 0;
 const WAITING: &str = "waiting for a process";
 const RESUMING: &str = "resuming a process";
 
@@ -179,19 +183,24 @@ impl Running {
             },
         }
         .map_err(|errno| Error::system(WAITING, "waitid", errno))?;
-        match collected {
+        let status = match collected {
             Collected::Ended(status) => {
-                self.status = Some(status);
                 self.reaped_at = Some(before);
-                self.cgroup = self.cgroup.take().and_then(ProcessCgroup::remove);
-                Ok(Some(status))
+                status
             }
-            // Ended, and not to be collected: another reaper holds it this very moment.
+            Collected::Told(status) => {
+                self.reaped_at = Some(LONG_AGO);
+                status
+            }
+            // Ended, and not to be collected: somebody else has the status.
             Collected::Running | Collected::Lost => {
-                self.reaped_at.get_or_insert(before);
-                Err(Error::new(WAITING, ErrorKind::StatusLost))
+                self.reaped_at = Some(LONG_AGO);
+                return Err(Error::new(WAITING, ErrorKind::StatusLost));
             }
-        }
+        };
+        self.status = Some(status);
+        self.cgroup = self.cgroup.take().and_then(ProcessCgroup::remove);
+        Ok(Some(status))
     }
 
     /// Sends a signal to the process itself.
@@ -225,8 +234,10 @@ impl Running {
                 Parent::Server => {
                     let session = PosixSession { id: self.pid, leader_reaped_at: self.leader_reaped_at() };
                     match posix_session::kill_all(session) {
-                        Ok(true) => Ok(()),
-                        Ok(false) => {
+                        Ok(Outcome::NobodyLeft) => Ok(()),
+                        // Strangers, or what is left of the tree: nobody can tell them apart any more.
+                        Ok(Outcome::Unproven) => Err(Error::new(ENDING_TREE, ErrorKind::StatusLost)),
+                        Ok(Outcome::StillSome) => {
                             let waiting_for = "the tree to stop creating processes".into();
                             Err(Error::new(ENDING, ErrorKind::DeadlinePassed { waiting_for }))
                         }
@@ -247,7 +258,7 @@ impl Running {
         let reaped = poll(&mut fds, Some(&status::timespec(Duration::ZERO))).is_ok_and(|ready| ready > 0)
             && fds[0].revents().contains(PollFlags::HUP);
         // Reaped by others, nobody knows when: no member is proven to be the tree's.
-        reaped.then_some(0)
+        reaped.then_some(LONG_AGO)
     }
 
     pub(crate) fn containment(&self) -> Containment {

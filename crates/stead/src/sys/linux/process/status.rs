@@ -17,8 +17,10 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 pub(crate) enum Collected {
     /// It runs.
     Running,
-    /// It has ended so, and is reaped.
+    /// It has ended so, and was reaped just now.
     Ended(ExitStatus),
+    /// It has ended so, and was reaped by somebody else some time ago.
+    Told(ExitStatus),
     /// It has ended, somebody else reaped it, and the kernel does not tell how it ended.
     Lost,
 }
@@ -76,7 +78,7 @@ pub(crate) fn collect_from_kernel(pidfd: BorrowedFd<'_>) -> Result<Collected, Er
     let give_up = Instant::now() + RELEASE;
     loop {
         match exit_info(pidfd) {
-            Ok(Some(raw)) => return Ok(Collected::Ended(ExitStatus::from_raw(raw))),
+            Ok(Some(raw)) => return Ok(Collected::Told(ExitStatus::from_raw(raw))),
             // Linux 6.13 to 6.14 say ESRCH for a reaped process, older ones do not know the call.
             Err(Errno::SRCH | Errno::NOTTY | Errno::INVAL) => break,
             Ok(None) => {}
