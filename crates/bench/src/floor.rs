@@ -44,13 +44,14 @@ pub(crate) fn spawn_and_wait(program: &CStr, stack: &mut [u8]) -> io::Result<()>
 pub(crate) fn write_tiny(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
 
+    const BASE: u64 = 0x40_0000;
+    const HEADERS: u64 = 64 + 56;
+
     #[cfg(target_arch = "x86_64")]
     let (machine, code): (u16, &[u8]) = (62, &[0x31, 0xff, 0xb8, 60, 0, 0, 0, 0x0f, 0x05]);
     #[cfg(target_arch = "aarch64")]
     let (machine, code): (u16, &[u8]) = (183, &[0, 0, 0x80, 0xd2, 0xa8, 0x0b, 0x80, 0xd2, 1, 0, 0, 0xd4]);
 
-    const BASE: u64 = 0x40_0000;
-    const HEADERS: u64 = 64 + 56;
     let size = HEADERS + code.len() as u64;
     let mut elf = Vec::new();
     elf.extend_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
