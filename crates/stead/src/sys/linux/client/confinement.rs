@@ -123,9 +123,62 @@ impl Own {
     }
 }
 
+/// What confines the server and the client alike, because both have it from a process that both descend from
+/// (a container's first one).
+///
+/// What the server has beyond that, from its own unit, says nothing of the client: of seccomp filters only the
+/// number shows, so that a sandbox's would pass for the unit's, and behind a no_new_privs taken for the
+/// unit's there may be a sandbox by Landlock.
+#[derive(Debug, Clone, Copy, Default)]
+struct Shared {
+    no_new_privs: bool,
+    seccomp: u32,
+    filters: Option<u32>,
+}
+
+impl Shared {
+    fn of(own: &Status, pid: u32) -> Self {
+        let none = Self { filters: own.seccomp_filters.map(|_| 0), ..Self::default() };
+        if !own.no_new_privs && own.seccomp == 0 {
+            return none;
+        }
+        // Read twice, so that a parent whose number has gone to another process does not count.
+        let (Some(server), Some(client)) = (ancestors(own.tgid), ancestors(pid)) else { return none };
+        let Some(common) = client.iter().find(|pid| server.contains(pid)) else { return none };
+        let status = if *common == own.tgid { Some(own.clone()) } else { status_of(*common) };
+        let Some(status) = status.filter(|_| ancestors(pid).as_ref() == Some(&client)) else { return none };
+        Self {
+            no_new_privs: own.no_new_privs && status.no_new_privs,
+            seccomp: own.seccomp.min(status.seccomp),
+            filters: own.seccomp_filters.min(status.seccomp_filters),
+        }
+    }
+}
+
+/// The process, its parent, and so on to the first of the PID namespace, which also stands for parents outside.
+fn ancestors(pid: u32) -> Option<Vec<u32>> {
+    let mut line = vec![pid];
+    let mut pid = pid;
+    while pid != 1 {
+        let text = proc::read_at(rustix::fs::CWD, &format!("/proc/{pid}/status")).ok()?;
+        let parent = u32::try_from(proc::parse_fdinfo(&text, b"PPid")?).ok()?;
+        pid = parent.max(1);
+        if line.contains(&pid) {
+            return None;
+        }
+        line.push(pid);
+    }
+    Some(line)
+}
+
+fn status_of(pid: u32) -> Option<Status> {
+    proc::parse_status(&proc::read_at(rustix::fs::CWD, &format!("/proc/{pid}/status")).ok()?)
+}
+
 /// What the passes over the threads found.
 #[derive(Default)]
 struct Findings {
+    shared: Shared,
     confined: Vec<ConfinedPart>,
     unknown: Vec<ConfinedPart>,
     no_new_privs: bool,
@@ -184,6 +237,9 @@ pub(crate) fn examine(
     if let Some(part) = first(&findings.confined) {
         return Err(Error::new(doing, ErrorKind::ClientConfined { part }));
     }
+    if policy.no_new_privs {
+        findings.unknown.retain(|part| *part != ConfinedPart::NoNewPrivileges);
+    }
     reading.no_new_privs = findings.no_new_privs;
     reading.knowledge = match first(&findings.unknown) {
         None => ConfinementKnowledge::Verified,
@@ -220,6 +276,7 @@ fn look_at(
     };
     let process = open_directory(&format!("/proc/{pid}")).map_err(fault)?;
     reading.login_uid = login_uid(&process);
+    findings.shared = Shared::of(&own.status, pid);
     let first = look_at_threads(&process, pid, own, findings, &fault, doing)?;
     if connected.is_some() && connected != own.label.as_ref() {
         note(&mut findings.confined, ConfinedPart::Label);
@@ -318,11 +375,14 @@ fn look_at_living(thread: &OwnedFd, own: &Own, findings: &mut Findings) -> io::R
     let status = read_status(thread)?;
     if status.no_new_privs {
         findings.no_new_privs = true;
-        if !own.status.no_new_privs {
+        if findings.shared.no_new_privs {
+            // Whether there is Landlock behind it cannot be seen.
+            note(&mut findings.unknown, ConfinedPart::NoNewPrivileges);
+        } else {
             note(&mut findings.confined, ConfinedPart::NoNewPrivileges);
         }
     }
-    if is_filtered_more(&status, &own.status) {
+    if is_filtered_more(&status, findings.shared) {
         note(&mut findings.confined, ConfinedPart::Seccomp);
     }
     if status.bounding & own.status.bounding != own.status.bounding {
@@ -332,13 +392,13 @@ fn look_at_living(thread: &OwnedFd, own: &Own, findings: &mut Findings) -> io::R
     Ok(Thread { status, label })
 }
 
-/// More filters, or strict mode. The same number is taken for the same filters (a container's).
-fn is_filtered_more(client: &Status, own: &Status) -> bool {
-    let strict = client.seccomp == 1 && own.seccomp != 1;
-    let more = match (client.seccomp_filters, own.seccomp_filters) {
-        (Some(client), Some(own)) => client > own,
+/// More filters than both have from the same process, or strict mode.
+fn is_filtered_more(client: &Status, shared: Shared) -> bool {
+    let strict = client.seccomp == 1 && shared.seccomp != 1;
+    let more = match (client.seccomp_filters, shared.filters) {
+        (Some(client), Some(shared)) => client > shared,
         // Before Linux 5.9 only the mode shows.
-        _ => client.seccomp > own.seccomp,
+        _ => client.seccomp > shared.seccomp,
     };
     strict || more
 }
