@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::message::{LaunchRequest, Reply, Request, Snapshot};
 use super::{pam_code, step_from_number, wire};
 use crate::error::{Error, ErrorKind, Result};
+use crate::process::Stage;
 use crate::sys::account::AccountEntry;
 use crate::sys::process::{Launch, LaunchFault, Remains, Started, leave, sweep};
 use crate::sys::token::SecurityContext;
@@ -79,6 +80,14 @@ impl SessionHandle {
         match self.link.ask(DOING, &request, &descriptors)? {
             (Reply::Launched { id, pid }, Some(pidfd)) => {
                 Ok(SessionProcess { started: Started { pid, pidfd }, id })
+            }
+            // It runs, and the server has no room for the descriptor that would hold it (a client can see to
+            // that by opening connections): an error must not leave a process behind.
+            (Reply::Launched { id, .. }, None) => {
+                self.kill_tree(id)?;
+                self.forget(id);
+                Err(LaunchFault { stage: Stage::Clone, errno: Errno::MFILE, detail: 0 }
+                    .into_error(DOING, "", ""))
             }
             (Reply::NotLaunched { errno: libc::ESHUTDOWN, .. }, _) => {
                 Err(Error::new(DOING, ErrorKind::SessionEnded))

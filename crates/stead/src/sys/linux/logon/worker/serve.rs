@@ -394,15 +394,23 @@ impl Worker {
     /// own. What left that session *and* was orphaned is nobody's in particular; it is killed too where the
     /// session has had no other process meanwhile.
     fn kill_tree(&mut self, id: u32) -> Reply {
-        let Some(root) = self.processes.get(&id).map(|process| process.pid) else { return Reply::Unknown };
-        let launched: BTreeSet<i32> = self.processes.values().map(|process| process.pid).collect();
+        self.reap();
+        let Some((root, lives)) = self.processes.get(&id).map(|one| (one.pid, one.ended.is_none())) else {
+            return Reply::Unknown;
+        };
+        // The number of one that was reaped may be another's by now (CVE-2017-2616).
+        let launched: BTreeSet<i32> =
+            self.processes.values().filter(|one| one.ended.is_none()).map(|one| one.pid).collect();
         let alone = self.since_idle == 1;
-        let mut known: BTreeSet<i32> = BTreeSet::from([root]);
+        let mut known = BTreeSet::new();
+        if lives || !launched.contains(&root) {
+            known.insert(root);
+        }
         let mut members = |worker: &mut Self| {
             worker.reap();
             let children: BTreeSet<i32> = worker.own_children().collect();
             let of_tree = children.iter().copied().filter(|pid| {
-                *pid == root
+                (lives && *pid == root)
                     || (!launched.contains(pid)
                         && (alone || tree::session_of(*pid).is_some_and(|sid| known.contains(&sid))))
             });
