@@ -18,6 +18,9 @@ const COUNTER: &str = "logon-gid";
 const NEW_COUNTER: &str = "logon-gid.new";
 /// Says that there has been a counter, so that its loss is noticed.
 const MARKER: &str = "logon-gid.in-use";
+/// Whoever allocates holds a lock on it. Not on the directory, which others may be allowed to open, and so to
+/// lock for as long as they like.
+const LOCK: &str = "logon-gid.lock";
 const PREFIX: &str = "stead logon gid 1, next ";
 
 /// Takes the next gid of `range`; the counter in `directory` is past it when this returns.
@@ -100,8 +103,8 @@ fn subordinate_ranges(text: &str) -> Vec<RangeInclusive<u32>> {
         .collect()
 }
 
-/// The directory with the counter, locked.
-struct Store(OwnedFd);
+/// The directory with the counter, and the lock that is held on it.
+struct Store(OwnedFd, #[expect(dead_code, reason = "held until it is dropped")] OwnedFd);
 
 impl Store {
     fn open(directory: &CStr) -> Result<Self, String> {
@@ -115,9 +118,13 @@ impl Store {
         let opened = rustix::fs::open(directory, flags, Mode::empty())
             .map_err(|errno| fail("cannot be opened", errno))?;
         own(&opened, &shown)?;
-        rustix::fs::flock(&opened, FlockOperation::LockExclusive)
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let lock = rustix::fs::openat(&opened, LOCK, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| fail("cannot be locked", errno))?;
-        Ok(Self(opened))
+        own(&lock, LOCK)?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive)
+            .map_err(|errno| fail("cannot be locked", errno))?;
+        Ok(Self(opened, lock))
     }
 
     /// The next gid; none where there has never been a counter.
