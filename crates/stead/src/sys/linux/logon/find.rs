@@ -129,7 +129,17 @@ fn find(configured: Option<&Path>) -> Result<Program> {
         Some(Path::new("/usr/libexec/stead")),
         Some(Path::new("/usr/lib/stead")),
     ];
+    let mut passed_over = String::new();
     for folder in folders.into_iter().flatten().filter(|folder| folder.is_absolute()) {
+        // Where others can put a name, they can put a link to any program of root's.
+        match open(folder).map(|opened| closed_to_others(&opened, owner)) {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => {
+                passed_over = format!(" ({} was passed over: it {why})", folder.display());
+                continue;
+            }
+            Err(_) => continue,
+        }
         let path = folder.join(worker::NAME);
         match open(&path) {
             Ok(file) => {
@@ -143,7 +153,9 @@ fn find(configured: Option<&Path>) -> Result<Program> {
     if INITIALISED.load(Ordering::Relaxed) {
         return Ok(Program { path: server, file: own });
     }
-    Err(missing("there is no stead-session, and the program did not call stead::init()".to_owned()))
+    Err(missing(format!(
+        "there is no stead-session, and the program did not call stead::init(){passed_over}"
+    )))
 }
 
 fn open(path: &Path) -> io::Result<OwnedFd> {
@@ -156,6 +168,12 @@ fn trustworthy(file: &OwnedFd, owner: u32) -> Result<(), String> {
     if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
         return Err("is no regular file".to_owned());
     }
+    closed_to_others(file, owner)
+}
+
+/// Whether nobody but root and the owner of the server's program can write it.
+fn closed_to_others(file: &OwnedFd, owner: u32) -> Result<(), String> {
+    let status = rustix::fs::fstat(file).map_err(|error| error.to_string())?;
     if status.st_uid != 0 && status.st_uid != owner {
         return Err(format!(
             "belongs to uid {}, not to root or the owner of the server's program",
