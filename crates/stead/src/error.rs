@@ -436,12 +436,31 @@ impl fmt::Display for ErrorKind {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write;
+        let f = &mut Printable(f);
         write!(f, "{}: {}", self.0.doing, self.0.kind)?;
         if let Some(source) = &self.0.source {
             write!(f, " ({source})")?;
         }
         if let Some(remedy) = self.remedy() {
             write!(f, "; {remedy}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes control characters as escapes: names of users and files are a client's to choose, and an error is
+/// one line of a log, or is shown on a terminal (CWE-117, CWE-150).
+struct Printable<'f, 'buffer>(&'f mut fmt::Formatter<'buffer>);
+
+impl fmt::Write for Printable<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive(char::is_control) {
+            let Some(last) = part.chars().next_back().filter(|last| last.is_control()) else {
+                return self.0.write_str(part);
+            };
+            self.0.write_str(&part[..part.len() - last.len_utf8()])?;
+            write!(self.0, "{}", last.escape_default())?;
         }
         Ok(())
     }
