@@ -76,7 +76,7 @@ fn logon(bed: &Bed, show: &mut Show) -> Outcome {
     show.say(&format!("{} has logged on by PAM; the token:\n{}", bob.name, session.token()));
     show.say("\n(the client below is what setpriv makes of the same account: the measure for ours)");
     let control = LoggedOnControl::start(bob)?;
-    created_process("logon", &control.seen()?, session.token(), show)?;
+    created_process("logon", &control.seen()?, session.token(), &bob.home, show)?;
     drop(control);
     session.close()?;
     show.say("the session was closed after its last process: PAM's close_session has run");
@@ -105,7 +105,7 @@ fn impersonate(bed: &Bed, show: &mut Show, confinement: Confinement) -> Outcome 
         ));
         Token::open_thread(me)?.to_primary()
     })??;
-    created_process("impersonate", &connected.seen()?, &token, show)
+    created_process("impersonate", &connected.seen()?, &token, &alice.home, show)
 }
 
 fn opened(result: stead::Result<()>) -> String {
@@ -116,7 +116,13 @@ fn opened(result: stead::Result<()>) -> String {
 }
 
 /// Creates a process from the token and holds it against the client, as the kernel tells of both.
-fn created_process(procedure: &str, client: &Probe, token: &Token<Primary>, show: &mut Show) -> Outcome {
+fn created_process(
+    procedure: &str,
+    client: &Probe,
+    token: &Token<Primary>,
+    home: &Path,
+    show: &mut Show,
+) -> Outcome {
     let mut child = Command::new("sh")
         .args(["-c", "echo made by the process > created-by-stead; echo ready; read -r until_told"])
         .stdin(Stdio::piped())
@@ -127,7 +133,7 @@ fn created_process(procedure: &str, client: &Probe, token: &Token<Primary>, show
     let process = Probe::of(i32::try_from(child.id())?)?;
     show.procedure(procedure, &Probe::of_self()?, client, &process);
 
-    let made = Path::new(&process.directory).join("created-by-stead");
+    let made = home.join("created-by-stead");
     let owner = fs::metadata(&made)?;
     show.say(&format!("a file that it made, {}, belongs to {}:{}", made.display(), owner.uid(), owner.gid()));
     fs::remove_file(&made)?;

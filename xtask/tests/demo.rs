@@ -38,7 +38,8 @@ fn shows_everything(lines: &[Value]) {
     let refused: Vec<&Value> = lines.iter().filter(|line| line.get("refused").is_some()).collect();
     assert!(refused.len() >= 8, "{refused:?}");
     assert!(refused.iter().all(|line| line["error"].as_str().is_some_and(|error| !error.is_empty())));
-    let confined = |line: &&&Value| line["refused"].as_str().is_some_and(|what| what.contains("no_new_privs"));
+    let confined =
+        |line: &&&Value| line["refused"].as_str().is_some_and(|what| what.contains("no_new_privs"));
     assert!(refused.iter().find(confined).unwrap()["error"].as_str().unwrap().contains("no_new_privs"));
 }
 
