@@ -116,7 +116,12 @@ pub(super) fn our_processes() -> Vec<(i32, u64)> {
             if ended() || elsewhere() {
                 return None;
             }
-            let ours = uids.contains(&owner) || real.is_some_and(|uid| uids.contains(&uid));
+            // In a PID namespace below this one it is another bed's, and ends with that.
+            let elsewhere = status
+                .lines()
+                .find_map(|line| line.strip_prefix("NSpid:"))
+                .is_some_and(|pids| pids.split_whitespace().count() > 1);
+            let ours = !elsewhere && (uids.contains(&owner) || real.is_some_and(|uid| uids.contains(&uid)));
             ours.then_some((pid, crate::probe::start_time(pid)?))
         })
         .collect()
