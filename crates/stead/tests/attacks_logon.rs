@@ -119,3 +119,95 @@ fn a_name_cannot_write_a_line_of_its_own_into_the_servers_log() {
     assert!(!error.to_string().contains(char::is_control), "{error:?}");
     assert!(error.to_string().contains("alice\\nstead"), "{error}");
 }
+
+#[test]
+fn one_call_is_one_attempt() {
+    let bed = testbed::require!();
+    let host = "one-attempt";
+    let wrong = || Logon::password(Account::local("alice"), "wrong").pam_service("stead-interactive");
+    for attempts in 1..=2 {
+        refused(from(wrong(), host));
+        let asked = phases(bed, host).iter().filter(|phase| *phase == "auth").count();
+        assert!(asked <= attempts, "{asked} in {attempts}: a retry locks accounts");
+        assert!(!phases(bed, host).contains(&"open_session".to_owned()));
+    }
+}
+
+#[test]
+fn files_in_the_clients_home_configure_nothing_that_is_privileged() {
+    let bed = testbed::require!();
+    let home = &bed.user("bob").home;
+    for name in
+        [".pam_environment", ".config/environment.d/evil.conf", ".profile", ".bashrc", ".ssh/environment"]
+    {
+        let file = home.join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, "LD_PRELOAD=/nowhere/evil.so\nSTEAD_EVIL=1\nXDG_SEAT=seat0\n").unwrap();
+    }
+    let session = session(bed, "bob");
+    let worker = children().into_iter().find(|pid| lives(*pid)).expect("the worker is a child");
+    assert_eq!(std::fs::read(format!("/proc/{worker}/environ")).unwrap(), b"");
+    let seen = seen(bed, &session);
+    for name in ["LD_PRELOAD", "STEAD_EVIL", "XDG_SEAT"] {
+        assert_eq!(seen.variable(name), None, "{name}");
+    }
+    for name in
+        [".pam_environment", ".config/environment.d/evil.conf", ".profile", ".bashrc", ".ssh/environment"]
+    {
+        std::fs::remove_file(home.join(name)).unwrap();
+    }
+}
+
+/// A server that is given a password, logs on with it, and says so. It knows nothing else of the bed.
+#[test]
+fn plays_a_server_that_is_told_a_password() {
+    if std::env::var_os(ROLE).is_none_or(|role| role != "told") {
+        return;
+    }
+    let mut secret = vec![0; 256];
+    // Not through std's buffer, which would keep it.
+    let length = rustix::io::read(std::io::stdin(), &mut secret).unwrap();
+    secret.truncate(length);
+    let session =
+        Logon::password(Account::local("alice"), secret).pam_service("stead-interactive").open().unwrap();
+    Command::new("/bin/true").status_as(session.token()).unwrap();
+    println!("\nlogged on");
+    std::thread::sleep(Duration::from_secs(600));
+}
+
+#[test]
+fn the_secret_is_in_no_memory_of_the_server_after_the_logon() {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::os::unix::fs::FileExt;
+    let bed = testbed::require!();
+    let secret = bed.user("alice").password.as_str();
+    let (mut input, output) = std::io::pipe().unwrap();
+    let mut server = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "plays_a_server_that_is_told_a_password", "--nocapture"])
+        .env(ROLE, "told")
+        .stdin(StdStdio::piped())
+        .stdout(output)
+        .spawn()
+        .unwrap();
+    server.stdin.take().unwrap().write_all(secret.as_bytes()).unwrap();
+    let mut said = BufReader::new(&mut input as &mut dyn Read).lines();
+    let told = said.any(|line| line.unwrap() == "logged on");
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", server.id())).unwrap();
+    let memory = std::fs::File::open(format!("/proc/{}/mem", server.id())).unwrap();
+    let mut looked = 0;
+    let mut found = Vec::new();
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let (from, to) = (u64::from_str_radix(from, 16).unwrap(), u64::from_str_radix(to, 16).unwrap());
+        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
+        let read = memory.read_at(&mut bytes, from).unwrap_or(0);
+        looked += read;
+        if bytes[..read].windows(secret.len()).any(|window| window == secret.as_bytes()) {
+            found.push(line.to_owned());
+        }
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(told && looked > 0);
+    assert!(found.is_empty(), "{found:?}");
+}

@@ -43,6 +43,8 @@ pub(crate) enum Refused {
     Call { call: &'static str, errno: Errno },
     /// procfs: `/proc/self` is the server's, whoever is on the thread.
     Procfs,
+    /// `/dev/tty`: the controlling terminal of the process, whoever is on the thread.
+    Terminal,
     /// Neither a file nor a directory, and special files were not asked for.
     Special,
     /// Options that contradict each other.
@@ -56,6 +58,10 @@ impl Refused {
         let kind = match self {
             Self::Procfs => {
                 let object = format!("{} (procfs shows the server's own)", path.display());
+                return Error::new(doing, ErrorKind::AccessDenied { object });
+            }
+            Self::Terminal => {
+                let object = format!("{} (it is the server's own terminal)", path.display());
                 return Error::new(doing, ErrorKind::AccessDenied { object });
             }
             Self::Special => {
@@ -137,6 +143,10 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<File, Refused> {
 fn open_located(found: &OwnedFd, flags: OFlags, options: &Options) -> Result<File, Refused> {
     let stat = rustix::fs::fstat(found).map_err(in_call("fstat"))?;
     let kind = FileType::from_raw_mode(stat.st_mode);
+    // Everybody may open it, and each process gets its own (tty(4)).
+    if kind == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(5, 0) {
+        return Err(Refused::Terminal);
+    }
     let special = match kind {
         FileType::RegularFile | FileType::Directory => false,
         FileType::Symlink => return Err(in_call("openat2")(Errno::LOOP)),
