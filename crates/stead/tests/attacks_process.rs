@@ -19,9 +19,9 @@ fn attacked(bed: &testbed::Bed, user: &str, pid: u32) -> String {
     let script = format!(
         "my $p = 0 + shift; \
          print \"traced\\n\" if syscall({}, 16, $p, 0, 0) == 0; \
-         print \"listed\\n\" if opendir(my $d, \"/proc/$p/fd\") && readdir($d); \
+         print \"listed\\n\" if opendir($d, \"/proc/$p/fd\") && readdir($d); \
          for my $n (0..9) {{ print \"opened\\n\" if open(my $f, '<', \"/proc/$p/fd/$n\"); }} \
-         for my $n ('mem', 'environ', 'maps') {{ print \"$n\\n\" if open(my $f, '<', \"/proc/$p/$n\") && read($f, my $b, 1); }} \
+         for my $n ('mem', 'environ', 'maps') {{ print \"$n\\n\" if open($f, '<', \"/proc/$p/$n\") && read($f, my $b, 1); }} \
          my $fd = syscall({}, $p, 0); \
          print \"pidfd\\n\" if $fd >= 0; \
          print \"taken\\n\" if syscall({}, $fd, 3, 0) >= 0;",
