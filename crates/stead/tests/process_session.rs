@@ -76,6 +76,18 @@ fn its_end_is_learned_from_the_worker() {
 }
 
 #[test]
+fn a_child_that_was_waited_for_does_not_keep_the_session_open() {
+    let bed = testbed::require!();
+    let session = session(bed, "bob");
+    let mut child = Command::new("true").spawn_as(session.token()).unwrap();
+    assert!(child.wait().unwrap().success());
+    session.close().unwrap();
+    // Still at hand, and what it knows it still tells.
+    assert!(child.wait().unwrap().success());
+    assert!(matches!(child.kill_tree().unwrap_err().kind(), ErrorKind::SessionEnded));
+}
+
+#[test]
 fn the_worker_ends_even_what_became_a_daemon() {
     let bed = testbed::require!();
     let session = session(bed, "alice");

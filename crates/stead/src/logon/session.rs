@@ -117,11 +117,11 @@ impl LogonSession {
         self.handle.terminate()
     }
 
-    /// Gives the session back, and waits until it has been closed: after its last token and child are dropped
-    /// elsewhere, and its last process has ended.
+    /// Gives the session back, and waits until it has been closed: after its last process has ended, and its
+    /// last token, and child that was not waited for, are dropped elsewhere.
     ///
-    /// A token or child that the calling thread itself still has would keep it waiting for ever: drop them
-    /// first. Dropping the `LogonSession` does the same without waiting.
+    /// A token, or child that was not waited for, that the calling thread itself still has would keep it
+    /// waiting for ever: drop them first. Dropping the `LogonSession` does the same without waiting.
     ///
     /// # Errors
     ///

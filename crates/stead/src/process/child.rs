@@ -149,7 +149,8 @@ impl Child {
     /// # Errors
     /// `StatusLost` when only a POSIX session holds the tree, its first process was reaped by other code of the
     /// server, and there are processes of which nobody can tell any more whether they are the tree's;
-    /// `PrivilegeMissing` when the server may not end processes of the client.
+    /// `PrivilegeMissing` when the server may not end processes of the client; `SessionEnded` when the process was
+    /// waited for and nothing else kept its logon session open.
     #[doc(alias = "TerminateJobObject")]
     pub fn kill_tree(&mut self) -> Result<()> {
         self.running.kill_tree()

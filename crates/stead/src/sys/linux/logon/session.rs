@@ -15,7 +15,7 @@ use super::{pam_code, step_from_number, wire};
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::Stage;
 use crate::sys::account::AccountEntry;
-use crate::sys::process::{Launch, LaunchFault, Remains, Started, leave, sweep};
+use crate::sys::process::{Launch, LaunchFault, Names, Remains, Started, leave, sweep};
 use crate::sys::token::SecurityContext;
 
 /// A worker answers at once; one that does not for this long is stuck or stopped.
@@ -61,7 +61,7 @@ impl SessionHandle {
 
     /// Creates a process in the session. What the report pipe says of it is the caller's to wait for, after
     /// dropping `launch` with its descriptors.
-    pub(crate) fn launch(&self, launch: &Launch) -> Result<SessionProcess> {
+    pub(crate) fn launch(&self, launch: &Launch, names: &Names) -> Result<SessionProcess> {
         const DOING: &str = "creating a process in the logon session";
         let request = Request::Launch(LaunchRequest {
             spec: launch.spec.encode(),
@@ -86,15 +86,14 @@ impl SessionHandle {
             (Reply::Launched { id, .. }, None) => {
                 self.kill_tree(id)?;
                 self.forget(id);
-                Err(LaunchFault { stage: Stage::Clone, errno: Errno::MFILE, detail: 0 }
-                    .into_error(DOING, "", ""))
+                Err(names.error(LaunchFault { stage: Stage::Clone, errno: Errno::MFILE, detail: 0 }))
             }
             (Reply::NotLaunched { errno: libc::ESHUTDOWN, .. }, _) => {
-                Err(Error::new(DOING, ErrorKind::SessionEnded))
+                Err(Error::new(names.doing.clone(), ErrorKind::SessionEnded))
             }
             (Reply::NotLaunched { step, errno, detail }, _) => {
                 let errno = Errno::from_raw_os_error(errno);
-                Err(LaunchFault { stage: step_from_number(step), errno, detail }.into_error(DOING, "", ""))
+                Err(names.error(LaunchFault { stage: step_from_number(step), errno, detail }))
             }
             _ => Err(self.link.confused(DOING)),
         }

@@ -26,7 +26,8 @@ pub use cgroup::Cgroup;
 pub use limit::Limit;
 pub(crate) use options::Options;
 pub(crate) use plan::{Parts, Plan};
-pub(crate) use running::{Running, read_both, send_signal};
+pub(crate) use posix_session::session_of;
+pub(crate) use running::{Names, Running, read_both, send_signal};
 
 #[allow(unused_imports)] // the face of this directory
 pub(crate) use launch::{Launch, Started, launch};

@@ -21,7 +21,7 @@ use super::environment::{Environment, home};
 use super::launch::{Launch, Started, launch};
 use super::pty;
 use super::report;
-use super::running::{Names, Parent, Running};
+use super::running::{Names, Parent, Running, WorkerChild};
 use crate::error::{Error, Result};
 use crate::process::{Capture, Command, Program, Stdio, Stream};
 use crate::sys::logon::SessionHandle;
@@ -171,8 +171,8 @@ impl Plan {
         let (Started { pid, pidfd }, parent) = match session {
             None => (launch(&what).map_err(|fault| names.error(fault))?, Parent::Server),
             Some(session) => {
-                let process = session.launch(&what)?;
-                (process.started, Parent::Worker(session, process.id))
+                let process = session.launch(&what, &names)?;
+                (process.started, Parent::Worker(WorkerChild::new(session, process.id)))
             }
         };
         // Our copies of the child's descriptors: with them open the report would have no end.

@@ -51,7 +51,9 @@ pub(crate) enum Outcome {
 pub(crate) fn kill_all(session: PosixSession) -> Result<Outcome, Errno> {
     let mut proven = session.leader_reaped_at.is_none();
     for _ in 0..ROUNDS {
-        let members: Vec<Pid> = members(session.id)?;
+        let mut members: Vec<Pid> = members(session.id)?;
+        // The leader first: it must not see its children end, and end well.
+        members.sort_unstable_by_key(|pid| *pid != session.id);
         proven = proven
             || members.iter().any(|pid| {
                 start_time(*pid).zip(session.leader_reaped_at).is_some_and(|(start, end)| start <= end)
@@ -111,7 +113,7 @@ fn members(session: Pid) -> Result<Vec<Pid>, Errno> {
 
 /// The session of a process; `None` for one that is gone, and for one whose session has no number here:
 /// kernel threads, and processes that came in from an outer PID namespace.
-fn session_of(pid: Pid) -> Option<Pid> {
+pub(crate) fn session_of(pid: Pid) -> Option<Pid> {
     // SAFETY: getsid takes a number and touches no memory. (rustix's takes the answer 0 for impossible.)
     Pid::from_raw(unsafe { libc::getsid(pid.as_raw_nonzero().get()) }.max(0))
 }

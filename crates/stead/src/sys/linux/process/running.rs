@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ChildStderr, ChildStdout, ExitStatus};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -38,19 +38,64 @@ pub(crate) struct Running {
 }
 
 /// Whose child it is.
+#[derive(Debug)]
 pub(crate) enum Parent {
     /// The server's own.
     Server,
-    /// The session worker's, who knows it by this number.
-    Worker(Arc<SessionHandle>, u32),
+    /// The session worker's.
+    Worker(WorkerChild),
 }
 
-impl std::fmt::Debug for Parent {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Server => f.write_str("Server"),
-            Self::Worker(_, id) => f.debug_tuple("Worker").field(id).finish(),
+/// A child of the session worker, which keeps the logon session open until its exit status is known.
+pub(crate) struct WorkerChild {
+    held: Option<Arc<SessionHandle>>,
+    /// For what is done later, if the session still lives then.
+    session: Weak<SessionHandle>,
+    /// The worker's number for it.
+    id: u32,
+}
+
+impl WorkerChild {
+    pub(crate) fn new(session: Arc<SessionHandle>, id: u32) -> Self {
+        Self { session: Arc::downgrade(&session), held: Some(session), id }
+    }
+
+    /// The wait status of a child that has ended, if the worker knows it.
+    fn status(&self) -> Option<i32> {
+        let session = self.session.upgrade()?;
+        let give_up = Instant::now() + REAPING;
+        loop {
+            match session.exit_status(self.id) {
+                Ok(Some(raw)) => return Some(raw),
+                Ok(None) if Instant::now() < give_up => std::thread::sleep(Duration::from_micros(200)),
+                Ok(None) | Err(_) => return None,
+            }
         }
+    }
+
+    /// Keeps the session open no longer: somebody may be waiting for its end while a `Child` that was waited
+    /// for is still at hand.
+    fn let_go(&mut self) {
+        self.held = None;
+    }
+
+    fn kill_tree(&self) -> Result<()> {
+        let session = self.session.upgrade();
+        session.ok_or_else(|| Error::new(ENDING, ErrorKind::SessionEnded))?.kill_tree(self.id)
+    }
+}
+
+impl Drop for WorkerChild {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.upgrade() {
+            session.forget(self.id);
+        }
+    }
+}
+
+impl std::fmt::Debug for WorkerChild {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("WorkerChild").field(&self.id).finish()
     }
 }
 
@@ -176,13 +221,16 @@ impl Running {
         let before = posix_session::ticks_since_boot();
         let collected = match &self.parent {
             Parent::Server => status::collect(self.pidfd()),
-            Parent::Worker(session, id) => match ask_worker(session, *id) {
+            Parent::Worker(child) => match child.status() {
                 Some(raw) => Ok(Collected::Ended(ExitStatus::from_raw(raw))),
                 // The worker is gone or never learned it; the kernel may know.
                 None => status::collect_from_kernel(self.pidfd()),
             },
         }
         .map_err(|errno| Error::system(WAITING, "waitid", errno))?;
+        if let Parent::Worker(child) = &mut self.parent {
+            child.let_go();
+        }
         let status = match collected {
             Collected::Ended(status) => {
                 self.reaped_at = Some(before);
@@ -230,7 +278,7 @@ impl Running {
                 });
             }
             match &self.parent {
-                Parent::Worker(session, id) => session.kill_tree(*id),
+                Parent::Worker(child) => child.kill_tree(),
                 Parent::Server => {
                     let session = PosixSession { id: self.pid, leader_reaped_at: self.leader_reaped_at() };
                     match posix_session::kill_all(session) {
@@ -264,7 +312,7 @@ impl Running {
     pub(crate) fn containment(&self) -> Containment {
         match (&self.cgroup, &self.parent) {
             (Some(_), _) => Containment::Cgroup,
-            (None, Parent::Worker(..)) => Containment::SessionWorker,
+            (None, Parent::Worker(_)) => Containment::SessionWorker,
             (None, Parent::Server) => Containment::PosixSession,
         }
     }
@@ -279,10 +327,8 @@ impl Drop for Running {
             let _ = self.kill();
         }
         let mut pidfd = self.pidfd.take();
-        if let Parent::Worker(session, id) = &self.parent {
-            session.forget(*id);
-            pidfd = None;
-        } else if self.status.is_some() {
+        // The worker reaps its own; ours is left to be reaped unless it was.
+        if matches!(self.parent, Parent::Worker(_)) || self.status.is_some() {
             pidfd = None;
         }
         abandoned::leave(Remains { pidfd, cgroup: self.cgroup.take() });
@@ -291,18 +337,6 @@ impl Drop for Running {
 
 /// How long the worker may take from the end of a process to having collected its status.
 const REAPING: Duration = Duration::from_secs(1);
-
-/// The wait status of a process that has ended, from the worker that is its parent.
-fn ask_worker(session: &SessionHandle, id: u32) -> Option<i32> {
-    let give_up = Instant::now() + REAPING;
-    loop {
-        match session.exit_status(id) {
-            Ok(Some(raw)) => return Some(raw),
-            Ok(None) if Instant::now() < give_up => std::thread::sleep(Duration::from_micros(200)),
-            Ok(None) | Err(_) => return None,
-        }
-    }
-}
 
 /// Sends a signal to the process itself.
 pub(crate) fn send_signal(running: &Running, signal: i32) -> Result<()> {

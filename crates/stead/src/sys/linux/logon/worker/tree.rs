@@ -42,7 +42,7 @@ pub(super) fn descendants(roots: impl IntoIterator<Item = i32>) -> BTreeSet<i32>
 
 /// The session (`setsid(2)`) of a process.
 pub(super) fn session_of(pid: i32) -> Option<i32> {
-    rustix::process::getsid(Pid::from_raw(pid)).ok().map(|sid| sid.as_raw_nonzero().get())
+    crate::sys::process::session_of(Pid::from_raw(pid)?).map(|session| session.as_raw_nonzero().get())
 }
 
 /// Signals processes of the tree.
