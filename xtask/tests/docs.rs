@@ -1,0 +1,74 @@
+//! What the documentation names is there.
+
+#![allow(clippy::unwrap_used, reason = "a test's way to fail")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The checkout.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Every file below `directory` whose name ends in `.{extension}`.
+fn files(directory: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {
+            files(&path, extension, found);
+        } else if path.extension().is_some_and(|own| own == extension) {
+            found.push(path);
+        }
+    }
+}
+
+/// All words of the sources; some tests are named in the arguments of a macro.
+fn words() -> BTreeSet<String> {
+    let mut sources = Vec::new();
+    files(&root().join("crates"), "rs", &mut sources);
+    files(&root().join("xtask"), "rs", &mut sources);
+    let texts = sources.iter().map(|path| fs::read_to_string(path).unwrap());
+    let apart = |one: char| !(one.is_ascii_alphanumeric() || one == '_');
+    texts.flat_map(|text| text.split(apart).map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+/// What stands between backquotes and reads like a sentence: the name of a test.
+fn tests_named_in(text: &str) -> Vec<&str> {
+    let sentence = |word: &&str| {
+        word.matches('_').count() >= 3
+            && word.chars().all(|one| one.is_ascii_lowercase() || one.is_ascii_digit() || one == '_')
+    };
+    text.split('`').skip(1).step_by(2).filter(sentence).collect()
+}
+
+#[test]
+fn every_test_that_the_documentation_names_exists() {
+    let words = words();
+    for document in ["docs/reference-map.md", "docs/attacks.md"] {
+        let text = fs::read_to_string(root().join(document)).unwrap();
+        let named = tests_named_in(&text);
+        assert!(named.len() > 20, "{document} names {} tests", named.len());
+        let missing: Vec<&str> = named.into_iter().filter(|name| !words.contains(*name)).collect();
+        assert!(missing.is_empty(), "{document} names tests that do not exist: {missing:?}");
+    }
+}
+
+#[test]
+fn every_link_of_the_documentation_leads_to_a_file() {
+    let mut documents: Vec<PathBuf> = fs::read_dir(root())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|own| own == "md"))
+        .collect();
+    files(&root().join("docs"), "md", &mut documents);
+    for document in documents {
+        let text = fs::read_to_string(&document).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = link.split('#').next().unwrap();
+            let leads =
+                path.is_empty() || path.contains("://") || document.parent().unwrap().join(path).exists();
+            assert!(leads, "{}: {link}", document.display());
+        }
+    }
+}
