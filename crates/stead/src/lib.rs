@@ -1,11 +1,55 @@
 //! Create processes in a client's security context: `CreateProcessAsUser` for Linux and Windows.
 //!
-//! Data flows one way, whatever the platform:
+//! A server that runs things for its users holds rights that they do not have. This library creates each
+//! process with exactly the rights of the client that it is for, or not at all. It is the system of
+//! Microsoft's page [Processes in the Client Security Context][page], on Linux by the kernel's own means: PAM,
+//! peer credentials, capabilities, pidfds. The Windows backend is on its way.
+//!
+//! Data flows one way:
 //!
 //! ```text
 //! who is it?            what may be done as them?    what is to run?      the running thing
 //! logon / client   ->   token                   ->   command         ->   process
 //! ```
+//!
+//! **To log the client on**, and create its process in the logon session:
+//!
+//! ```no_run
+//! # fn main() -> stead::Result<()> {
+//! use stead::{Account, Command, Logon};
+//! let session = Logon::password(Account::local("alice"), "her password").open()?;
+//! let output = Command::new("report").output_as(session.token())?;
+//! # Ok(()) }
+//! ```
+//!
+//! **To impersonate the client** of a connected socket, and create its process:
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let stream = std::os::unix::net::UnixStream::connect("/run/example.sock")?;
+//! use stead::{Client, Command};
+//! let token = Client::of(&stream)?.token()?.to_primary()?;
+//! let mut child = Command::new("report").spawn_as(&token)?;
+//! # Ok(()) }
+//! ```
+//!
+//! # What stands for what
+//!
+//! | Win32 | here |
+//! |---|---|
+//! | `LogonUser`, `LsaLogonUser` | [`Logon`], [`LogonSession`] |
+//! | `ImpersonateNamedPipeClient` | [`Client::of`], [`Client::impersonate`] |
+//! | `ImpersonateLoggedOnUser`, `RevertToSelf` | [`Token::impersonate`], which ends with its closure |
+//! | `OpenThreadToken` | [`Token::open_thread`] |
+//! | `DuplicateTokenEx` | [`Token::duplicate`], [`Token::to_primary`] |
+//! | `CreateRestrictedToken` | [`Token::restrict`] |
+//! | `CreateProcessAsUser` | [`Command::spawn_as`] |
+//! | `AdjustTokenPrivileges` | [`Privilege::enabled`] |
+//! | `CreateNamedPipe`, `ConnectNamedPipe` | [`local::Listener`] |
+//!
+//! What only one platform has is in [`os`].
+//!
+//! [page]: https://learn.microsoft.com/windows/win32/secauthz/processes-in-the-client-security-context
 #![deny(unsafe_code)]
 
 #[cfg(not(target_os = "linux"))]
@@ -57,3 +101,8 @@ pub use token::{Impersonation, ImpersonationLevel, Primary, Token};
 pub fn init() {
     sys::logon::init();
 }
+
+/// README's own examples, compiled as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
