@@ -7,7 +7,6 @@
 #![forbid(unsafe_code)]
 
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::io::Errno;
 use rustix::net::{SocketAddrUnix, bind, getpeername};
@@ -19,19 +18,21 @@ const PREFIX: &[u8] = b"stead/level/";
 
 /// Names the socket so that its peer learns `level`; impersonation needs no name.
 pub(crate) fn state(socket: impl AsFd, level: ImpersonationLevel) -> Result<(), Errno> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
     let digit = match level {
         ImpersonationLevel::Anonymous => 0,
         ImpersonationLevel::Identification => 1,
         ImpersonationLevel::Impersonation => return Ok(()),
         ImpersonationLevel::Delegation => 3,
     };
-    let pid = rustix::process::getpid();
-    // Anybody may take any abstract name: where this one is taken, the next is tried.
-    for _ in 0..64 {
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    // Anybody may take any abstract name, also beforehand: it is one that nobody can guess.
+    for _ in 0..8 {
+        let mut random = [0; 16];
+        let length = rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty())?;
+        if length < random.len() {
+            continue;
+        }
         let mut name = PREFIX.to_vec();
-        name.extend_from_slice(format!("{digit}/{pid}-{count}").as_bytes());
+        name.extend_from_slice(format!("{digit}/{:032x}", u128::from_ne_bytes(random)).as_bytes());
         match bind(&socket, &SocketAddrUnix::new_abstract_name(&name)?) {
             Err(Errno::ADDRINUSE) => {}
             done => return done,
@@ -65,6 +66,21 @@ fn of_name(name: &[u8]) -> ImpersonationLevel {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_two_names_are_alike_and_none_can_be_taken_beforehand() {
+        let name = || {
+            let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+            state(&one, ImpersonationLevel::Identification).unwrap();
+            let address = SocketAddrUnix::try_from(rustix::net::getsockname(&one).unwrap()).unwrap();
+            let name = address.abstract_name().unwrap().to_vec();
+            assert_eq!(of_name(&name), ImpersonationLevel::Identification);
+            let own = rustix::process::getpid().to_string();
+            assert_eq!(name.len(), PREFIX.len() + 2 + 32, "random, and not {own} and a count");
+            name
+        };
+        assert_ne!(name(), name());
+    }
 
     #[test]
     fn only_what_is_understood_grants_anything() {
