@@ -7,12 +7,10 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::os::fd::AsFd;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::client::{Peer, Policy, examine, level};
-use crate::sys::token::{CapabilitySet, CapabilitySets, Gid, GroupSet, SecureBits, SecurityContext};
-use crate::token::{ConfinementKnowledge, Impersonation, ImpersonationLevel, Token};
+use crate::sys::client::{AsConnection, Peer, Policy};
+use crate::token::{Impersonation, ImpersonationLevel, Token};
 
 /// The process at the other end of a connection, as the kernel knows it.
 ///
@@ -120,10 +118,8 @@ impl ClientOptions {
     /// # Errors
     ///
     /// As [`Client::of`].
-    pub fn of(self, socket: impl AsFd) -> Result<Client> {
-        let peer = Peer::of(socket.as_fd(), self.confinement.unknown)?;
-        let stated = level::stated(socket)
-            .map_err(|errno| Error::system("identifying a client", "getpeername", errno))?;
+    pub fn of(self, socket: impl AsConnection) -> Result<Client> {
+        let (peer, stated) = Peer::of(socket, self.confinement.unknown)?;
         Ok(Client { peer, level: stated.min(self.level), confinement: self.confinement })
     }
 }
@@ -142,7 +138,7 @@ impl Client {
     /// * [`ErrorKind::ClientChanged`]: the client has ended, or has other ids now.
     /// * [`ErrorKind::KernelTooOld`]: without `SO_PEERPIDFD` (Linux 6.5) it cannot be known how the client is
     ///   confined; see [`Confinement::Unknown`].
-    pub fn of(socket: impl AsFd) -> Result<Self> {
+    pub fn of(socket: impl AsConnection) -> Result<Self> {
         Self::with(Confinement::Refuse).of(socket)
     }
 
@@ -176,35 +172,7 @@ impl Client {
     pub fn token(&self) -> Result<Token<Impersonation>> {
         const DOING: &str = "making a client's token";
         let peer = self.peer_at(ImpersonationLevel::Identification, DOING)?;
-        let reading = crate::sys::impersonate::as_server(|| {
-            let pidfd = peer.pidfd.as_ref().map(AsFd::as_fd);
-            examine(pidfd, peer.pid, peer.label.as_ref(), self.confinement.policy(), DOING)
-        })?;
-        if let Some(status) = &reading.status {
-            let groups: Option<GroupSet> = status.groups.iter().map(|raw| Gid::new(*raw)).collect();
-            if groups.as_ref() != Some(&peer.groups) {
-                let what = "its supplementary groups are not those of connect".into();
-                return Err(Error::new(DOING, ErrorKind::ClientChanged { what }));
-            }
-        }
-        peer.verify(DOING)?;
-        if reading.knowledge != ConfinementKnowledge::Verified {
-            tracing::warn!(uid = %peer.uid, confinement = %reading.knowledge, "a client's confinement is not known");
-        }
-        let context = SecurityContext {
-            uid: peer.uid,
-            gid: peer.gid,
-            groups: peer.groups.clone(),
-            capabilities: CapabilitySets {
-                bounding: CapabilitySet::from_bits(reading.own_bounding),
-                ..CapabilitySets::default()
-            },
-            securebits: SecureBits::default(),
-            no_new_privs: reading.no_new_privs,
-            label: reading.label,
-            login_uid: reading.login_uid,
-        };
-        Ok(Token::from_process(context, self.level, reading.knowledge))
+        peer.token(self.level, self.confinement.policy(), DOING)
     }
 
     /// The peer, if the client granted `needed`.
@@ -221,7 +189,7 @@ impl fmt::Debug for Client {
         let mut shown = f.debug_struct("Client");
         shown.field("level", &self.level);
         if self.level > ImpersonationLevel::Anonymous {
-            shown.field("uid", &self.peer.uid.as_raw()).field("gid", &self.peer.gid.as_raw());
+            self.peer.show(&mut shown);
         }
         shown.finish_non_exhaustive()
     }

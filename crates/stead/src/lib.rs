@@ -52,8 +52,8 @@
 //! [page]: https://learn.microsoft.com/windows/win32/secauthz/processes-in-the-client-security-context
 #![deny(unsafe_code)]
 
-#[cfg(not(target_os = "linux"))]
-compile_error!("stead runs on Linux; the Windows backend is on its way");
+#[cfg(not(any(target_os = "linux", windows)))]
+compile_error!("stead runs on Linux and Windows");
 
 pub mod account;
 pub mod client;
@@ -83,7 +83,10 @@ pub use logon::{Conversation, Lifetime, Logon, LogonSession, LogonType, Prompt, 
 #[doc(inline)]
 pub use privilege::{Privilege, PrivilegeStatus};
 #[doc(inline)]
-pub use process::{Child, Command, Pty, PtySize, Stdio};
+pub use process::{Child, Command, Stdio};
+#[cfg(unix)]
+#[doc(inline)]
+pub use process::{Pty, PtySize};
 #[doc(inline)]
 pub use token::{Impersonation, ImpersonationLevel, Primary, Token};
 

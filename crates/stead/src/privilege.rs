@@ -90,15 +90,7 @@ impl Privilege {
     #[doc(alias = "PrivilegeCheck")]
     #[doc(alias = "capget")]
     pub fn status(self) -> Result<PrivilegeStatus> {
-        let lacking = sys::privilege::missing(self)?;
-        let held = lacking.held.is_empty();
-        let missing = if held { lacking.enabled } else { lacking.held };
-        Ok(PrivilegeStatus {
-            privilege: self,
-            held,
-            enabled: lacking.enabled.is_empty(),
-            missing: sys::privilege::names(missing),
-        })
+        sys::privilege::status(self)
     }
 
     /// Nothing where it is enabled on the calling thread, an error that names what is missing elsewhere.

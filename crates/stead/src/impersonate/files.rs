@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{File, Metadata};
-use std::os::unix::ffi::OsStrExt;
+#[cfg(unix)]
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -29,17 +29,7 @@ impl OpenOptions {
     /// Nothing is asked for yet: at least one of read, write and append must be.
     #[must_use]
     pub const fn new() -> Self {
-        Self(files::Options {
-            read: false,
-            write: false,
-            append: false,
-            truncate: false,
-            create: false,
-            create_new: false,
-            no_follow: false,
-            special_files: false,
-            mode: 0o666,
-        })
+        Self(files::Options::new())
     }
 
     /// For reading.
@@ -137,8 +127,7 @@ impl Iterator for Names {
 impl Impersonating<'_> {
     /// Opens a file or a directory for reading.
     ///
-    /// What is neither (a FIFO, a device) is refused: [`os::linux::OpenOptionsExt`](crate::os::linux::OpenOptionsExt)
-    /// can ask for it.
+    /// What is neither (a FIFO, a device) is refused; `os::linux::OpenOptionsExt` can ask for it.
     ///
     /// # Errors
     ///
@@ -177,6 +166,7 @@ impl Impersonating<'_> {
     /// # Errors
     ///
     /// As of all that [reaches files](Impersonating#errors).
+    #[cfg(unix)]
     pub fn connect(&self, path: impl AsRef<Path>) -> Result<UnixStream> {
         self.reach("connecting to", path.as_ref(), files::connect)
     }
@@ -231,7 +221,7 @@ impl Impersonating<'_> {
         path: &Path,
         act: impl FnOnce(&Path) -> Result<R, files::Refused>,
     ) -> Result<R> {
-        let doing = || format!("{doing} {} as uid {}", path.display(), self.token.data().context.uid);
+        let doing = || format!("{doing} {} as {}", path.display(), self.token.data().context.user());
         self.require_on_thread()?;
         if path.as_os_str().is_empty() {
             return Err(Error::new(doing(), ErrorKind::InvalidInput { what: "the path is empty".into() }));
@@ -246,7 +236,7 @@ impl Impersonating<'_> {
         }
         // As the server: NSS modules speak to daemons and read files that are not the client's business.
         let account = as_server(|| self.token.account())?;
-        let home = account.map(|account| Path::new(OsStr::from_bytes(account.home.as_bytes())));
+        let home = files::home(self.token, account);
         match home {
             Some(home) if home.is_absolute() => Ok(home.join(path).into()),
             _ => {

@@ -4,9 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
-
-/// Where names live: only root can put a socket there, so that a name is nobody else's.
-const NAMES: &str = "/run/stead/local";
+use crate::sys::local::NAMES;
 
 /// Longer names would not fit into `sockaddr_un` with the directory.
 const LONGEST_NAME: usize = 80;
@@ -18,6 +16,7 @@ const LONGEST_NAME: usize = 80;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Address {
     path: PathBuf,
+    #[cfg(unix)]
     named: bool,
 }
 
@@ -38,12 +37,20 @@ impl Address {
             let what = format!("{name:?} is no name for a local address").into();
             return Err(Error::new("naming a local address", ErrorKind::InvalidInput { what }));
         }
-        Ok(Self { path: Path::new(NAMES).join(name), named: true })
+        Ok(Self {
+            path: format!("{NAMES}{name}").into(),
+            #[cfg(unix)]
+            named: true,
+        })
     }
 
     /// The socket at `path`.
     pub fn path(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), named: false }
+        Self {
+            path: path.into(),
+            #[cfg(unix)]
+            named: false,
+        }
     }
 
     /// Where the socket is in the file system.
@@ -52,7 +59,8 @@ impl Address {
     }
 
     /// The directory that has to be there first, if it is this library's to create.
-    pub(super) fn own_directory(&self) -> Option<&Path> {
+    #[cfg(unix)]
+    pub(crate) fn own_directory(&self) -> Option<&Path> {
         if self.named { self.path.parent() } else { None }
     }
 }

@@ -26,13 +26,8 @@
 #![forbid(unsafe_code)]
 
 mod address;
-mod listener;
-mod stream;
-#[cfg(test)]
-mod tests;
-#[cfg(feature = "tokio")]
-pub mod tokio;
 
+#[cfg(feature = "tokio")]
+pub use crate::sys::local::tokio;
+pub use crate::sys::local::{ConnectOptions, ListenOptions, Listener, Stream};
 pub use address::Address;
-pub use listener::{ListenOptions, Listener};
-pub use stream::{ConnectOptions, Stream};

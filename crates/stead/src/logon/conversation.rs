@@ -9,8 +9,8 @@ use super::Secret;
 /// The text is the authentication module's; it may be in the system's language.
 #[derive(Debug, Clone, Copy)]
 pub struct Prompt<'a> {
-    pub(super) text: &'a str,
-    pub(super) echo: bool,
+    pub(crate) text: &'a str,
+    pub(crate) echo: bool,
 }
 
 impl Prompt<'_> {

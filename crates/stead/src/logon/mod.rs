@@ -9,19 +9,19 @@ mod session;
 pub use conversation::{Conversation, Prompt};
 pub use options::{Lifetime, LogonType};
 pub use secret::Secret;
-pub use session::{LogonSession, SessionId, StartedProcess};
+#[cfg(unix)]
+pub use session::StartedProcess;
+pub use session::{LogonSession, SessionId};
 
-pub(crate) use options::Native;
-
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::account::Account;
-use crate::error::{Error, ErrorKind, Result};
-use crate::privilege::Privilege;
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::Result;
 use crate::sys;
 
 /// What a logon may take, without the time that a conversation takes.
@@ -52,16 +52,16 @@ const DEADLINE: Duration = Duration::from_secs(120);
 #[doc(alias = "LsaLogonUser")]
 #[must_use = "nothing happens before open"]
 pub struct Logon {
-    account: Account,
-    secret: Option<Secret>,
-    conversation: Option<Box<dyn Conversation>>,
-    authenticate: bool,
-    kind: LogonType,
-    lifetime: Lifetime,
-    deadline: Duration,
-    environment: Vec<(OsString, OsString)>,
-    worker: Option<PathBuf>,
-    pub(crate) native: Native,
+    pub(crate) account: Account,
+    pub(crate) secret: Option<Secret>,
+    pub(crate) conversation: Option<Box<dyn Conversation>>,
+    pub(crate) authenticate: bool,
+    pub(crate) kind: LogonType,
+    pub(crate) lifetime: Lifetime,
+    pub(crate) deadline: Duration,
+    pub(crate) environment: Vec<(OsString, OsString)>,
+    pub(crate) worker: Option<PathBuf>,
+    pub(crate) native: sys::logon::Native,
 }
 
 impl Logon {
@@ -76,7 +76,7 @@ impl Logon {
             deadline: DEADLINE,
             environment: Vec::new(),
             worker: None,
-            native: Native::default(),
+            native: sys::logon::Native::default(),
         }
     }
 
@@ -155,75 +155,7 @@ impl Logon {
     /// answers, [`PrivilegeMissing`](ErrorKind::PrivilegeMissing),
     /// [`WorkerUnavailable`](ErrorKind::WorkerUnavailable), [`DeadlinePassed`](ErrorKind::DeadlinePassed).
     pub fn open(self) -> Result<LogonSession> {
-        let doing = || format!("logging on {}", self.account);
-        let invalid = |what: String| Error::new(doing(), ErrorKind::InvalidInput { what: what.into() });
-        let string = |what: &str, value: &OsStr| {
-            CString::new(value.as_bytes()).map_err(|_| invalid(format!("{what} contains a NUL byte")))
-        };
-        let optional = |what: &str, value: &Option<OsString>| {
-            value.as_deref().map(|value| string(what, value)).transpose()
-        };
-        if self.account.name().is_empty() {
-            return Err(invalid("the account has no name".to_owned()));
-        }
-        if self.secret.as_ref().is_some_and(|secret| secret.as_bytes().contains(&0)) {
-            return Err(invalid("the secret contains a NUL byte".to_owned()));
-        }
-        let mut environment = Vec::with_capacity(self.environment.len());
-        for (name, value) in &self.environment {
-            if name.is_empty() || name.as_bytes().contains(&b'=') {
-                return Err(invalid(format!("{:?} is no name of a variable", name.display().to_string())));
-            }
-            let mut variable = name.clone();
-            variable.push("=");
-            variable.push(value);
-            environment.push(string("a variable", &variable)?);
-        }
-        let native = &self.native;
-        let service = native.service.clone().unwrap_or_else(|| self.kind.service().into());
-        let logon_gid = match &native.logon_gid {
-            None => None,
-            Some(wanted) => {
-                let directory =
-                    wanted.directory.as_deref().map(|path| string("the directory", path.as_os_str()));
-                Some((directory.transpose()?, *wanted.range.start(), *wanted.range.end()))
-            }
-        };
-        let request = sys::logon::Request {
-            user: string("the account's name", self.account.name())?,
-            exact_name: self.account.is_local(),
-            service: string("the PAM service", &service)?,
-            authenticate: self.authenticate,
-            tty: optional("the terminal's name", &native.tty)?,
-            remote_host: optional("the remote host", &native.remote_host)?,
-            remote_user: optional("the remote user", &native.remote_user)?,
-            environment,
-            logon_gid,
-            detached: self.lifetime == Lifetime::Detached,
-            deadline: self.deadline,
-            worker: self.worker.as_deref(),
-            secret: None,
-        };
-        sys::impersonate::as_server(|| Privilege::AssignPrimaryToken.require())?;
-        let request = sys::logon::Request { secret: self.secret.map(Secret::into_bytes), ..request };
-        let mut conversation = self.conversation;
-        let mut answers;
-        let answer: Option<sys::logon::Answer<'_>> = match &mut conversation {
-            None => None,
-            Some(conversation) => {
-                answers = |question: sys::logon::Question<'_>| match question {
-                    sys::logon::Question::Prompt { text, echo } => {
-                        conversation.answer(&Prompt { text, echo }).map(Secret::into_bytes)
-                    }
-                    sys::logon::Question::Inform { text, error } => {
-                        conversation.inform(text, error);
-                        None
-                    }
-                };
-                Some(&mut answers)
-            }
-        };
-        sys::logon::log_on(request, answer).map(LogonSession::new)
+        sys::logon::open(self).map(LogonSession::new)
     }
 }
 

@@ -1,9 +1,5 @@
 //! The choices of a logon.
 
-use std::ffi::OsString;
-
-use crate::os::linux::LogonGid;
-
 /// How an account logs on.
 ///
 /// On Linux each type is a PAM service, in which the administrator says who may log on so and what such a
@@ -34,17 +30,6 @@ pub enum LogonType {
     Service,
 }
 
-impl LogonType {
-    pub(super) fn service(self) -> &'static str {
-        match self {
-            Self::Interactive => "stead-interactive",
-            Self::Network | Self::NetworkCleartext => "stead-network",
-            Self::Batch => "stead-batch",
-            Self::Service => "stead-service",
-        }
-    }
-}
-
 /// When a logon session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
@@ -56,14 +41,4 @@ pub enum Lifetime {
     /// With its last process, when nobody is attached to it: a new server finds it again by
     /// [`LogonSession::detached_sessions`](super::LogonSession::detached_sessions).
     Detached,
-}
-
-/// What only Linux logons have.
-#[derive(Default)]
-pub(crate) struct Native {
-    pub(crate) service: Option<OsString>,
-    pub(crate) tty: Option<OsString>,
-    pub(crate) remote_host: Option<OsString>,
-    pub(crate) remote_user: Option<OsString>,
-    pub(crate) logon_gid: Option<LogonGid>,
 }

@@ -2,8 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::process::ExitStatusExt;
+#[cfg(unix)]
 use std::process::ExitStatus;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -81,21 +80,14 @@ impl LogonSession {
 
     /// The name of the account that logged on, as the account database has it.
     pub fn account(&self) -> &OsStr {
-        OsStr::from_bytes(self.handle.account().name.to_bytes())
+        self.handle.account().name()
     }
 
     /// The session's environment: the account's variables (`HOME`, `USER`, `SHELL`, `PATH`, ...), then those
     /// of PAM. The server's own are never in it.
     #[doc(alias = "CreateEnvironmentBlock")]
     pub fn environment(&self) -> Vec<(OsString, OsString)> {
-        let account = self.handle.account();
-        let block = crate::sys::process::environment_block(account, self.handle.environment());
-        let split = |variable: Vec<u8>| {
-            let equals = variable.iter().position(|byte| *byte == b'=')?;
-            let value = variable[equals + 1..].to_vec();
-            Some((OsString::from_vec(variable[..equals].to_vec()), OsString::from_vec(value)))
-        };
-        block.into_iter().filter_map(|variable| split(variable.into_bytes())).collect()
+        self.handle.variables()
     }
 
     /// The ids of the session's processes now, those of other parents than the server among them.
@@ -103,8 +95,9 @@ impl LogonSession {
     /// # Errors
     ///
     /// [`SessionEnded`](ErrorKind::SessionEnded) when the worker is gone.
+    #[cfg(unix)]
     pub fn processes(&self) -> Result<Vec<u32>> {
-        Ok(self.handle.processes()?.into_iter().filter_map(|pid| u32::try_from(pid).ok()).collect())
+        self.handle.processes()
     }
 
     /// Kills every process of the session and waits until they have ended; the session stays open.
@@ -112,6 +105,7 @@ impl LogonSession {
     /// # Errors
     ///
     /// [`SessionEnded`](ErrorKind::SessionEnded) when the worker is gone.
+    #[cfg(unix)]
     #[doc(alias = "LogoffUser")]
     pub fn terminate(&self) -> Result<()> {
         self.handle.terminate()
@@ -139,6 +133,7 @@ impl LogonSession {
     /// # Errors
     ///
     /// [`System`](ErrorKind::System) when `/run/stead/sessions` cannot be read, or is not the server's own.
+    #[cfg(unix)]
     pub fn detached_sessions() -> Result<Vec<SessionId>> {
         Ok(crate::sys::logon::detached_sessions()?.into_iter().map(SessionId).collect())
     }
@@ -149,12 +144,14 @@ impl LogonSession {
     ///
     /// [`SessionEnded`](ErrorKind::SessionEnded) when there is no such session (any more),
     /// [`WorkerUnavailable`](ErrorKind::WorkerUnavailable) when another server is attached to it.
+    #[cfg(unix)]
     #[doc(alias = "WTSQueryUserToken")]
     pub fn reattach(id: SessionId) -> Result<Self> {
         crate::sys::logon::reattach(id.0).map(Self::new)
     }
 
     /// The processes that earlier servers started in the session, as far as nobody has asked for their end.
+    #[cfg(unix)]
     pub fn started(&self) -> Vec<StartedProcess> {
         let process = |(number, pid): &(u32, i32)| StartedProcess {
             handle: Arc::clone(&self.handle),
@@ -164,6 +161,7 @@ impl LogonSession {
         self.handle.earlier_processes().iter().map(process).collect()
     }
 
+    #[cfg(unix)]
     pub(crate) fn handle(&self) -> &SessionHandle {
         &self.handle
     }
@@ -178,6 +176,7 @@ impl fmt::Debug for LogonSession {
     }
 }
 
+#[cfg(unix)]
 /// A process of a detached session that an earlier server started.
 pub struct StartedProcess {
     handle: Arc<SessionHandle>,
@@ -186,6 +185,7 @@ pub struct StartedProcess {
     pid: u32,
 }
 
+#[cfg(unix)]
 impl StartedProcess {
     /// Its process id; it may belong to another process once the exit status is there.
     #[doc(alias = "GetProcessId")]
@@ -199,7 +199,7 @@ impl StartedProcess {
     ///
     /// [`SessionEnded`](ErrorKind::SessionEnded) when the worker is gone.
     pub fn exit_status(&self) -> Result<Option<ExitStatus>> {
-        Ok(self.handle.exit_status(self.number)?.map(ExitStatus::from_raw))
+        Ok(self.handle.exit_status(self.number)?.map(std::os::unix::process::ExitStatusExt::from_raw))
     }
 
     /// Kills it and everything that descends from it.
@@ -212,6 +212,7 @@ impl StartedProcess {
     }
 }
 
+#[cfg(unix)]
 impl fmt::Debug for StartedProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StartedProcess").field("pid", &self.pid).finish_non_exhaustive()

@@ -5,6 +5,7 @@ use std::fmt;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, ExitStatus, Output};
 use std::time::{Duration, Instant};
 
+#[cfg(unix)]
 use super::stdio::Pty;
 use crate::error::{Error, Result};
 use crate::sys::process::{Parts, Running};
@@ -37,6 +38,7 @@ pub struct Child {
     /// What the process writes to its standard error, if it was piped.
     pub stderr: Option<ChildStderr>,
     /// The server's end of the process's terminal, if it was given one.
+    #[cfg(unix)]
     pub pty: Option<Pty>,
     pub(crate) running: Running,
 }
@@ -55,6 +57,9 @@ pub enum Containment {
     SessionWorker,
     /// The POSIX session that the process began: every descendant that has not called setsid(2) itself.
     PosixSession,
+    /// A Windows job object that the process was created in: every descendant, without exception.
+    #[doc(alias = "CreateJobObject")]
+    Job,
 }
 
 impl fmt::Display for Containment {
@@ -63,6 +68,7 @@ impl fmt::Display for Containment {
             Self::Cgroup => "a cgroup of its own",
             Self::SessionWorker => "the session worker as subreaper",
             Self::PosixSession => "a POSIX session",
+            Self::Job => "a job object",
         })
     }
 }
@@ -73,6 +79,7 @@ impl Child {
             stdin: parts.stdin.map(ChildStdin::from),
             stdout: parts.stdout.map(ChildStdout::from),
             stderr: parts.stderr.map(ChildStderr::from),
+            #[cfg(unix)]
             pty: parts.pty.map(|master| Pty(master.into())),
             running: parts.running,
         }
@@ -129,7 +136,7 @@ impl Child {
         drop(self.stdin.take());
         self.running.not_suspended()?;
         let (stdout, stderr) = crate::sys::process::read_both(self.stdout.take(), self.stderr.take())
-            .map_err(|errno| Error::system("reading a process's output", "read", errno))?;
+            .map_err(|source| Error::system("reading a process's output", "read", source))?;
         Ok(Output { status: self.wait()?, stdout, stderr })
     }
 

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output};
 use std::time::Duration;
 
-use super::stdio::{PtySize, Stdio};
+#[cfg(unix)]
+use super::stdio::PtySize;
+use super::stdio::Stdio;
 use super::{Child, spawn};
 use crate::error::Result;
 use crate::token::{Primary, Token};
@@ -62,6 +64,7 @@ pub struct Command {
     pub(crate) stdin: Option<Stdio>,
     pub(crate) stdout: Option<Stdio>,
     pub(crate) stderr: Option<Stdio>,
+    #[cfg(unix)]
     pub(crate) pty: Option<PtySize>,
     pub(crate) suspended: bool,
     pub(crate) deadline: Duration,
@@ -121,6 +124,7 @@ impl Command {
             stdin: None,
             stdout: None,
             stderr: None,
+            #[cfg(unix)]
             pty: None,
             suspended: false,
             deadline: DEFAULT_DEADLINE,
@@ -217,6 +221,7 @@ impl Command {
     #[doc(alias = "CREATE_NEW_CONSOLE")]
     #[doc(alias = "openpty")]
     #[doc(alias = "forkpty")]
+    #[cfg(unix)]
     pub fn pty(&mut self, size: PtySize) -> &mut Self {
         self.pty = Some(size);
         self
@@ -309,7 +314,10 @@ impl Command {
 impl fmt::Debug for Command {
     /// The variables' names without their values, which may be secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Command")
+        let mut shown = f.debug_struct("Command");
+        #[cfg(unix)]
+        shown.field("pty", &self.pty);
+        shown
             .field("program", &self.program)
             .field("arguments", &self.arguments)
             .field("environment", &self.environment.variables.keys())
@@ -317,7 +325,6 @@ impl fmt::Debug for Command {
             .field("stdin", &self.stdin)
             .field("stdout", &self.stdout)
             .field("stderr", &self.stderr)
-            .field("pty", &self.pty)
             .field("suspended", &self.suspended)
             .finish_non_exhaustive()
     }

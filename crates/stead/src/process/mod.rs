@@ -1,7 +1,7 @@
 //! Commands and the processes that they start.
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "tokio")]
+#[cfg(all(feature = "tokio", unix))]
 mod asynchronous;
 mod child;
 mod command;
@@ -14,5 +14,7 @@ pub use command::Command;
 pub(crate) use command::{EnvironmentChanges, Program};
 pub(crate) use spawn::Capture;
 pub use stage::Stage;
+pub use stdio::Stdio;
 pub(crate) use stdio::Stream;
-pub use stdio::{Pty, PtySize, Stdio};
+#[cfg(unix)]
+pub use stdio::{Pty, PtySize};

@@ -20,11 +20,22 @@ pub(super) fn spawn(command: &Command, token: &Token<Primary>, capture: Capture)
     })
 }
 
+#[cfg(unix)]
+fn has_terminal(command: &Command) -> bool {
+    command.pty.is_some()
+}
+
+/// The system offers no terminal for the processes of another user.
+#[cfg(windows)]
+fn has_terminal(_command: &Command) -> bool {
+    false
+}
+
 /// What has to be done with a `Child` cannot be asked for where there will be none.
 pub(super) fn no_child(command: &Command) -> Result<()> {
     let what = if command.suspended {
         "a suspended start needs spawn_as, whose Child resumes the process"
-    } else if command.pty.is_some() {
+    } else if has_terminal(command) {
         "a terminal needs spawn_as, whose Child holds the other end"
     } else {
         return Ok(());

@@ -63,20 +63,18 @@ impl From<File> for Stdio {
     }
 }
 
-#[cfg(unix)]
-impl From<std::os::fd::OwnedFd> for Stdio {
-    fn from(descriptor: std::os::fd::OwnedFd) -> Self {
-        Self(Stream::Given(descriptor.into()))
+impl From<crate::sys::OwnedObject> for Stdio {
+    fn from(object: crate::sys::OwnedObject) -> Self {
+        Self(Stream::Given(object.into()))
     }
 }
 
 macro_rules! from_child_stream {
     ($($stream:ident)*) => {$(
-        #[cfg(unix)]
         impl From<$stream> for Stdio {
             /// Joins two processes, as a shell's `|` does.
             fn from(stream: $stream) -> Self {
-                Self(Stream::Given(std::os::fd::OwnedFd::from(stream).into()))
+                Self(Stream::Given(crate::sys::OwnedObject::from(stream).into()))
             }
         }
     )*};
@@ -87,6 +85,7 @@ from_child_stream! { ChildStdin ChildStdout ChildStderr }
 /// The size of a terminal, in characters and, where it is known, in pixels.
 #[doc(alias = "COORD")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg(unix)]
 pub struct PtySize {
     /// Lines.
     pub rows: u16,
@@ -98,6 +97,7 @@ pub struct PtySize {
     pub pixel_height: u16,
 }
 
+#[cfg(unix)]
 impl Default for PtySize {
     /// The classic terminal: 24 lines of 80 characters.
     fn default() -> Self {
@@ -115,8 +115,10 @@ impl Default for PtySize {
 #[doc(alias = "HPCON")]
 #[doc(alias = "ClosePseudoConsole")]
 #[derive(Debug)]
+#[cfg(unix)]
 pub struct Pty(pub(crate) File);
 
+#[cfg(unix)]
 impl Pty {
     /// Tells the programs on the terminal its new size.
     ///
@@ -125,7 +127,6 @@ impl Pty {
     #[doc(alias = "ResizePseudoConsole")]
     pub fn resize(&self, size: PtySize) -> crate::Result<()> {
         crate::sys::process::pty::resize(&self.0, size)
-            .map_err(|errno| crate::Error::system("resizing a terminal", "TIOCSWINSZ", errno))
     }
 
     /// A second hold on the same terminal, for a thread that reads while another writes.
@@ -137,23 +138,25 @@ impl Pty {
     }
 }
 
+#[cfg(unix)]
 impl std::io::Read for Pty {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         (&*self).read(buffer)
     }
 }
 
+#[cfg(unix)]
 impl std::io::Read for &Pty {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         match (&self.0).read(buffer) {
             // What Linux says when the last holder of the slave has closed it.
-            #[cfg(unix)]
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => Ok(0),
+            Err(error) if crate::sys::process::pty::is_hung_up(&error) => Ok(0),
             result => result,
         }
     }
 }
 
+#[cfg(unix)]
 impl std::io::Write for Pty {
     fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
         (&self.0).write(buffer)
@@ -164,6 +167,7 @@ impl std::io::Write for Pty {
     }
 }
 
+#[cfg(unix)]
 impl std::io::Write for &Pty {
     fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
         (&self.0).write(buffer)

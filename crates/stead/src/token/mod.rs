@@ -6,13 +6,8 @@
 #![forbid(unsafe_code)]
 
 mod confinement;
-mod display;
 mod level;
 mod restriction;
-#[cfg(feature = "serde")]
-mod serde;
-#[cfg(test)]
-mod tests;
 
 pub use confinement::ConfinementKnowledge;
 pub use level::ImpersonationLevel;
@@ -20,7 +15,6 @@ pub use restriction::Restriction;
 
 use std::ffi::OsString;
 use std::marker::PhantomData;
-use std::os::unix::ffi::OsStringExt;
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -44,7 +38,7 @@ pub enum Impersonation {}
 impl TokenKind for Primary {}
 impl TokenKind for Impersonation {}
 
-mod sealed {
+pub(crate) mod sealed {
     pub trait Sealed {
         const NAME: &'static str;
     }
@@ -75,8 +69,8 @@ mod sealed {
 #[doc(alias = "TOKEN_USER")]
 #[doc(alias = "HANDLE")]
 pub struct Token<K: TokenKind> {
-    data: Arc<TokenData>,
-    level: ImpersonationLevel,
+    pub(crate) data: Arc<TokenData>,
+    pub(crate) level: ImpersonationLevel,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -130,8 +124,7 @@ impl<K: TokenKind> Token<K> {
         if let Some(known) = self.data.account.get() {
             return Ok(known.as_ref());
         }
-        let found = AccountEntry::by_uid(self.data.context.uid)
-            .map_err(|source| Error::system("looking up the token's account", "getpwuid_r", source))?;
+        let found = AccountEntry::of_context(&self.data.context)?;
         Ok(self.data.account.get_or_init(|| found).as_ref())
     }
 
@@ -166,7 +159,7 @@ impl<K: TokenKind> Token<K> {
     /// [`ErrorKind::System`] when the account database cannot be asked.
     #[doc(alias = "LookupAccountSid")]
     pub fn user_name(&self) -> Result<Option<OsString>> {
-        Ok(self.account()?.map(|account| OsString::from_vec(account.name.as_bytes().to_vec())))
+        Ok(self.account()?.map(|account| account.name().to_owned()))
     }
 
     /// The same context as an impersonation token of at most the same level.
@@ -195,7 +188,8 @@ impl<K: TokenKind> Token<K> {
             return Err(Error::new(DOING, ErrorKind::InvalidInput { what }));
         }
         self.require_level(level, DOING)?;
-        Ok(Token { data: Arc::clone(&self.data), level, kind: PhantomData })
+        let data = sys::token::at_level(&self.data, level, DOING)?;
+        Ok(Token { data, level, kind: PhantomData })
     }
 
     /// The same context as a primary token, from which processes are created.
@@ -208,7 +202,8 @@ impl<K: TokenKind> Token<K> {
     #[doc(alias = "DuplicateTokenEx")]
     pub fn to_primary(&self) -> Result<Token<Primary>> {
         self.require_level(ImpersonationLevel::Impersonation, "making a primary token")?;
-        Ok(Token { data: Arc::clone(&self.data), level: self.level, kind: PhantomData })
+        let data = sys::token::as_primary(&self.data, "making a primary token")?;
+        Ok(Token { data, level: self.level, kind: PhantomData })
     }
 
     /// The token without what `restriction` takes from it; the logon session stays the same.
@@ -231,7 +226,7 @@ impl<K: TokenKind> Token<K> {
     #[doc(alias = "AdjustTokenGroups")]
     pub fn restrict(&self, restriction: &Restriction) -> Result<Self> {
         let data = TokenData {
-            context: restriction.apply(&self.data.context)?,
+            context: restriction.0.apply(&self.data.context)?,
             session: self.data.session.clone(),
             confinement: self.data.confinement.clone(),
             account: self.data.account.clone(),

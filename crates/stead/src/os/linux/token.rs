@@ -123,22 +123,22 @@ pub trait RestrictionExt: Sized {
 
 impl RestrictionExt for Restriction {
     fn without_group(mut self, gid: Gid) -> Self {
-        self.groups.push(gid);
+        self.0.groups.push(gid);
         self
     }
 
     fn without_capability(mut self, capability: Capability) -> Self {
-        self.capabilities = self.capabilities.with(capability);
+        self.0.capabilities = self.0.capabilities.with(capability);
         self
     }
 
     fn capabilities_within(mut self, kept: CapabilitySet) -> Self {
-        self.capabilities = CapabilitySet::from_bits(self.capabilities.bits() | !kept.bits());
+        self.0.capabilities = CapabilitySet::from_bits(self.0.capabilities.bits() | !kept.bits());
         self
     }
 
     fn no_new_privs(mut self) -> Self {
-        self.no_new_privs = true;
+        self.0.no_new_privs = true;
         self
     }
 }

@@ -4,11 +4,14 @@
 //! numeric name is one keystroke from a uid (CVE-2017-1000082). The entry that comes back therefore
 //! counts only if it is the one that was asked for.
 
+use std::ffi::OsStr;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 
-use super::token::{Gid, Uid};
+use super::token::{Gid, SecurityContext, Uid};
+use crate::error::{Error, Result};
 
 /// One entry of the account database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +29,17 @@ const FIRST_BUFFER: usize = 1024;
 const LARGEST_BUFFER: usize = 1 << 20;
 
 impl AccountEntry {
+    /// The entry of a token's user.
+    pub(crate) fn of_context(context: &SecurityContext) -> Result<Option<Self>> {
+        Self::by_uid(context.uid)
+            .map_err(|source| Error::system("looking up the token's account", "getpwuid_r", source))
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &OsStr {
+        OsStr::from_bytes(self.name.as_bytes())
+    }
+
     /// The entry whose name is `name`, byte for byte.
     pub(crate) fn by_name(name: &CStr) -> io::Result<Option<Self>> {
         Ok(Self::by_any_name(name)?.filter(|entry| entry.name.as_c_str() == name))

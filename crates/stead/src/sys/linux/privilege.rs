@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use super::impersonate::thread::{Capabilities, Fault};
 use super::token::{Capability, CapabilitySet};
 use crate::error::{Error, Result};
-use crate::privilege::Privilege;
+use crate::privilege::{Privilege, PrivilegeStatus};
 
 /// What a privilege is on Linux.
 pub(crate) fn capabilities(privilege: Privilege) -> CapabilitySet {
@@ -24,26 +24,22 @@ pub(crate) fn capabilities(privilege: Privilege) -> CapabilitySet {
     needed.iter().copied().collect()
 }
 
-/// What of a privilege the calling thread lacks.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Missing {
-    /// Not permitted.
-    pub(crate) held: CapabilitySet,
-    /// Not effective.
-    pub(crate) enabled: CapabilitySet,
-}
-
-pub(crate) fn missing(privilege: Privilege) -> Result<Missing> {
+/// What the calling thread has of a privilege.
+pub(crate) fn status(privilege: Privilege) -> Result<PrivilegeStatus> {
     let needed = capabilities(privilege).bits();
     let thread = read()?;
-    Ok(Missing {
-        held: CapabilitySet::from_bits(needed & !thread.permitted),
-        enabled: CapabilitySet::from_bits(needed & !thread.effective),
+    let (not_held, not_enabled) = (needed & !thread.permitted, needed & !thread.effective);
+    let missing = if not_held == 0 { not_enabled } else { not_held };
+    Ok(PrivilegeStatus {
+        privilege,
+        held: not_held == 0,
+        enabled: not_enabled == 0,
+        missing: names(CapabilitySet::from_bits(missing)),
     })
 }
 
 /// The capabilities' names.
-pub(crate) fn names(set: CapabilitySet) -> Vec<Cow<'static, str>> {
+fn names(set: CapabilitySet) -> Vec<Cow<'static, str>> {
     let known = Capability::ALL.iter().filter(|capability| set.contains(**capability));
     known.map(|capability| capability.name().into()).collect()
 }

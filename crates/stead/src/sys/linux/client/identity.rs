@@ -7,10 +7,11 @@ use std::sync::OnceLock;
 
 use rustix::io::Errno;
 
-use super::{pidfd, socket};
+use super::{level, pidfd, socket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::proc;
 use crate::sys::token::{Gid, GroupSet, Label, Uid};
+use crate::token::ImpersonationLevel;
 
 const DOING: &str = "identifying a client";
 
@@ -27,7 +28,14 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// The peer of an accepted Unix socket; `unpinned` accepts a kernel without SO_PEERPIDFD.
-    pub(crate) fn of(socket: BorrowedFd<'_>, unpinned: bool) -> Result<Self> {
+    /// With it, the level that it granted.
+    pub(crate) fn of(socket: impl AsFd, unpinned: bool) -> Result<(Self, ImpersonationLevel)> {
+        let peer = Self::recorded(socket.as_fd(), unpinned)?;
+        let stated = level::stated(socket).map_err(|errno| Error::system(DOING, "getpeername", errno))?;
+        Ok((peer, stated))
+    }
+
+    fn recorded(socket: BorrowedFd<'_>, unpinned: bool) -> Result<Self> {
         require_accepted(socket)?;
         let [pid, uid, gid] = socket::peer_ids(socket)
             .map_err(|source| Error::system(DOING, "getsockopt(SO_PEERCRED)", source))?;

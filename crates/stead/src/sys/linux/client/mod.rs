@@ -6,10 +6,13 @@ pub(crate) mod level;
 mod pidfd;
 mod process;
 mod socket;
+mod take;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use confinement::{Policy, examine};
+pub(crate) use confinement::Policy;
 pub(crate) use identity::{Peer, require_accepted, require_listening};
 pub(crate) use process::process_context;
 pub(crate) use socket::peer_ids;
+/// What a client's connection is made from.
+pub(crate) use std::os::fd::AsFd as AsConnection;

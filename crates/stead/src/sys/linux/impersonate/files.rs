@@ -4,7 +4,7 @@
 //! descriptor, which has no effect on the object: whether it is one that may be opened is asked of the very
 //! object that is then opened, so that the client cannot change it in between.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -17,6 +17,8 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::thread::raw;
 use crate::error::{Error, ErrorKind};
+use crate::sys::account::AccountEntry;
+use crate::token::{Impersonation, Token};
 
 /// How to open a file.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +36,28 @@ pub(crate) struct Options {
     pub(crate) special_files: bool,
     /// Of a file that is created, before the umask.
     pub(crate) mode: u32,
+}
+
+impl Options {
+    /// Nothing is asked for.
+    pub(crate) const fn new() -> Self {
+        Self {
+            read: false,
+            write: false,
+            append: false,
+            truncate: false,
+            create: false,
+            create_new: false,
+            no_follow: false,
+            special_files: false,
+            mode: 0o666,
+        }
+    }
+}
+
+/// Where relative paths of a client start.
+pub(crate) fn home<'a>(_token: &Token<Impersonation>, account: Option<&'a AccountEntry>) -> Option<&'a Path> {
+    account.map(|account| Path::new(OsStr::from_bytes(account.home.as_bytes())))
 }
 
 /// Why an object was not reached.

@@ -5,13 +5,14 @@ mod find;
 mod log_on;
 mod logon_gid;
 mod message;
+mod open;
 mod session;
 mod wire;
 mod worker;
 
 pub(crate) use detached::{detached_sessions, reattach};
 pub(crate) use find::init;
-pub(crate) use log_on::{Answer, Question, Request, log_on};
+pub(crate) use open::{Native, open};
 pub(crate) use session::SessionHandle;
 
 use crate::process::Stage;

@@ -1,8 +1,9 @@
 //! The server's hold on a session worker.
 #![forbid(unsafe_code)]
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -123,11 +124,24 @@ impl SessionHandle {
         self.link.tell(&Request::Forget(id));
     }
 
+    /// The environment of the session's processes: the account's variables, then PAM's.
+    pub(crate) fn variables(&self) -> Vec<(OsString, OsString)> {
+        let block = crate::sys::process::environment_block(self.account(), self.environment());
+        let split = |variable: Vec<u8>| {
+            let equals = variable.iter().position(|byte| *byte == b'=')?;
+            let value = variable[equals + 1..].to_vec();
+            Some((OsString::from_vec(variable[..equals].to_vec()), OsString::from_vec(value)))
+        };
+        block.into_iter().filter_map(|variable| split(variable.into_bytes())).collect()
+    }
+
     /// Every process of the session.
-    pub(crate) fn processes(&self) -> Result<Vec<i32>> {
+    pub(crate) fn processes(&self) -> Result<Vec<u32>> {
         const DOING: &str = "listing the processes of the logon session";
         match self.link.ask(DOING, &Request::Processes, &[])? {
-            (Reply::Processes(pids), _) => Ok(pids),
+            (Reply::Processes(pids), _) => {
+                Ok(pids.into_iter().filter_map(|pid| u32::try_from(pid).ok()).collect())
+            }
             _ => Err(self.link.confused(DOING)),
         }
     }

@@ -27,7 +27,7 @@ pub(crate) fn open(size: PtySize, owner: Uid, doing: &str) -> Result<Pair> {
     unlockpt(&master).map_err(system("unlockpt"))?;
     // By the master, not by a name below /dev: the name may mean another devpts in this mount namespace.
     let slave = ioctl_tiocgptpeer(&master, flags).map_err(system("TIOCGPTPEER"))?;
-    resize(&master, size).map_err(system("TIOCSWINSZ"))?;
+    resize(&master, size)?;
 
     // devpts gives the slave the group of its gid= option (tty, for write(1)); only then may that group
     // write.
@@ -56,12 +56,17 @@ pub(crate) fn open(size: PtySize, owner: Uid, doing: &str) -> Result<Pair> {
 }
 
 /// Tells the programs on the terminal its new size (they get SIGWINCH).
-pub(crate) fn resize(terminal: impl AsFd, size: PtySize) -> Result<(), Errno> {
+pub(crate) fn resize(terminal: impl AsFd, size: PtySize) -> Result<()> {
     let size = Winsize {
         ws_row: size.rows,
         ws_col: size.columns,
         ws_xpixel: size.pixel_width,
         ws_ypixel: size.pixel_height,
     };
-    tcsetwinsize(terminal, size)
+    tcsetwinsize(terminal, size).map_err(|errno| Error::system("resizing a terminal", "TIOCSWINSZ", errno))
+}
+
+/// What Linux says when the last holder of the other end has closed it.
+pub(crate) fn is_hung_up(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::IO.raw_os_error())
 }

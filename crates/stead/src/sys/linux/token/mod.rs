@@ -2,12 +2,40 @@
 #![forbid(unsafe_code)]
 
 mod capability;
+mod display;
 mod id;
 mod own;
+mod restriction;
+#[cfg(feature = "serde")]
+mod serde;
+#[cfg(test)]
+mod tests;
 
 pub use capability::{Capability, CapabilitySet, CapabilitySets, SecureBits};
 pub use id::{Gid, GroupSet, LoginUid, Uid};
 pub(crate) use own::{from_status, label, login_uid, open_directory, own_context};
+pub(crate) use restriction::Taken;
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::token::{ImpersonationLevel, TokenData};
+
+/// What a token of another level or kind shares with it: all of it, for the level is kept beside it.
+#[expect(clippy::unnecessary_wraps, reason = "elsewhere the system makes another token, and may refuse")]
+pub(crate) fn at_level(
+    data: &Arc<TokenData>,
+    _level: ImpersonationLevel,
+    _doing: &'static str,
+) -> Result<Arc<TokenData>> {
+    Ok(Arc::clone(data))
+}
+
+/// The same for a primary token.
+#[expect(clippy::unnecessary_wraps, reason = "as above")]
+pub(crate) fn as_primary(data: &Arc<TokenData>, _doing: &'static str) -> Result<Arc<TokenData>> {
+    Ok(Arc::clone(data))
+}
 
 /// A security label of a Linux security module (SELinux, AppArmor, Smack), without the final NUL.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -42,4 +70,11 @@ pub struct SecurityContext {
     pub label: Option<Label>,
     /// The login uid of the audit system, where the kernel keeps one.
     pub login_uid: LoginUid,
+}
+
+impl SecurityContext {
+    /// The user, for messages.
+    pub(crate) fn user(&self) -> String {
+        format!("uid {}", self.uid)
+    }
 }

@@ -3,9 +3,9 @@
 use ::serde::Serialize;
 use ::serde::ser::{SerializeSeq, SerializeStruct, Serializer};
 
-use super::{Token, TokenKind};
+use super::{Capability, CapabilitySet, CapabilitySets, Label, SecurityContext};
 use crate::os::linux::TokenExt;
-use crate::sys::token::{Capability, CapabilitySet, CapabilitySets, Label, SecurityContext};
+use crate::token::{Token, TokenKind};
 
 /// `kind`, `level`, the parts of the [context](SecurityContext), and `confinement`.
 impl<K: TokenKind> Serialize for Token<K> {

@@ -1,10 +1,7 @@
 use super::*;
-use crate::error::ConfinedPart;
+use crate::error::{ConfinedPart, ErrorKind};
 use crate::os::linux::RestrictionExt;
-use crate::sys::token::{
-    Capability, CapabilitySet, CapabilitySets, Gid, GroupSet, Label, LoginUid, SecureBits, SecurityContext,
-    Uid,
-};
+use crate::token::{ConfinementKnowledge, Impersonation, Primary, Restriction, Token};
 
 const ALL: CapabilitySet = CapabilitySet::from_bits((1 << 41) - 1);
 

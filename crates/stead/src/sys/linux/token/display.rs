@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::{Token, TokenKind};
+use super::{Capability, CapabilitySet, CapabilitySets, Gid, LoginUid, Uid};
 use crate::os::linux::TokenExt;
 use crate::sys::account::AccountEntry;
 use crate::sys::group::group_name;
-use crate::sys::token::{Capability, CapabilitySet, CapabilitySets, Gid, LoginUid, Uid};
+use crate::token::{Token, TokenKind};
 
 /// A set that lacks no more than this many is told by what it lacks.
 const FEW: usize = 10;
