@@ -81,11 +81,11 @@ pub fn programs() -> io::Result<Vec<(String, PathBuf)>> {
         .collect()
 }
 
-/// The helper programs that go into the bed, out of what was built.
+/// The helper programs and examples that go into the bed, out of what was built.
 pub fn for_the_bed(built: &[Program]) -> Vec<(String, PathBuf)> {
     built
         .iter()
-        .filter(|program| !program.harness && program.kind == "bin")
+        .filter(|program| !program.harness && matches!(program.kind.as_str(), "bin" | "example"))
         .map(|program| (program.name.clone(), program.path.clone()))
         .collect()
 }

@@ -466,8 +466,13 @@ impl fmt::Write for Printable<'_, '_> {
     }
 }
 
+/// The same line as `Display`, because that is what a `main` that returns it and a failed `expect` print;
+/// its parts with `{:#?}`.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
         f.debug_struct("Error")
             .field("doing", &self.0.doing)
             .field("kind", &self.0.kind)
