@@ -105,9 +105,12 @@ fn gids() -> syscall::Result<[u32; 3]> {
 /// an error, for the process would be less than the token.
 fn bound(wanted: u64, now: Capabilities) -> Result<(), Failure> {
     let all_there = has_all(wanted, now);
+    // The kernel takes what it does not know out of the sets that capset is given, and says nothing: of the
+    // highest one it is asked by number, and knows all below it.
+    let highest = 63u32.saturating_sub(wanted.leading_zeros());
     for capability in 0..64u32 {
         let wants = wanted >> capability & 1 != 0;
-        if wants && all_there {
+        if wants && all_there && capability != highest {
             continue;
         }
         let has = match process_control(prctl::CAPBSET_READ, capability as usize, 0) {
@@ -130,8 +133,9 @@ fn bound(wanted: u64, now: Capabilities) -> Result<(), Failure> {
 }
 
 /// Whether the bounding set has all of these, asked for all at once: with CAP_SETPCAP a thread can make
-/// inheritable what its bounding set has, and nothing else (security/commoncap.c, cap_capset). One by one
-/// they are forty system calls. "No" may also mean that this way of asking is not open.
+/// inheritable what its bounding set has, and nothing else (security/commoncap.c, cap_capset); except those that
+/// the kernel does not know at all. One by one they are forty system calls. "No" may also mean that this way of
+/// asking is not open.
 fn has_all(wanted: u64, now: Capabilities) -> bool {
     let none = set_capabilities(Capabilities { inheritable: 0, ..now });
     none.is_ok() && set_capabilities(Capabilities { inheritable: wanted, ..now }).is_ok()

@@ -241,3 +241,39 @@ fn a_bounding_set_larger_than_the_servers_is_an_error() {
     let fault = refused(Filter::new(), what);
     assert_eq!(fault.stage, Stage::BoundingSet);
 }
+
+/// Whatever the server's own bounding set is, also where it is full.
+#[test]
+fn a_capability_that_the_kernel_does_not_know_is_never_passed_over() {
+    require_root!();
+    let known: u32 =
+        std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap().trim().parse().unwrap();
+    for unknown in known + 1..64 {
+        let mut what = plain();
+        what.credentials = Some(Credentials { bounding: bounding() | 1 << unknown, ..credentials() });
+        let fault = refused(Filter::new(), what);
+        assert_eq!((fault.stage, fault.errno), (Stage::BoundingSet, Errno::INVAL), "{fault:?}");
+    }
+}
+
+#[test]
+fn a_capability_that_only_the_servers_bounding_set_lacks_is_an_error() {
+    require_root!();
+    let all = bounding();
+    for lacking in (0..64).filter(|bit| all >> bit & 1 != 0 && *bit != 8) {
+        let mut what = plain();
+        what.credentials = Some(Credentials { bounding: all, ..credentials() });
+        let (launch, mut output) = prepared(what, &["echo", "ran"]);
+        // The bounding set is this thread's alone, and ends with it.
+        let fault = std::thread::spawn(move || {
+            let capability = rustix::thread::CapabilitySet::from_bits_retain(1 << lacking);
+            rustix::thread::remove_capability_from_bounding_set(capability).unwrap();
+            start(launch).map(|started| collect(&started)).unwrap_err()
+        });
+        let fault = fault.join().unwrap();
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "");
+        assert_eq!((fault.stage, fault.errno, fault.detail), (Stage::BoundingSet, Errno::PERM, lacking));
+    }
+}
