@@ -4,7 +4,7 @@
 //! are set before setcred, because modules such as pam_group add to them there; what is there afterwards is
 //! the truth (login(1) of util-linux and sshd's do_setusercontext keep this order).
 
-use std::ffi::{CStr, CString, c_long};
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,6 +13,7 @@ use std::rc::Rc;
 use rustix::fs::Mode;
 
 use super::asker::Asker;
+use super::keyring;
 use super::pam::{Call, Item, Pam, PamFault, StartFault};
 use super::{stated, system};
 use crate::sys::account::AccountEntry;
@@ -54,7 +55,7 @@ pub(super) fn log_on(mut open: Open, socket: &Rc<OwnedFd>) -> Result<Session, Fa
     } else if !open.authenticate {
         return Err(stated(Phase::Account, Why::AccountUnknown, open.user.to_string_lossy()));
     }
-    let keyring = session_keyring();
+    let first_keyring = keyring::current();
     let asker = Asker {
         socket: Rc::clone(socket),
         secret: open.secret.take(),
@@ -68,7 +69,7 @@ pub(super) fn log_on(mut open: Open, socket: &Rc<OwnedFd>) -> Result<Session, Fa
     let mut transaction = Transaction { pam, established: false, opened: false };
     match transaction.advance(&open, requested, socket) {
         Ok((entry, logon_gid)) => {
-            own_keyring(keyring, &entry);
+            keyring::give_to(first_keyring, &entry);
             let snapshot = match take_snapshot(&transaction.pam, open.id, entry, logon_gid) {
                 Ok(snapshot) => snapshot,
                 Err(failure) => {
@@ -339,31 +340,6 @@ fn take_exec_label() -> io::Result<Option<Vec<u8>>> {
     }
     fs::write("/proc/thread-self/attr/exec", b"\0")?;
     Ok(Some(label))
-}
-
-fn keyctl(operation: c_long, first: c_long, second: c_long, third: c_long) -> io::Result<c_long> {
-    // SAFETY: the operations used here take integers only.
-    let result = unsafe { libc::syscall(libc::SYS_keyctl, operation, first, second, third, 0) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-const KEYCTL_GET_KEYRING_ID: c_long = 0;
-const KEYCTL_CHOWN: c_long = 4;
-const SESSION_KEYRING: c_long = -3;
-
-fn session_keyring() -> Option<c_long> {
-    keyctl(KEYCTL_GET_KEYRING_ID, SESSION_KEYRING, 0, 0).ok()
-}
-
-/// The worker was given a session keyring of its own when it started. Where no module (pam_keyinit) put
-/// another in its place, it becomes the user's. Without CAP_SYS_ADMIN it stays the server's, which the
-/// session's processes possess all the same.
-fn own_keyring(before: Option<c_long>, entry: &AccountEntry) {
-    if let Some(keyring) = before
-        && session_keyring() == before
-    {
-        let _ = keyctl(KEYCTL_CHOWN, keyring, entry.uid.as_raw().into(), entry.gid.as_raw().into());
-    }
 }
 
 /// Whether the server's end of the socket is closed or shut.
