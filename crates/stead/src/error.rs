@@ -306,6 +306,14 @@ impl fmt::Display for ConfinedPart {
 impl ErrorKind {
     fn remedy(&self) -> Option<Cow<'static, str>> {
         Some(match self {
+            #[cfg(target_os = "linux")]
+            Self::PrivilegeMissing { missing, .. }
+                if missing.contains(crate::sys::privilege::IN_THE_INITIAL) =>
+            {
+                "root of a user namespace (a rootless container) only seems to have it: run the server outside, \
+                 or do not ask for what takes it"
+                    .into()
+            }
             Self::PrivilegeMissing { missing, held: true, .. } => format!(
                 "{missing} is permitted but not effective: enable it for the call with Privilege::enabled"
             )

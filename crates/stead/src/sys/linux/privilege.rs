@@ -24,11 +24,46 @@ pub(crate) fn capabilities(privilege: Privilege) -> CapabilitySet {
     needed.iter().copied().collect()
 }
 
+/// What the kernel asks for in the initial user namespace, wherever the process is: raising a hard limit and
+/// lowering oom_score_adj (`kernel/sys.c`, `fs/proc/base.c`), lowering the nice value and real-time policies
+/// (`kernel/sched/syscalls.c`), changing a login uid (`kernel/audit.c`). Root of another user namespace sees
+/// them in its sets, and they count for nothing there (user_namespaces(7)).
+const INITIAL_ONLY: &[Capability] = &[Capability::SysResource, Capability::SysNice, Capability::AuditControl];
+
+/// How an error says so; its remedy is another.
+pub(crate) const IN_THE_INITIAL: &str = " in the initial user namespace";
+
+/// Of `set`, what counts in this process's user namespace.
+pub(crate) fn counting(set: CapabilitySet) -> CapabilitySet {
+    if INITIAL_ONLY.iter().any(|capability| set.contains(*capability)) && !in_the_initial_user_namespace() {
+        return INITIAL_ONLY.iter().fold(set, |set, capability| set.without(*capability));
+    }
+    set
+}
+
+/// A capability's name, as an error names what is missing.
+pub(crate) fn missing_name(capability: Capability) -> Cow<'static, str> {
+    if INITIAL_ONLY.contains(&capability) && !in_the_initial_user_namespace() {
+        return format!("{}{IN_THE_INITIAL}", capability.name()).into();
+    }
+    capability.name().into()
+}
+
+/// A process may leave it and never comes back, so it is looked up each time; without /proc nothing is known, and
+/// the kernel's sets are taken at their word.
+fn in_the_initial_user_namespace() -> bool {
+    // `PROC_USER_INIT_INO`, the same since Linux 3.8 (include/linux/proc_ns.h).
+    const INITIAL: &[u8] = b"user:[4026531837]";
+    rustix::fs::readlink("/proc/thread-self/ns/user", Vec::new())
+        .map_or(true, |link| link.as_bytes() == INITIAL)
+}
+
 /// What the calling thread has of a privilege.
 pub(crate) fn status(privilege: Privilege) -> Result<PrivilegeStatus> {
     let needed = capabilities(privilege).bits();
     let thread = read()?;
-    let (not_held, not_enabled) = (needed & !thread.permitted, needed & !thread.effective);
+    let lacking = |set: u64| needed & !counting(CapabilitySet::from_bits(needed & set)).bits();
+    let (not_held, not_enabled) = (lacking(thread.permitted), lacking(thread.effective));
     let missing = if not_held == 0 { not_enabled } else { not_held };
     Ok(PrivilegeStatus {
         privilege,
@@ -41,7 +76,7 @@ pub(crate) fn status(privilege: Privilege) -> Result<PrivilegeStatus> {
 /// The capabilities' names.
 fn names(set: CapabilitySet) -> Vec<Cow<'static, str>> {
     let known = Capability::ALL.iter().filter(|capability| set.contains(**capability));
-    known.map(|capability| capability.name().into()).collect()
+    known.map(|capability| missing_name(*capability)).collect()
 }
 
 /// Enables what `privilege` needs on the calling thread, until the guard is dropped.

@@ -13,7 +13,8 @@ use rustix::thread::CapabilitySet as ThreadCapabilities;
 use crate::error::{Error, ErrorKind, Result};
 use crate::privilege::Privilege;
 use crate::process::{Command, Program};
-use crate::sys::token::{CapabilitySet, LoginUid, SecurityContext};
+use crate::sys::privilege::{counting, missing_name};
+use crate::sys::token::{Capability, CapabilitySet, LoginUid, SecurityContext};
 
 /// What checking a command yields.
 pub(super) struct Checked {
@@ -173,15 +174,8 @@ impl Checker<'_> {
             }
             // In a logon session PAM has set the limits from which the process starts; the trampoline will
             // find out.
-            if !in_session
-                && *hard > limit.own_hard()
-                && !held.effective.contains(ThreadCapabilities::SYS_RESOURCE)
-            {
-                return Err(self.missing(
-                    Privilege::IncreaseQuota,
-                    &["CAP_SYS_RESOURCE"],
-                    held.permitted.contains(ThreadCapabilities::SYS_RESOURCE),
-                ));
+            if !in_session && *hard > limit.own_hard() {
+                self.require(Privilege::IncreaseQuota, Capability::SysResource, held)?;
             }
         }
         Ok(())
@@ -232,11 +226,20 @@ impl Checker<'_> {
             return Ok(None);
         }
         // Linux lets a process without a login uid set one; changing it takes the capability.
-        if own != UNSET && !held.effective.contains(ThreadCapabilities::AUDIT_CONTROL) {
-            let permitted = held.permitted.contains(ThreadCapabilities::AUDIT_CONTROL);
-            return Err(self.missing(Privilege::Logon, &["CAP_AUDIT_CONTROL"], permitted));
+        if own != UNSET {
+            self.require(Privilege::Logon, Capability::AuditControl, held)?;
         }
         Ok(Some(wanted))
+    }
+
+    /// A capability that counts here and now, or the error that names it.
+    fn require(&self, privilege: Privilege, capability: Capability, held: &Capabilities) -> Result<()> {
+        let counts =
+            |set: ThreadCapabilities| counting(CapabilitySet::from_bits(set.bits())).contains(capability);
+        if counts(held.effective) {
+            return Ok(());
+        }
+        Err(self.missing(privilege, &[&missing_name(capability)], counts(held.permitted)))
     }
 
     fn missing(&self, privilege: Privilege, missing: &[&str], held: bool) -> Error {

@@ -15,6 +15,7 @@ use super::image::NOWHERE_TO_EXECUTE;
 use crate::error::{Error, ErrorKind, ProgramFault};
 use crate::privilege::Privilege;
 use crate::process::Stage;
+use crate::sys::privilege;
 use crate::sys::token::{Capability, CapabilitySet};
 
 /// What the trampoline reported.
@@ -147,7 +148,7 @@ impl LaunchFault {
         if !matches!(self.errno, Errno::PERM | Errno::ACCESS) {
             return None;
         }
-        let (capability, privilege) = match self.stage {
+        let (capability, right) = match self.stage {
             Stage::Groups | Stage::GroupId => (Capability::Setgid, Privilege::AssignPrimaryToken),
             Stage::UserId => (Capability::Setuid, Privilege::AssignPrimaryToken),
             Stage::BoundingSet | Stage::SecureBits | Stage::Capabilities => {
@@ -165,10 +166,10 @@ impl LaunchFault {
             _ => return None,
         };
         let now = capabilities().ok()?;
-        let held = CapabilitySet::from_bits(now.permitted).contains(capability);
-        let enabled = CapabilitySet::from_bits(now.effective).contains(capability);
-        let missing = capability.name().into();
-        (!enabled).then_some(ErrorKind::PrivilegeMissing { privilege, missing, held, enabled })
+        let counts = |set| privilege::counting(CapabilitySet::from_bits(set)).contains(capability);
+        let (held, enabled) = (counts(now.permitted), counts(now.effective));
+        let missing = privilege::missing_name(capability);
+        (!enabled).then_some(ErrorKind::PrivilegeMissing { privilege: right, missing, held, enabled })
     }
 }
 
