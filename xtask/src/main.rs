@@ -12,6 +12,7 @@ const HELP: &str = "\
 usage: cargo xtask COMMAND
 
   test [FILTER]     build everything and run every test, in the testbed; the last line counts them
+  test --in PLACE   the same in a `user-namespace` as an ordinary user makes, or in an ordinary `container`; by root
   demo [--json]     run both procedures with real clients, in the testbed
   bench NAME        measure: `bench spawn` the cost of creating a process, `bench impersonate` of acting as a client
   shell [COMMAND]   run a command, or a shell, in the testbed

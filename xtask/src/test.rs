@@ -1,4 +1,10 @@
 //! `cargo xtask test [FILTER]`: builds everything, and runs each test in a process of its own in the testbed.
+//!
+//! A function named `role_..` is no test, although libtest lists it: it plays a part for a test, which starts it in a
+//! process of its own and tells it its part. Without one it does nothing; it is neither run by itself nor counted.
+//!
+//! `cargo xtask test --in user-namespace` and `--in container` run the same, by root, in a place such as an ordinary user
+//! can make, and in an ordinary container.
 
 use crate::build::{self, Program};
 use serde::{Deserialize, Serialize};
@@ -63,19 +69,89 @@ impl fmt::Display for Test<'_> {
 /// Runs the command.
 pub fn run(arguments: &[String]) -> io::Result<u8> {
     match arguments {
-        [option, file] if option == "--plan" => inside(Path::new(file)),
-        [] => outside(None),
-        [filter] if !filter.starts_with('-') => outside(Some(filter.clone())),
-        _ => Err(io::Error::other("usage: cargo xtask test [FILTER]")),
+        [option, file] if option == "--plan" => planned(Path::new(file)),
+        [option, place, plan, file] if option == "--in" && plan == "--plan" => {
+            within(place.parse()?, Path::new(file))
+        }
+        [option, place, filter @ ..] if option == "--in" && filter.len() < 2 => {
+            outside(filter.first().cloned(), Some(place.parse()?))
+        }
+        [] => outside(None, None),
+        [filter] if !filter.starts_with('-') => outside(Some(filter.clone()), None),
+        _ => Err(io::Error::other("usage: cargo xtask test [--in user-namespace|container] [FILTER]")),
     }
 }
 
-fn outside(filter: Option<String>) -> io::Result<u8> {
+/// A place to run the tests in that root's bed can make: what an ordinary user has, or an ordinary container.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    UserNamespace,
+    Container,
+}
+
+impl std::str::FromStr for Place {
+    type Err = io::Error;
+
+    fn from_str(name: &str) -> io::Result<Self> {
+        match name {
+            "user-namespace" => Ok(Self::UserNamespace),
+            "container" => Ok(Self::Container),
+            _ => Err(io::Error::other("the tests run in a user-namespace or in a container, or simply here")),
+        }
+    }
+}
+
+impl Place {
+    fn name(self) -> &'static str {
+        match self {
+            Self::UserNamespace => "user-namespace",
+            Self::Container => "container",
+        }
+    }
+
+    /// This program, started there.
+    fn command(self, bed: &testbed::Bed) -> Command {
+        match self {
+            Self::Container => bed.container("/run/programs/xtask"),
+            Self::UserNamespace => {
+                let user = bed.user("svc");
+                let mut command = bed.confined(&["--empty-run"], "setpriv");
+                command.arg(format!("--reuid={}", user.uid)).arg(format!("--regid={}", user.gid));
+                command.args(["--init-groups", "--inh-caps=-all", "--", "/run/programs/xtask"]);
+                command.env("HOME", &user.home);
+                command
+            }
+        }
+    }
+}
+
+/// In a bed of root's: the runner starts itself in that place, where it makes a bed in the bed.
+fn within(place: Place, file: &Path) -> io::Result<u8> {
+    let Some(bed) = testbed::Bed::current() else {
+        return Err(io::Error::other("`test --in .. --plan` is for the runner itself, in the testbed"));
+    };
+    let mut command = place.command(bed);
+    let status =
+        command.env("STEAD_PROGRAMS", "/run/programs").args(["test", "--plan"]).arg(file).status()?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
+
+/// The tests of a plan, in the bed; which has still to be made in a place that the runner started itself in.
+fn planned(file: &Path) -> io::Result<u8> {
+    if testbed::Bed::current().is_some() {
+        return inside(file);
+    }
+    let mut options = EnterOptions::default();
+    options.programs = build::programs()?;
+    enter(&options, file)
+}
+
+fn outside(filter: Option<String>, place: Option<Place>) -> io::Result<u8> {
     let built = build::build(&["build", "--workspace", "--all-targets", "--all-features"])?;
     let tests = build::build(&["test", "--workspace", "--all-features", "--no-run"])?;
     // As an ordinary user the examples run before the bed is entered: root must not write into the target directory.
-    let doc_tests = rustix_is_root();
-    let outside = if doc_tests { Vec::new() } else { run_doc_tests(filter.as_deref())? };
+    let doc_tests = rustix_is_root() && place.is_none();
+    let outside = if doc_tests || place.is_some() { Vec::new() } else { run_doc_tests(filter.as_deref())? };
     let plan = Plan {
         filter,
         programs: tests.into_iter().filter(|program| program.harness && program.kind != "bench").collect(),
@@ -85,10 +161,21 @@ fn outside(filter: Option<String>) -> io::Result<u8> {
     let file = PlanFile::write(&plan)?;
     let mut options = EnterOptions::default();
     options.programs = build::for_the_bed(&built);
-    options.arguments = Some(vec!["test".into(), "--plan".into(), file.0.clone().into()]);
+    let mut arguments: Vec<std::ffi::OsString> = vec!["test".into()];
+    if let Some(place) = place {
+        // Only root can make these places.
+        options.mode = Some(testbed::Mode::Namespaces);
+        arguments.extend(["--in".into(), place.name().into()]);
+    }
+    arguments.extend(["--plan".into(), file.0.clone().into()]);
+    options.arguments = Some(arguments);
     options.install = true;
-    match testbed::enter(&options)? {
-        Entry::Inside(_) => inside(&file.0),
+    enter(&options, &file.0)
+}
+
+fn enter(options: &EnterOptions, plan: &Path) -> io::Result<u8> {
+    match testbed::enter(options)? {
+        Entry::Inside(_) => inside(plan),
         Entry::Left { status, left_behind } if left_behind.is_empty() => {
             Ok(u8::try_from(status).unwrap_or(u8::MAX))
         }
@@ -164,12 +251,20 @@ fn list(plan: &Plan) -> io::Result<Vec<Test<'_>>> {
         let ignored = names(program, &["--ignored"])?;
         for name in names(program, &[])? {
             let test = Test { program, ignored: ignored.contains(&name), name };
+            if is_role(&test.name) {
+                continue;
+            }
             if plan.filter.as_ref().is_none_or(|filter| test.to_string().contains(filter)) {
                 tests.push(test);
             }
         }
     }
     Ok(tests)
+}
+
+/// Whether this function only plays a part for a test.
+fn is_role(name: &str) -> bool {
+    name.rsplit("::").next().is_some_and(|name| name.starts_with("role_"))
 }
 
 fn names(program: &Program, more: &[&str]) -> io::Result<Vec<String>> {
@@ -370,6 +465,12 @@ mod tests {
         );
         assert_eq!(skip_reason("test a::b ... skipped: no mice\n"), Some("no mice".into()));
         assert_eq!(skip_reason("it said skipped: no mice\n"), None);
+    }
+
+    #[test]
+    fn what_plays_a_part_for_a_test_is_not_a_test() {
+        assert!(is_role("role_client") && is_role("sys::tests::role_connects"));
+        assert!(!is_role("a_role_is_played") && !is_role("role_of::a_test"));
     }
 
     #[test]

@@ -58,7 +58,7 @@ fn a_client_that_grants_identification_is_not_impersonated() {
     let _process = bed.client("alice").connect(&path);
     let (stream, _) = listener.accept().unwrap();
     for level in [ImpersonationLevel::Anonymous, ImpersonationLevel::Identification] {
-        let client = Client::with(stead::Confinement::Refuse).level(level).of(&stream).unwrap();
+        let client = Client::with(confinement()).level(level).of(&stream).unwrap();
         let refused = client.impersonate(|_| panic!("it ran")).map(|(): ()| ()).unwrap_err();
         assert!(matches!(refused.kind(), ErrorKind::LevelTooLow { .. }), "{refused}");
     }

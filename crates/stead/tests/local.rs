@@ -37,7 +37,7 @@ impl Client {
         let server = server.map_or_else(String::new, |uid| uid.to_string());
         let process = bed
             .as_user(user, &[], bed.this_program())
-            .args(["--exact", "plays_the_client", "--nocapture"])
+            .args(["--exact", "role_client", "--nocapture"])
             .env(ROLE, format!("{level}:{server}:{address}"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -58,7 +58,7 @@ impl Client {
 
 /// Not a test of its own: what [`Client`] runs.
 #[test]
-fn plays_the_client() {
+fn role_client() {
     let Some(role) = role() else { return };
     let [level, server, path] = role.splitn(3, ':').collect::<Vec<_>>().try_into().unwrap();
     let level = LEVELS.into_iter().find(|one| one.to_string() == level).unwrap();
@@ -138,7 +138,7 @@ fn a_client_grants_nothing_to_a_server_of_another_user() {
     std::os::unix::fs::chown(&directory, Some(mallory.uid), Some(mallory.gid)).unwrap();
     let mut impostor = bed
         .as_user("mallory", &[], bed.this_program())
-        .args(["--exact", "plays_the_impostor", "--nocapture"])
+        .args(["--exact", "role_impostor", "--nocapture"])
         .env(ROLE, address.to_string())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -160,7 +160,7 @@ fn a_client_grants_nothing_to_a_server_of_another_user() {
 
 /// Not a test of its own: accepts whoever comes, until its standard input ends.
 #[test]
-fn plays_the_impostor() {
+fn role_impostor() {
     let Some(path) = role() else { return };
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
@@ -204,7 +204,7 @@ fn a_name_is_roots_to_give() {
     // Nobody else can take it meanwhile.
     let squatter = bed
         .as_user("mallory", &[], bed.this_program())
-        .args(["--exact", "plays_the_impostor", "--nocapture"])
+        .args(["--exact", "role_impostor", "--nocapture"])
         .env(ROLE, address.to_string())
         .stdin(Stdio::null())
         .output()

@@ -163,6 +163,9 @@ fn what_an_account_is_called_is_never_taken_for_a_path() {
 #[test]
 fn an_idle_worker_takes_less_than_700_kibibytes_of_its_own() {
     let bed = testbed::require!();
+    if !testbed::confine::may("sys_ptrace") {
+        testbed::skip!("measuring the worker, which is not dumpable, needs CAP_SYS_PTRACE");
+    }
     // Two, because what is the first one's own is what a second one does not share with it: the program's text is
     // not, whether it was built for debugging or not.
     let sessions = [session(bed, "alice"), session(bed, "bob")];

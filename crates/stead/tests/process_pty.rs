@@ -107,6 +107,7 @@ fn a_process_cannot_type_into_the_terminal_of_its_server() {
         server
             .args(["--exact", test, "--nocapture", "--test-threads=1"])
             .env("STEAD_TEST_SERVER", "1")
+            .current_dir("/")
             .pty(PtySize::default());
         let mut child = server.spawn_as(&stead::Token::current().unwrap()).unwrap();
         let said = said(&mut child);

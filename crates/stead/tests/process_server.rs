@@ -248,10 +248,11 @@ fn nothing_that_the_server_has_of_its_own_reaches_the_process() {
     assert_eq!((own.umask, own.nice, own.oom_score_adj, own.core_filter), (0o077, 7, 500, 0x7f));
     assert_ne!((own.personality, own.scheduling.policy, own.io_priority), (0, 0, 0));
     let alice = token(bed, "alice");
-    if own.capabilities.effective & (1 << Capability::SysNice as u8) == 0 {
+    if !testbed::confine::may("sys_nice") {
         let error = probe(bed).output_as(&alice).unwrap_err();
+        let named = testbed::confine::missing_name("sys_nice");
         assert!(
-            matches!(error.kind(), ErrorKind::PrivilegeMissing { missing, .. } if missing.contains("CAP_SYS_NICE")),
+            matches!(error.kind(), ErrorKind::PrivilegeMissing { missing, .. } if *missing == named),
             "{error}"
         );
         testbed::skip!(

@@ -198,6 +198,37 @@ pub(crate) fn lacking<'a>(capabilities: &[&'a str]) -> Option<&'a str> {
     })
 }
 
+/// Whether this process may do what `capability` (`"sys_resource"`, ..) is for: it has it in effect, and, where the kernel
+/// asks for it in the initial user namespace alone, is there.
+pub fn may(capability: &str) -> bool {
+    let effective = rustix::thread::capabilities(None).map(|sets| sets.effective);
+    let asked = CapabilitySet::from_name(&capability.to_ascii_uppercase());
+    let has = asked.zip(effective.ok()).is_some_and(|(asked, effective)| effective.contains(asked));
+    has && (!INITIAL_ONLY.contains(&capability) || in_the_initial_user_namespace())
+}
+
+/// Whether nothing here could ever have this capability: it is not in the bounding set, as in a container that was not
+/// given it.
+pub fn is_out_of_reach(capability: &str) -> bool {
+    let asked = CapabilitySet::from_name(&capability.to_ascii_uppercase());
+    asked.is_some_and(|asked| rustix::thread::capability_is_in_bounding_set(asked).is_ok_and(|there| !there))
+}
+
+/// How the library's errors name this capability where it is missing (`"sys_resource"`: `CAP_SYS_RESOURCE`, and more in a
+/// user namespace).
+pub fn missing_name(capability: &str) -> String {
+    let elsewhere = INITIAL_ONLY.contains(&capability) && !in_the_initial_user_namespace();
+    let what = if elsewhere { " in the initial user namespace" } else { "" };
+    format!("CAP_{}{what}", capability.to_ascii_uppercase())
+}
+
+/// Those of the library's capabilities that count in the initial user namespace only (capabilities(7)).
+const INITIAL_ONLY: &[&str] = &["sys_resource", "sys_nice", "audit_control"];
+
+fn in_the_initial_user_namespace() -> bool {
+    std::fs::read_link("/proc/thread-self/ns/user").is_ok_and(|link| link.as_os_str() == "user:[4026531837]")
+}
+
 /// Takes every capability but these out of the bounding set.
 ///
 /// # Errors

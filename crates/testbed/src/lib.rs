@@ -43,6 +43,15 @@ pub fn skip_test(reason: impl std::fmt::Display) -> ! {
     std::process::exit(0);
 }
 
+/// Ends the test as skipped where the process that played a part of it, and ended well, says that it was: `output` is
+/// its standard output.
+pub fn skip_if_skipped(output: &[u8]) {
+    let text = String::from_utf8_lossy(output);
+    if let Some(reason) = text.lines().find_map(|line| line.strip_prefix("skipped: ")) {
+        skip_test(reason);
+    }
+}
+
 /// Prints `skipped: REASON` on a line of its own, which is what the runner counts, and returns from the test.
 #[macro_export]
 macro_rules! skip {

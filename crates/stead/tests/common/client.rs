@@ -78,5 +78,6 @@ pub fn play(mut command: Command, test: &str, role: &str) -> Output {
 pub fn played(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    testbed::skip_if_skipped(&output.stdout);
     text
 }

@@ -34,7 +34,7 @@ const HELPER: &str = "STEAD_TEST_CONNECT";
 
 /// Not a test of its own: what [`connected`] runs in a process of its own.
 #[test]
-fn helper_connects_and_waits() {
+fn role_connects_and_waits() {
     if let Some(path) = std::env::var_os(HELPER) {
         let stream = UnixStream::connect(path).unwrap();
         let _ = std::io::Read::read(&mut &stream, &mut [0]);
@@ -46,7 +46,7 @@ fn connected(name: &str) -> (UnixStream, Child, Place) {
     let place = Place::new(name);
     let listener = place.listen();
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "sys::linux::client::tests::helper_connects_and_waits"])
+        .args(["--exact", "sys::linux::client::tests::role_connects_and_waits"])
         .env(HELPER, place.0.join("socket"))
         .stdout(Stdio::null())
         .spawn()
