@@ -15,11 +15,19 @@ pub fn run(arguments: &[String]) -> io::Result<u8> {
     match testbed::enter(&options)? {
         Entry::Inside(bed) => {
             eprintln!("testbed: {}", bed.mode());
+            let names: Vec<&str> = bed.users().iter().map(|user| user.name.as_str()).collect();
+            eprintln!("testbed: the users are {}", names.join(", "));
+            if let Some(first) = bed.users().first() {
+                eprintln!("testbed: the password of {} is {:?}, and so on", first.name, first.password);
+            }
             let shell = ["/bin/sh".to_owned()];
             let [program, arguments @ ..] = (if arguments.is_empty() { &shell } else { arguments }) else {
                 return Ok(0);
             };
-            let status = Command::new(program).args(arguments).status()?;
+            let status = Command::new(program)
+                .args(arguments)
+                .status()
+                .map_err(|error| io::Error::new(error.kind(), format!("running {program}: {error}")))?;
             Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
         }
         Entry::Left { status, left_behind } => {

@@ -2,6 +2,13 @@
 //!
 //! `http_run SOCKET`, then as anybody: `curl --unix-socket SOCKET -d 'id -un' http://server/`
 //! The words of the body are the program and its arguments; no shell is involved.
+//!
+//! In `cargo xtask shell`, after `cargo build --examples --all-features`:
+//!
+//! ```sh
+//! target/debug/examples/http_run /run/demo.sock &
+//! runuser -u alice -- curl --unix-socket /run/demo.sock -d 'id -un' http://server/
+//! ```
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -55,5 +62,6 @@ async fn run(request: Request<Incoming>, token: &Token<Primary>) -> Result<Vec<u
     let body = String::from_utf8(request.into_body().collect().await?.to_bytes().into())?;
     let mut words = body.split_whitespace();
     let program = words.next().ok_or("the body names no program")?;
-    Ok(Command::new(program).args(words).output_as_async(token).await?.stdout)
+    let output = Command::new(program).args(words).output_as_async(token).await?;
+    Ok([output.stdout, output.stderr].concat())
 }

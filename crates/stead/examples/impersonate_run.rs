@@ -2,6 +2,13 @@
 //!
 //! `impersonate_run serve ADDRESS PROGRAM [ARGUMENT ..]` runs the program as whoever connects;
 //! `impersonate_run connect ADDRESS NOTE` is such a client: it sends the path of a file of its own.
+//!
+//! In `cargo xtask shell`, after `cargo build --examples --all-features`:
+//!
+//! ```sh
+//! target/debug/examples/impersonate_run serve /run/demo.sock id &
+//! runuser -u alice -- target/debug/examples/impersonate_run connect /run/demo.sock notes.txt
+//! ```
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -21,18 +28,21 @@ fn main() -> Result<(), Box<dyn Error>> {
             let listener = ListenOptions::new().open_to_all().bind(&address)?;
             loop {
                 // One client's trouble is not the server's: say it, and go on.
-                if let Err(error) = serve(listener.accept()?, &rest) {
+                let mut stream = listener.accept()?;
+                if let Err(error) = serve(&mut stream, &rest) {
                     eprintln!("{error}");
+                    let _ = writeln!(stream, "{error}");
                 }
             }
         }
-        _ => connect(&address, rest.first().map_or("", String::as_str)),
+        "connect" => connect(&address, rest.first().map_or("", String::as_str)),
+        _ => Err("the first argument is serve or connect".into()),
     }
 }
 
-fn serve(mut stream: Stream, command: &[String]) -> Result<(), Box<dyn Error>> {
+fn serve(stream: &mut Stream, command: &[String]) -> Result<(), Box<dyn Error>> {
     let mut note = String::new();
-    BufReader::new(&mut stream).read_line(&mut note)?;
+    BufReader::new(&mut *stream).read_line(&mut note)?;
     let [program, arguments @ ..] = command else { return Err("no program to run".into()) };
 
     // ImpersonateNamedPipeClient .. RevertToSelf

@@ -1,6 +1,12 @@
 //! Procedure 1 of the reference page: log the client on, create its process.
 //!
 //! `logon_run ACCOUNT PROGRAM [ARGUMENT ..]`, the password on standard input.
+//!
+//! In `cargo xtask shell`, after `cargo build --examples --all-features`:
+//!
+//! ```sh
+//! echo 'alice opens the door' | target/debug/examples/logon_run alice id
+//! ```
 
 use std::error::Error;
 use std::io::{self, Write};

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
+use std::path::is_separator;
 
 use crate::ImpersonationLevel;
 use crate::privilege::Privilege;
@@ -13,7 +14,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What was being done, which precondition failed, and what would mend it.
 ///
 /// The same [kinds](ErrorKind) arise on every platform. `Display` is one line for an operator:
-/// the operation, the obstacle, the remedy.
+/// the operation, the obstacle, the remedy. `Debug` is that line too, and the parts with `{:#?}`.
 ///
 /// ```
 /// # fn main() -> stead::Result<()> {
@@ -330,6 +331,11 @@ impl ErrorKind {
             Self::AccountRestriction { restriction: AccountRestriction::PasswordExpired } => {
                 "answer the change of password in a conversation (Logon::conversation)".into()
             }
+            Self::ProgramNotFound { program } if !program.is_empty() && !program.contains(is_separator) => {
+                "it was looked for in the PATH of the client's environment, not the server's: name it by its path, \
+                 or set PATH with Command::env"
+                    .into()
+            }
             Self::DirectoryUnusable { .. } => "choose one with Command::current_dir".into(),
             Self::ClientConfined { part: ConfinedPart::NoNewPrivileges } => {
                 "serve it as confined as it is with Confinement::carry_no_new_privs, or do not serve it"
@@ -339,7 +345,8 @@ impl ErrorKind {
                 "do not serve it, or serve it from inside the same confinement".into()
             }
             Self::ConfinementUnknown { .. } => {
-                "give the server CAP_SYS_PTRACE, or accept what cannot be known with Confinement::Unknown"
+                "run the server as root, or give it CAP_SYS_PTRACE; where it can have neither, Confinement::Unknown \
+                 serves such clients, sandboxed ones among them, as if they were free"
                     .into()
             }
             Self::KernelTooOld { .. } => "docs/linux.md lists what each kernel gives".into(),
@@ -389,8 +396,8 @@ impl fmt::Display for ErrorKind {
                 AccountRestriction::PolicyForbids => "the account may not log on now or from here",
             }),
             Self::AccountUnknown { name } => write!(f, "there is no account {name:?}"),
-            Self::AccessDenied { object } => write!(f, "access to {object} was denied"),
-            Self::NotFound { object } => write!(f, "there is no {object}"),
+            Self::AccessDenied { object } => write!(f, "access to {object:?} was denied"),
+            Self::NotFound { object } => write!(f, "there is no {object:?}"),
             Self::ProgramNotFound { program } => write!(f, "there is no program {program:?}"),
             Self::ProgramUnusable { program, why } => {
                 write!(f, "{program:?} cannot be executed: ")?;
@@ -494,3 +501,6 @@ impl std::error::Error for Error {
         self.0.source.as_ref().map(|source| source as _)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -99,8 +99,13 @@ impl Privilege {
     ///
     /// [`ErrorKind::PrivilegeMissing`].
     pub fn require(self) -> Result<()> {
+        self.require_for("checking privileges")
+    }
+
+    /// The same, where the check is a step of `doing` something else.
+    pub(crate) fn require_for(self, doing: impl Into<Cow<'static, str>>) -> Result<()> {
         let status = self.status()?;
-        if status.enabled { Ok(()) } else { Err(status.into_error("checking privileges")) }
+        if status.enabled { Ok(()) } else { Err(status.into_error(doing)) }
     }
 
     /// Runs `act` with the privilege enabled on the calling thread, and only there and then.
@@ -137,7 +142,7 @@ impl Privilege {
 }
 
 impl PrivilegeStatus {
-    fn into_error(self, doing: &'static str) -> Error {
+    fn into_error(self, doing: impl Into<Cow<'static, str>>) -> Error {
         let kind = ErrorKind::PrivilegeMissing {
             privilege: self.privilege,
             missing: self.missing.join(", ").into(),

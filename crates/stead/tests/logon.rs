@@ -176,6 +176,9 @@ fn a_module_that_hangs_is_left_at_the_deadline() {
         let kind = refusal(logon(bed, "alice").pam_service(service).deadline(Duration::from_secs(1)));
         assert!(matches!(kind, ErrorKind::DeadlinePassed { .. }), "{service}: {kind:?}");
     }
+    // Nor is a worker that had no time to start one that is not installed.
+    let kind = refusal(logon(bed, "alice").deadline(Duration::ZERO));
+    assert!(matches!(kind, ErrorKind::DeadlinePassed { .. }), "{kind:?}");
     until("the workers are gone", || {
         // Collected when the library is used the next time.
         let _ = stead::LogonSession::detached_sessions();

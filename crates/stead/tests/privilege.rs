@@ -61,7 +61,11 @@ fn a_missing_privilege_is_named_with_what_would_mend_it() {
     let ran = Privilege::AssignPrimaryToken.enabled(|| panic!("it ran")).map(|(): ()| ());
     assert!(matches!(ran.unwrap_err().kind(), ErrorKind::PrivilegeMissing { .. }));
     Privilege::Impersonate.require().unwrap();
-    let _ = bed;
+    // What was being done is the logon, and the password does not get as far as a worker.
+    let alice = stead::Account::local("alice");
+    let refused = stead::Logon::password(alice, bed.user("alice").password.as_str()).open().unwrap_err();
+    assert_eq!(refused.doing(), "logging on alice");
+    assert!(matches!(refused.kind(), ErrorKind::PrivilegeMissing { .. }), "{refused}");
 }
 
 #[test]

@@ -31,6 +31,21 @@ pub enum LogonType {
 }
 
 /// When a logon session ends.
+///
+/// A server that is started anew finds its users' processes again:
+///
+/// ```no_run
+/// # fn main() -> stead::Result<()> {
+/// use stead::{Account, Command, Lifetime, Logon, LogonSession};
+/// let session = Logon::s4u(Account::local("alice")).lifetime(Lifetime::Detached).open()?;
+/// Command::new("notebook").spawn_as(session.token())?;
+/// // The server ends. The next one:
+/// for id in LogonSession::detached_sessions()? {
+///     let session = LogonSession::reattach(id)?;
+///     println!("{} runs {:?}", session.account().display(), session.processes()?);
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Lifetime {

@@ -207,14 +207,15 @@ impl Command {
     ///
     /// The terminal belongs to the client, who can open it again by its name. The server's end is
     /// [`Child::pty`](crate::Child::pty). [`stdout`](Self::stdout) and [`stderr`](Self::stderr) may still
-    /// lead elsewhere; the standard input is the terminal.
+    /// lead elsewhere; the standard input is the terminal. What kind of terminal the other end shows it as is for
+    /// the server to say, in `TERM`: nothing sets it, and full-screen programs refuse to run without.
     ///
     /// ```no_run
     /// # fn main() -> stead::Result<()> {
     /// # let token: stead::Token<stead::Primary> = unimplemented!();
     /// use stead::{Command, PtySize};
     /// let size = PtySize { rows: 50, columns: 132, ..PtySize::default() };
-    /// let child = Command::new("top").pty(size).spawn_as(&token)?;
+    /// let child = Command::new("top").env("TERM", "xterm-256color").pty(size).spawn_as(&token)?;
     /// # Ok(()) }
     /// ```
     #[doc(alias = "CreatePseudoConsole")]

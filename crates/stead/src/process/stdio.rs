@@ -6,7 +6,8 @@ use std::process::{ChildStderr, ChildStdin, ChildStdout};
 
 /// Where a standard stream of a new process leads.
 ///
-/// The default is [`Stdio::null`] for all three, never the server's own streams.
+/// The default is [`Stdio::null`] for all three, never the server's own streams. A file, a stream of another
+/// child, or on Unix anything that is an `OwnedFd`, such as the client's own connection, is given by its value.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -112,6 +113,20 @@ impl Default for PtySize {
 ///
 /// Reference: [pty(7)](https://man7.org/linux/man-pages/man7/pty.7.html),
 /// [CreatePseudoConsole](https://learn.microsoft.com/windows/console/createpseudoconsole).
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let token: stead::Token<stead::Primary> = unimplemented!();
+/// use std::io::{Read, Write};
+/// use stead::{Command, PtySize};
+/// let mut child = Command::new("sh").env("TERM", "xterm-256color").pty(PtySize::default()).spawn_as(&token)?;
+/// let mut terminal = child.pty.take().expect("the command asked for one");
+/// terminal.write_all(b"stty size; exit\n")?;
+/// let mut shown = String::new();
+/// terminal.read_to_string(&mut shown)?;
+/// child.wait()?;
+/// # Ok(()) }
+/// ```
 #[doc(alias = "HPCON")]
 #[doc(alias = "ClosePseudoConsole")]
 #[derive(Debug)]

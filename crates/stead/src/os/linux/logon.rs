@@ -108,6 +108,15 @@ impl LogonGid {
 }
 
 /// What only Linux logon sessions have.
+///
+/// ```no_run
+/// # fn main() -> stead::Result<()> {
+/// use stead::os::linux::LogonSessionExt;
+/// use stead::{Account, Logon};
+/// let session = Logon::s4u(Account::local("alice")).open()?;
+/// println!("files get the mode 666 without {:o}", session.umask());
+/// # Ok(()) }
+/// ```
 pub trait LogonSessionExt {
     /// The session's own gid, if one was asked for.
     #[doc(alias = "TokenLogonSid")]

@@ -142,6 +142,19 @@ impl CommandExt for Command {
 /// What only Linux has of a [`Child`].
 ///
 /// The process's pidfd is the child itself, by [`AsFd`](std::os::fd::AsFd).
+///
+/// ```no_run
+/// # fn main() -> stead::Result<()> {
+/// # let token: stead::Token<stead::Primary> = unimplemented!();
+/// use std::time::Duration;
+/// use stead::os::linux::{ChildExt, Signal};
+/// let mut child = stead::Command::new("notebook").spawn_as(&token)?;
+/// child.signal(Signal::TERM)?;
+/// if child.wait_timeout(Duration::from_secs(10))?.is_none() {
+///     child.kill_tree()?;
+/// }
+/// # Ok(()) }
+/// ```
 pub trait ChildExt: sealed::Sealed {
     /// Sends a signal to the process, by its pidfd: never to another that got its number.
     ///

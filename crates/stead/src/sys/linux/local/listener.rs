@@ -232,6 +232,10 @@ impl Listener {
     }
 
     /// Every next client, for ever.
+    ///
+    /// # Errors
+    ///
+    /// Each is that of one [`accept`](Self::accept); the next may succeed.
     pub fn incoming(&self) -> impl Iterator<Item = io::Result<Stream>> + '_ {
         std::iter::repeat_with(|| self.accept())
     }

@@ -122,8 +122,9 @@ impl ConnectOptions {
             let [_, uid, _] = sys::client::peer_ids(socket.as_fd())
                 .map_err(|source| Error::system(doing(), "getsockopt(SO_PEERCRED)", source))?;
             if Uid::new(uid) != Some(wanted) {
-                let object = format!("{address}: its server has uid {uid}, not {wanted}");
-                return Err(Error::new(doing(), ErrorKind::AccessDenied { object }));
+                let object = address.to_string();
+                let why = io::Error::other(format!("its server has uid {uid}, not {wanted}"));
+                return Err(Error::new(doing(), ErrorKind::AccessDenied { object }).with_source(why));
             }
         }
         set_socket_timeout(&socket, Timeout::Send, None).map_err(system("setsockopt(SO_SNDTIMEO)"))?;

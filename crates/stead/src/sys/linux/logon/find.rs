@@ -82,6 +82,12 @@ pub(super) fn start(configured: Option<&Path>, deadline: Instant) -> Result<NewW
         cgroup: None,
     };
     let fault = |LaunchFault { stage, errno, .. }: LaunchFault| {
+        if stage == Stage::Deadline {
+            return Error::new(
+                DOING,
+                ErrorKind::DeadlinePassed { waiting_for: "the worker to start".into() },
+            );
+        }
         let why = format!("{} could not be started ({stage})", program.path.display()).into();
         Error::new(DOING, ErrorKind::WorkerUnavailable { why }).with_source(errno)
     };

@@ -81,7 +81,7 @@ pub(crate) fn open(logon: Logon) -> Result<SessionHandle> {
         worker: logon.worker.as_deref(),
         secret: None,
     };
-    as_server(|| Privilege::AssignPrimaryToken.require())?;
+    as_server(|| Privilege::AssignPrimaryToken.require_for(format!("logging on {}", logon.account)))?;
     let request = Request { secret: logon.secret.map(Secret::into_bytes), ..request };
     let mut conversation = logon.conversation;
     let mut answers;
