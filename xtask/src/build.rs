@@ -70,11 +70,11 @@ fn program(line: &str) -> Option<Program> {
     })
 }
 
-/// The helper programs that go into the bed, built now; or those in the directory that `STEAD_PROGRAMS` names, where
-/// there is no cargo.
+/// The helper programs and examples that go into the bed, built now; or those in the directory that
+/// `STEAD_PROGRAMS` names, where there is no cargo.
 pub fn programs() -> io::Result<Vec<(String, PathBuf)>> {
     let Some(directory) = std::env::var_os("STEAD_PROGRAMS") else {
-        return Ok(for_the_bed(&build(&["build", "--workspace", "--bins"])?));
+        return Ok(for_the_bed(&build(&["build", "--workspace", "--bins", "--examples", "--all-features"])?));
     };
     std::fs::read_dir(directory)?
         .map(|entry| entry.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path())))

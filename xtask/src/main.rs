@@ -15,7 +15,7 @@ usage: cargo xtask COMMAND
   test --in PLACE   the same in a `user-namespace` as an ordinary user makes, or in an ordinary `container`; by root
   demo [--json]     run both procedures with real clients, in the testbed
   bench NAME        measure: `bench spawn` the cost of creating a process, `bench impersonate` of acting as a client
-  shell [COMMAND]   run a command, or a shell, as root of the testbed; says who its users are
+  shell [COMMAND]   run a command, or a shell, as root of the testbed, the examples on its PATH; says who its users are
 
 In the testbed there are throw-away users, PAM services and homes that exist nowhere else. It is made for each run, by
 root or in a user namespace, and nothing of it stays behind.

@@ -2,6 +2,7 @@
 
 use crate::build;
 use std::io;
+use std::path::Path;
 use std::process::Command;
 use testbed::{EnterOptions, Entry};
 
@@ -24,7 +25,12 @@ pub fn run(arguments: &[String]) -> io::Result<u8> {
             let [program, arguments @ ..] = (if arguments.is_empty() { &shell } else { arguments }) else {
                 return Ok(0);
             };
+            // The examples and helpers by their names: where every user of the bed can execute them.
+            let folder = bed.bin("probe").parent().map(Path::to_owned);
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let folders = folder.into_iter().chain(std::env::split_paths(&path));
             let status = Command::new(program)
+                .env("PATH", std::env::join_paths(folders).map_err(io::Error::other)?)
                 .args(arguments)
                 .status()
                 .map_err(|error| io::Error::new(error.kind(), format!("running {program}: {error}")))?;

@@ -3,11 +3,11 @@
 //! `http_run SOCKET`, then as anybody: `curl --unix-socket SOCKET -d 'id -un' http://server/`
 //! The words of the body are the program and its arguments; no shell is involved.
 //!
-//! In `cargo xtask shell`, after `cargo build --examples --all-features`:
+//! In `cargo xtask shell`:
 //!
 //! ```sh
-//! target/debug/examples/http_run /run/demo.sock &
-//! runuser -u alice -- curl --unix-socket /run/demo.sock -d 'id -un' http://server/
+//! http_run /run/demo.sock &
+//! runuser -u alice -- curl -sS --unix-socket /run/demo.sock -d 'id -un' http://server/
 //! ```
 
 use std::convert::Infallible;

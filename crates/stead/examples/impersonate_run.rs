@@ -3,11 +3,11 @@
 //! `impersonate_run serve ADDRESS PROGRAM [ARGUMENT ..]` runs the program as whoever connects;
 //! `impersonate_run connect ADDRESS NOTE` is such a client: it sends the path of a file of its own.
 //!
-//! In `cargo xtask shell`, after `cargo build --examples --all-features`:
+//! In `cargo xtask shell`:
 //!
 //! ```sh
-//! target/debug/examples/impersonate_run serve /run/demo.sock id &
-//! runuser -u alice -- target/debug/examples/impersonate_run connect /run/demo.sock notes.txt
+//! impersonate_run serve /run/demo.sock id &
+//! runuser -u alice -- impersonate_run connect /run/demo.sock notes.txt
 //! ```
 
 use std::error::Error;

@@ -2,10 +2,10 @@
 //!
 //! `logon_run ACCOUNT PROGRAM [ARGUMENT ..]`, the password on standard input.
 //!
-//! In `cargo xtask shell`, after `cargo build --examples --all-features`:
+//! In `cargo xtask shell`:
 //!
 //! ```sh
-//! echo 'alice opens the door' | target/debug/examples/logon_run alice id
+//! echo 'alice opens the door' | logon_run alice id
 //! ```
 
 use std::error::Error;
