@@ -496,11 +496,9 @@ impl fmt::Debug for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_ref().map(|source| source as _)
-    }
-}
+/// Without a source: what the system said is part of the line already ([`Error::os_error`] has it), and who
+/// prints a chain of sources would say it twice.
+impl std::error::Error for Error {}
 
 #[cfg(test)]
 mod tests;
