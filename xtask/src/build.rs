@@ -1,6 +1,7 @@
 //! Building with cargo, and finding what was built.
 
 use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -36,13 +37,20 @@ pub fn cargo() -> Command {
 
 /// Runs cargo with these arguments and gives the programs it built.
 pub fn build(arguments: &[&str]) -> io::Result<Vec<Program>> {
-    let output = cargo()
-        .args(arguments)
+    let mut command = cargo();
+    command.args(arguments);
+    programs_of(command)
+}
+
+/// Runs this command of cargo's and gives the programs it built.
+pub fn programs_of(mut command: Command) -> io::Result<Vec<Program>> {
+    let output = command
         .arg("--message-format=json-render-diagnostics")
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()?;
     if !output.status.success() {
+        let arguments: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
         return Err(io::Error::other(format!("cargo {} failed", arguments.join(" "))));
     }
     let text = String::from_utf8_lossy(&output.stdout);
@@ -72,6 +80,7 @@ fn program(line: &str) -> Option<Program> {
 
 /// The helper programs and examples that go into the bed, built now; or those in the directory that
 /// `STEAD_PROGRAMS` names, where there is no cargo.
+#[cfg(target_os = "linux")]
 pub fn programs() -> io::Result<Vec<(String, PathBuf)>> {
     let Some(directory) = std::env::var_os("STEAD_PROGRAMS") else {
         return Ok(for_the_bed(&build(&["build", "--workspace", "--bins", "--examples", "--all-features"])?));
@@ -82,6 +91,7 @@ pub fn programs() -> io::Result<Vec<(String, PathBuf)>> {
 }
 
 /// The helper programs and examples that go into the bed, out of what was built.
+#[cfg(target_os = "linux")]
 pub fn for_the_bed(built: &[Program]) -> Vec<(String, PathBuf)> {
     built
         .iter()

@@ -1,10 +1,19 @@
 //! `cargo xtask demo | test | bench`.
 
+#[cfg(target_os = "linux")]
 mod bench;
 mod build;
+#[cfg(target_os = "linux")]
 mod demo;
+#[cfg(windows)]
+mod native;
+mod runner;
+#[cfg(target_os = "linux")]
 mod shell;
+#[cfg(target_os = "linux")]
 mod test;
+#[cfg(target_os = "linux")]
+mod windows;
 
 use std::process::ExitCode;
 
@@ -13,6 +22,8 @@ usage: cargo xtask COMMAND
 
   test [FILTER]     build everything and run every test, in the testbed; the last line counts them
   test --in PLACE   the same in a `user-namespace` as an ordinary user makes, or in an ordinary `container`; by root
+  test --windows [FILTER]
+                    the Windows side, under Wine; installs what that takes
   demo [--json]     run both procedures with real clients, in the testbed
   bench NAME        measure: `bench spawn` the cost of creating a process, `bench impersonate` of acting as a client
   shell [COMMAND]   run a command, or a shell, as root of the testbed, the examples on its PATH; says who its users are
@@ -22,14 +33,23 @@ root or in a user namespace, and nothing of it stays behind.
 ";
 
 fn main() -> ExitCode {
-    stead::init(); // the demo is its own session worker
-    testbed::run_stage_if_asked();
+    #[cfg(target_os = "linux")]
+    {
+        stead::init(); // the demo is its own session worker
+        testbed::run_stage_if_asked();
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let rest = arguments.get(1..).unwrap_or_default();
     let result = match arguments.first().map(String::as_str) {
+        #[cfg(target_os = "linux")]
         Some("test") => test::run(rest),
+        #[cfg(windows)]
+        Some("test") => native::run(rest),
+        #[cfg(target_os = "linux")]
         Some("demo") => demo::run(rest),
+        #[cfg(target_os = "linux")]
         Some("bench") => bench::run(rest),
+        #[cfg(target_os = "linux")]
         Some("shell") => shell::run(rest),
         None | Some("help" | "-h" | "--help") => {
             print!("{HELP}");

@@ -18,23 +18,35 @@
 //!
 //! `cargo xtask test` makes the bed once and runs every test in a process of its own inside.
 
-#![cfg(target_os = "linux")]
-
+#[cfg(target_os = "linux")]
 mod accounts;
+#[cfg(target_os = "linux")]
 mod bed;
+#[cfg(target_os = "linux")]
 mod client;
+#[cfg(target_os = "linux")]
 pub mod confine;
+#[cfg(target_os = "linux")]
 mod control;
+#[cfg(target_os = "linux")]
 mod enter;
+#[cfg(target_os = "linux")]
 mod pam;
+#[cfg(target_os = "linux")]
 mod probe;
+#[cfg(target_os = "linux")]
 mod sys;
+#[cfg(windows)]
+pub mod windows;
 
-pub use accounts::User;
-pub use bed::{Bed, Mode, PamEvent, ROOT};
-pub use client::{ClientBuilder, RunningClient};
-pub use enter::{EnterOptions, Entry, enter, run_stage_if_asked};
-pub use probe::{Capabilities, Ids, Keyring, Limit, Probe, Scheduling, Signals};
+#[cfg(target_os = "linux")]
+pub use {
+    accounts::User,
+    bed::{Bed, Mode, PamEvent, ROOT},
+    client::{ClientBuilder, RunningClient},
+    enter::{EnterOptions, Entry, enter, run_stage_if_asked},
+    probe::{Capabilities, Ids, Keyring, Limit, Probe, Scheduling, Signals},
+};
 
 /// Ends the test as skipped, from wherever it is: prints `skipped: REASON` and ends the process, which under the runner
 /// holds this one test.

@@ -1,5 +1,6 @@
 //! The bed is what the other tests take it for.
 
+#![cfg(target_os = "linux")]
 use std::fs;
 
 #[test]

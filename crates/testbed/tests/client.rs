@@ -1,5 +1,6 @@
 //! Clients are confined as the tests that use them believe.
 
+#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test's way to fail")]
 
 use std::os::unix::net::{UnixListener, UnixStream};
