@@ -182,6 +182,10 @@ pub enum ErrorKind {
     },
     /// There is no trampoline that the system would execute.
     TrampolineUnavailable,
+    /// No server that could check the credentials can be reached (Win32 error 1311).
+    LogonServerUnavailable,
+    /// The token has no SID of its logon session: it comes from a network logon, from S4U, or is the system's.
+    NoLogonSid,
     /// The logon session has ended, and nothing more can be done in it (Win32 error 1312).
     SessionEnded,
     /// Somebody else collected the exit status of the process.
@@ -247,6 +251,10 @@ pub enum ProgramFault {
     Busy,
     /// Arguments and environment together are larger than the kernel takes.
     ArgumentsTooLong,
+    /// It asks for an elevated token, which this one is not (Win32 error 740).
+    ElevationRequired,
+    /// A batch file: cmd.exe reads it, for which no quoting of arguments is safe.
+    BatchFile,
     /// A script cannot be pinned by descriptor: its interpreter would open another file.
     PinnedScript,
 }
@@ -319,6 +327,11 @@ impl ErrorKind {
                 "{missing} is permitted but not effective: enable it for the call with Privilege::enabled"
             )
             .into(),
+            #[cfg(windows)]
+            Self::PrivilegeMissing { missing, .. } => {
+                format!("run the server as a LocalSystem service, or give its account {missing}").into()
+            }
+            #[cfg(not(windows))]
             Self::PrivilegeMissing { missing, .. } => {
                 format!("run the server as root, or give its unit AmbientCapabilities= with {missing}").into()
             }
@@ -363,6 +376,12 @@ impl ErrorKind {
             }
             Self::ProgramUnusable { why: ProgramFault::BadFormat, .. } => {
                 "give the script a #! line; no shell is ever put in between".into()
+            }
+            Self::ProgramUnusable { why: ProgramFault::BatchFile, .. } => {
+                "run cmd.exe itself, with a command line that nothing of a client's is in".into()
+            }
+            Self::ProgramUnusable { why: ProgramFault::ElevationRequired, .. } => {
+                "use the elevated token that is linked to this one".into()
             }
             Self::ProgramUnusable { why: ProgramFault::PinnedScript, .. } => {
                 "name the script by its path, or pin its interpreter".into()
@@ -411,6 +430,8 @@ impl fmt::Display for ErrorKind {
                     }
                     ProgramFault::Busy => "it is open for writing",
                     ProgramFault::ArgumentsTooLong => "arguments and environment are too large",
+                    ProgramFault::ElevationRequired => "it asks for an elevated token",
+                    ProgramFault::BatchFile => "it is a batch file",
                     ProgramFault::PinnedScript => "a script cannot be pinned by descriptor",
                 })
             }
@@ -436,6 +457,10 @@ impl fmt::Display for ErrorKind {
             Self::TrampolineUnavailable => {
                 f.write_str("the system executes no memfd (vm.memfd_noexec), and no trampoline is installed")
             }
+            Self::LogonServerUnavailable => {
+                f.write_str("no server that could check the credentials can be reached")
+            }
+            Self::NoLogonSid => f.write_str("the token has no SID of its logon session"),
             Self::SessionEnded => f.write_str("the logon session has ended"),
             Self::StatusLost => f.write_str("somebody else collected the exit status"),
             Self::DeadlinePassed { waiting_for } => {

@@ -3,7 +3,7 @@
 //! A server that runs things for its users holds rights that they do not have. This library creates each
 //! process with exactly the rights of the client that it is for, or not at all. It is the system of
 //! Microsoft's page [Processes in the Client Security Context][page], on Linux by the kernel's own means: PAM,
-//! peer credentials, capabilities, pidfds. The Windows backend is on its way.
+//! peer credentials, capabilities, pidfds. The Windows backend is being built (`docs/windows.md`).
 //!
 //! Data flows one way:
 //!
@@ -78,8 +78,11 @@ pub use client::{Client, Confinement};
 pub use error::{Error, ErrorKind, Result};
 #[doc(inline)]
 pub use impersonate::Impersonating;
+#[cfg(unix)]
 #[doc(inline)]
-pub use logon::{Conversation, Lifetime, Logon, LogonSession, LogonType, Prompt, Secret, SessionId};
+pub use logon::{Conversation, Lifetime, Prompt};
+#[doc(inline)]
+pub use logon::{Logon, LogonSession, LogonType, Secret, SessionId};
 #[doc(inline)]
 pub use privilege::{Privilege, PrivilegeStatus};
 #[doc(inline)]

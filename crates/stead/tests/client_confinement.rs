@@ -1,4 +1,6 @@
 //! A client that is confined more than the server is refused, and the error names what confines it.
+
+#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "common/client.rs"]

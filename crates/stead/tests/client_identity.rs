@@ -1,4 +1,6 @@
 //! Who a client is: what the kernel recorded at connect, and nothing that came later.
+
+#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "common/client.rs"]

@@ -1,4 +1,6 @@
 //! Asynchronous servers: the runtime's threads never change their identity.
+
+#![cfg(target_os = "linux")]
 #![cfg(all(target_os = "linux", feature = "tokio"))]
 #![forbid(unsafe_code)]
 #![allow(missing_docs, clippy::unwrap_used)]

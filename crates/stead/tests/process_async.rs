@@ -1,4 +1,6 @@
 //! The asynchronous face of commands and children.
+
+#![cfg(target_os = "linux")]
 #![cfg(all(target_os = "linux", feature = "tokio"))]
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]

@@ -46,6 +46,7 @@ pub enum LogonType {
 /// }
 /// # Ok(()) }
 /// ```
+#[cfg(unix)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Lifetime {

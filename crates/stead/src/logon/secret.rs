@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
+    #[cfg(any(unix, test))]
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }

@@ -1,6 +1,8 @@
 //! An open logon session.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
+#[cfg(unix)]
+use std::ffi::OsString;
 use std::fmt;
 #[cfg(unix)]
 use std::process::ExitStatus;
@@ -85,6 +87,7 @@ impl LogonSession {
 
     /// The session's environment: the account's variables (`HOME`, `USER`, `SHELL`, `PATH`, ...), then those
     /// of PAM. The server's own are never in it.
+    #[cfg(unix)]
     #[doc(alias = "CreateEnvironmentBlock")]
     pub fn environment(&self) -> Vec<(OsString, OsString)> {
         self.handle.variables()

@@ -199,6 +199,14 @@ impl fmt::Debug for Child {
     }
 }
 
+#[cfg(windows)]
+impl std::os::windows::io::AsHandle for Child {
+    /// The process's handle: signalled when the process has ended.
+    fn as_handle(&self) -> std::os::windows::io::BorrowedHandle<'_> {
+        self.running.handle()
+    }
+}
+
 #[cfg(target_os = "linux")]
 impl std::os::fd::AsFd for Child {
     /// The pidfd: readable when the process has ended.

@@ -2,6 +2,16 @@
 
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(windows)]
+mod windows;
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
+#[cfg(windows)]
+pub(crate) use windows::*;
+
+// Pure code of the Windows backend, whose properties are tested everywhere.
+#[cfg(all(test, not(windows)))]
+#[allow(dead_code)]
+#[path = "windows/sid.rs"]
+mod sid;

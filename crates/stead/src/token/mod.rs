@@ -71,7 +71,7 @@ pub(crate) mod sealed {
 pub struct Token<K: TokenKind> {
     pub(crate) data: Arc<TokenData>,
     pub(crate) level: ImpersonationLevel,
-    kind: PhantomData<fn() -> K>,
+    pub(crate) kind: PhantomData<fn() -> K>,
 }
 
 /// What tokens of both kinds share.

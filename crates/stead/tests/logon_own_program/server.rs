@@ -1,8 +1,4 @@
-//! A server that is its own session worker, and one that forgot to be.
-//!
-//! Without libtest's harness, because `stead::init()` must be the first thing in `main`.
-#![cfg(target_os = "linux")]
-#![forbid(unsafe_code)]
+//! The server, in its roles.
 #![allow(clippy::unwrap_used)]
 
 use std::process::Command as StdCommand;
@@ -16,7 +12,7 @@ const TESTS: [(&str, fn()); 3] = [
     ("the_worker_is_not_imitated_by_a_name_alone", imitated),
 ];
 
-fn main() {
+pub fn run() {
     let role = std::env::var("STEAD_TEST_ROLE").unwrap_or_default();
     if role == "careless" {
         let error = logon().open().unwrap_err();

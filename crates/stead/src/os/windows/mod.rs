@@ -1,0 +1,14 @@
+//! What only Windows has: SIDs, token handles, integrity levels, jobs, and the extension traits that show them.
+
+mod local;
+mod logon;
+mod process;
+mod token;
+
+pub use crate::sys::logon::TerminalSession;
+pub use crate::sys::process::JobLimits;
+pub use crate::sys::sid::Sid;
+pub use crate::sys::token::{Elevation, Group, SecurityContext, TokenPrivilege};
+pub use local::ConnectOptionsExt;
+pub use process::{ChildExt, CommandExt, Priority};
+pub use token::{RestrictionExt, TokenExt};

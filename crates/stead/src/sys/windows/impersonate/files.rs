@@ -1,0 +1,180 @@
+//! Files, reached as the client that is on the thread.
+//!
+//! Every call here is made by the thread that impersonates, and the system checks it with the client's token; drive
+//! letters are the client's too. What a path leads to is opened at anonymous level, so that a pipe which the client
+//! listens at learns nothing of the server, and is given up when it is neither a file nor a directory.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::fs::{File, Metadata};
+use std::io::{self, IsTerminal};
+use std::os::windows::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use windows_sys::Win32::Foundation::{
+    ERROR_ACCESS_DENIED, ERROR_FILE_NOT_FOUND, ERROR_INVALID_NAME, ERROR_PATH_NOT_FOUND,
+    ERROR_SHARING_VIOLATION,
+};
+use windows_sys::Win32::Storage::FileSystem::{
+    FILE_EXECUTE, FILE_FLAG_BACKUP_SEMANTICS, FILE_FLAG_OPEN_REPARSE_POINT, FILE_READ_ATTRIBUTES,
+    FILE_READ_DATA, FILE_WRITE_DATA, SECURITY_ANONYMOUS,
+};
+
+use crate::error::{Error, ErrorKind};
+use crate::sys::account::AccountEntry;
+use crate::token::{Impersonation, Token};
+
+/// How to open a file.
+#[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent, as in std")]
+pub(crate) struct Options {
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+    pub(crate) append: bool,
+    pub(crate) truncate: bool,
+    pub(crate) create: bool,
+    pub(crate) create_new: bool,
+}
+
+impl Options {
+    /// Nothing is asked for.
+    pub(crate) const fn new() -> Self {
+        Self { read: false, write: false, append: false, truncate: false, create: false, create_new: false }
+    }
+}
+
+/// Why an object was not reached.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// A call failed.
+    Call { call: &'static str, source: io::Error },
+    /// Neither a file nor a directory: a pipe, a console, a device.
+    Special,
+}
+
+impl Refused {
+    /// The error that says so: `path` as the server named it.
+    pub(crate) fn into_error(self, doing: String, path: &Path) -> Error {
+        let (call, source) = match self {
+            Self::Special => {
+                let what = format!("{} is neither a file nor a directory", path.display());
+                return Error::new(doing, ErrorKind::InvalidInput { what: what.into() });
+            }
+            Self::Call { call, source } => (call, source),
+        };
+        let object = || path.display().to_string();
+        let kind = match source.raw_os_error().map(i32::cast_unsigned) {
+            Some(ERROR_ACCESS_DENIED) => ErrorKind::AccessDenied { object: object() },
+            Some(ERROR_FILE_NOT_FOUND | ERROR_PATH_NOT_FOUND) => ErrorKind::NotFound { object: object() },
+            Some(ERROR_INVALID_NAME) => {
+                ErrorKind::InvalidInput { what: format!("{} is no path", path.display()).into() }
+            }
+            // What std says of options that contradict each other, and of a NUL in a path.
+            None if source.kind() == io::ErrorKind::InvalidInput => {
+                ErrorKind::InvalidInput { what: source.to_string().into() }
+            }
+            _ => ErrorKind::System { call },
+        };
+        Error::new(doing, kind).with_source(source)
+    }
+}
+
+fn in_call(call: &'static str) -> impl Fn(io::Error) -> Refused {
+    move |source| Refused::Call { call, source }
+}
+
+/// Where relative paths of a client start: its profile directory.
+pub(crate) fn home(token: &Token<Impersonation>, _account: Option<&AccountEntry>) -> Option<PathBuf> {
+    crate::sys::thread_token::profile_directory(token.data().context.handle())
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "larger on other platforms")]
+pub(crate) fn open(path: &Path, options: &Options) -> Result<File, Refused> {
+    let mut std = std::fs::OpenOptions::new();
+    std.read(options.read)
+        .write(options.write)
+        .append(options.append)
+        .truncate(options.truncate)
+        .create(options.create)
+        .create_new(options.create_new)
+        .security_qos_flags(SECURITY_ANONYMOUS);
+    if !options.write && !options.append {
+        // A directory can be opened for reading, as elsewhere.
+        std.custom_flags(FILE_FLAG_BACKUP_SEMANTICS);
+    }
+    let file = std.open(path).map_err(in_call("CreateFileW"))?;
+    require_ordinary(file)
+}
+
+/// A file or a directory, or nothing.
+fn require_ordinary(file: File) -> Result<File, Refused> {
+    // A pipe or a console has no such information; a name like `NUL` leads to a device wherever it stands.
+    let found = if file.is_terminal() { None } else { file.metadata().ok() };
+    let ordinary = found.is_some_and(|found| {
+        let kind = found.file_type();
+        kind.is_file() || kind.is_dir() || kind.is_symlink_dir() || kind.is_symlink_file()
+    });
+    if ordinary { Ok(file) } else { Err(Refused::Special) }
+}
+
+/// What is asked about a file.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rights {
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+    pub(crate) execute: bool,
+}
+
+/// Whether the system would let the thread's token do so: it is asked by opening, which changes nothing.
+pub(crate) fn may(path: &Path, rights: Rights) -> Result<bool, Refused> {
+    let mut access = FILE_READ_ATTRIBUTES;
+    for (wanted, right) in
+        [(rights.read, FILE_READ_DATA), (rights.write, FILE_WRITE_DATA), (rights.execute, FILE_EXECUTE)]
+    {
+        access |= if wanted { right } else { 0 };
+    }
+    match hold(path, access, 0) {
+        Ok(_) => Ok(true),
+        Err(error) if is(&error, ERROR_ACCESS_DENIED) => Ok(false),
+        // Somebody else has it open and shares it not; the right was there.
+        Err(error) if is(&error, ERROR_SHARING_VIOLATION) => Ok(true),
+        Err(source) => Err(Refused::Call { call: "CreateFileW", source }),
+    }
+}
+
+fn is(error: &io::Error, code: u32) -> bool {
+    error.raw_os_error() == Some(code.cast_signed())
+}
+
+fn hold(path: &Path, access: u32, flags: u32) -> io::Result<File> {
+    std::fs::OpenOptions::new()
+        .access_mode(access)
+        .custom_flags(FILE_FLAG_BACKUP_SEMANTICS | flags)
+        .security_qos_flags(SECURITY_ANONYMOUS)
+        .open(path)
+}
+
+/// What the file system says of the object at `path`.
+pub(crate) fn metadata(path: &Path, no_follow: bool) -> Result<Metadata, Refused> {
+    let flags = if no_follow { FILE_FLAG_OPEN_REPARSE_POINT } else { 0 };
+    let found = hold(path, FILE_READ_ATTRIBUTES, flags).map_err(in_call("CreateFileW"))?;
+    require_ordinary(found)?.metadata().map_err(in_call("GetFileInformationByHandle"))
+}
+
+/// The entries of a directory that the client may read.
+pub(crate) fn read_dir(path: &Path) -> Result<Names, Refused> {
+    std::fs::read_dir(path).map(Names).map_err(in_call("FindFirstFileExW"))
+}
+
+/// The names in a directory, without `.` and `..`. The directory was opened as the client.
+#[derive(Debug)]
+pub(crate) struct Names(std::fs::ReadDir);
+
+impl Iterator for Names {
+    type Item = Result<OsString, Refused>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = self.0.next()?;
+        Some(entry.map(|entry| entry.file_name()).map_err(in_call("FindNextFileW")))
+    }
+}

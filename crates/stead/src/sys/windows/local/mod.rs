@@ -1,0 +1,41 @@
+//! Local connections as named pipes.
+
+mod listener;
+mod pipe;
+mod stream;
+#[cfg(test)]
+mod tests;
+#[cfg(feature = "tokio")]
+pub mod tokio;
+
+pub use crate::local::Address;
+pub use listener::{ListenOptions, Listener};
+pub use stream::{ConnectOptions, Stream};
+
+use std::os::windows::ffi::OsStrExt;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Where names live. Any program may take one: a server takes its own first, or fails, and a client can demand
+/// whose the server is.
+pub(crate) const NAMES: &str = r"\\.\pipe\stead.";
+
+/// Where every pipe of this machine is.
+const PIPES: &str = r"\\.\pipe\";
+
+/// The address as CreateNamedPipeW and CreateFileW take it.
+///
+/// Of this machine only: `\\host\pipe\name` would send the client's credentials to that host.
+fn wide(address: &Address, doing: &str) -> Result<Vec<u16>> {
+    let path = address.as_path().as_os_str();
+    let local = path.as_encoded_bytes().get(..PIPES.len());
+    let local = local.is_some_and(|start| start.eq_ignore_ascii_case(PIPES.as_bytes()));
+    let mut wide: Vec<u16> = path.encode_wide().collect();
+    // CreateNamedPipe: the whole name is 256 characters at most.
+    if !local || wide.len() <= PIPES.len() || wide.len() > 256 || wide.contains(&0) {
+        let what = format!(r"{address} is no local pipe (\\.\pipe\name, 256 characters at most)");
+        return Err(Error::new(format!("{doing} {address}"), ErrorKind::InvalidInput { what: what.into() }));
+    }
+    wide.push(0);
+    Ok(wide)
+}

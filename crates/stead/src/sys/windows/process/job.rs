@@ -1,0 +1,109 @@
+//! The job object that holds a process and all that descends from it.
+
+use std::io;
+use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle, RawHandle};
+use std::ptr::{null, null_mut};
+
+use windows_sys::Win32::System::JobObjects::{
+    CreateJobObjectW, JOB_OBJECT_LIMIT_ACTIVE_PROCESS, JOB_OBJECT_LIMIT_JOB_MEMORY,
+    JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE, JOB_OBJECT_LIMIT_PROCESS_MEMORY,
+    JOBOBJECT_BASIC_ACCOUNTING_INFORMATION, JOBOBJECT_EXTENDED_LIMIT_INFORMATION,
+    JobObjectBasicAccountingInformation, JobObjectExtendedLimitInformation, QueryInformationJobObject,
+    SetInformationJobObject, TerminateJobObject,
+};
+
+/// What a process and its descendants may use together.
+///
+/// Reference: [JOBOBJECT_EXTENDED_LIMIT_INFORMATION](https://learn.microsoft.com/windows/win32/api/winnt/ns-winnt-jobobject_extended_limit_information).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[doc(alias = "JOBOBJECT_EXTENDED_LIMIT_INFORMATION")]
+#[non_exhaustive]
+pub struct JobLimits {
+    /// How many processes at once.
+    pub processes: Option<u32>,
+    /// Committed memory of each process, in bytes.
+    pub process_memory: Option<usize>,
+    /// Committed memory of all together, in bytes.
+    pub memory: Option<usize>,
+}
+
+/// One job, whose handle nobody inherits.
+#[derive(Debug)]
+pub(crate) struct Job(OwnedHandle);
+
+impl Job {
+    /// A job with these limits, read back.
+    pub(super) fn new(limits: JobLimits, kill_on_close: bool) -> io::Result<Self> {
+        // SAFETY: no attributes and no name are given: the handle is not inheritable and nobody else's.
+        let raw = unsafe { CreateJobObjectW(null(), null()) };
+        if raw.is_null() {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call succeeded, so the handle is new.
+        let job = Self(unsafe { OwnedHandle::from_raw_handle(raw) });
+        let mut wanted = JOBOBJECT_EXTENDED_LIMIT_INFORMATION::default();
+        let flags = &mut wanted.BasicLimitInformation.LimitFlags;
+        if kill_on_close {
+            *flags |= JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE;
+        }
+        if let Some(processes) = limits.processes {
+            *flags |= JOB_OBJECT_LIMIT_ACTIVE_PROCESS;
+            wanted.BasicLimitInformation.ActiveProcessLimit = processes;
+        }
+        if let Some(bytes) = limits.process_memory {
+            wanted.BasicLimitInformation.LimitFlags |= JOB_OBJECT_LIMIT_PROCESS_MEMORY;
+            wanted.ProcessMemoryLimit = bytes;
+        }
+        if let Some(bytes) = limits.memory {
+            wanted.BasicLimitInformation.LimitFlags |= JOB_OBJECT_LIMIT_JOB_MEMORY;
+            wanted.JobMemoryLimit = bytes;
+        }
+        if wanted.BasicLimitInformation.LimitFlags != 0 {
+            // SAFETY: the structure is what this class takes, and as long as is said.
+            let done = unsafe {
+                SetInformationJobObject(
+                    job.raw(),
+                    JobObjectExtendedLimitInformation,
+                    (&raw const wanted).cast(),
+                    size(&wanted),
+                )
+            };
+            if done == 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(job)
+    }
+
+    pub(super) fn raw(&self) -> RawHandle {
+        self.0.as_raw_handle()
+    }
+
+    /// How many processes of it there are now.
+    pub(super) fn processes(&self) -> io::Result<u32> {
+        let mut answer = JOBOBJECT_BASIC_ACCOUNTING_INFORMATION::default();
+        let length = size(&answer);
+        // SAFETY: the buffer is what this class fills, writable and as long as is said.
+        let done = unsafe {
+            QueryInformationJobObject(
+                self.raw(),
+                JobObjectBasicAccountingInformation,
+                (&raw mut answer).cast(),
+                length,
+                null_mut(),
+            )
+        };
+        if done == 0 { Err(io::Error::last_os_error()) } else { Ok(answer.ActiveProcesses) }
+    }
+
+    /// Ends every process of it.
+    pub(super) fn terminate(&self) -> io::Result<()> {
+        // SAFETY: the handle is open, and has all rights to the job.
+        let done = unsafe { TerminateJobObject(self.raw(), super::running::KILLED) };
+        if done == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+fn size<T>(value: &T) -> u32 {
+    u32::try_from(size_of_val(value)).unwrap_or(0)
+}

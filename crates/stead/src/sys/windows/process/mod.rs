@@ -1,0 +1,18 @@
+//! Creating a process: the plan, the call, the read-back; and what is done with it while it runs.
+
+mod create;
+pub(crate) mod environment;
+mod job;
+mod options;
+mod plan;
+mod quote;
+mod running;
+mod search;
+mod stdio;
+#[cfg(test)]
+mod tests;
+
+pub use job::JobLimits;
+pub(crate) use options::{Options, PriorityClass};
+pub(crate) use plan::{Parts, Plan};
+pub(crate) use running::{Running, explain, read_both};

@@ -1,0 +1,106 @@
+//! The standard streams of a new process.
+
+use std::fs::OpenOptions;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::os::windows::fs::OpenOptionsExt;
+use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
+use std::ptr::null;
+
+use windows_sys::Win32::Foundation::{DUPLICATE_SAME_ACCESS, DuplicateHandle, INVALID_HANDLE_VALUE};
+use windows_sys::Win32::Storage::FileSystem::{
+    FILE_FLAG_FIRST_PIPE_INSTANCE, FILE_FLAG_OVERLAPPED, PIPE_ACCESS_INBOUND, PIPE_ACCESS_OUTBOUND,
+    SECURITY_ANONYMOUS,
+};
+use windows_sys::Win32::System::Pipes::{
+    CreateNamedPipeW, PIPE_READMODE_BYTE, PIPE_REJECT_REMOTE_CLIENTS, PIPE_TYPE_BYTE, PIPE_WAIT,
+};
+use windows_sys::Win32::System::Threading::GetCurrentProcess;
+
+use super::super::wide::wide;
+use crate::process::Stream;
+
+const BUFFER: u32 = 64 << 10;
+
+/// Our end, where there is one, and the process's; `number` as of the C library.
+pub(super) fn open(stream: &Stream, number: u32) -> io::Result<(Option<OwnedHandle>, OwnedHandle)> {
+    let reads = number == 0;
+    match stream {
+        Stream::Null => {
+            let null = OpenOptions::new().read(reads).write(!reads).open(r"\\.\NUL")?;
+            Ok((None, null.into()))
+        }
+        Stream::Piped => pipe(reads).map(|(ours, theirs)| (Some(ours), theirs)),
+        Stream::Inherit => {
+            let own = match number {
+                0 => io::stdin().as_handle().try_clone_to_owned(),
+                1 => io::stdout().as_handle().try_clone_to_owned(),
+                _ => io::stderr().as_handle().try_clone_to_owned(),
+            };
+            Ok((None, own?))
+        }
+        Stream::Given(file) => Ok((None, file.as_handle().try_clone_to_owned()?)),
+    }
+}
+
+/// Our end can overlap, which is what std's and tokio's types of it take; the process's end cannot, for programs do
+/// not expect it. It is opened so that the process cannot be impersonated by it, nor we.
+///
+/// Reference: [CreateNamedPipeW](https://learn.microsoft.com/windows/win32/api/namedpipeapi/nf-namedpipeapi-createnamedpipew).
+fn pipe(process_reads: bool) -> io::Result<(OwnedHandle, OwnedHandle)> {
+    let random = || RandomState::new().build_hasher().finish();
+    let name = format!(r"\\.\pipe\stead-stdio-{}-{:016x}{:016x}", std::process::id(), random(), random());
+    let wide = wide(&name).expect("digits and letters");
+    let direction = if process_reads { PIPE_ACCESS_OUTBOUND } else { PIPE_ACCESS_INBOUND };
+    // SAFETY: the name ends with NUL; without attributes the handle is not inheritable. There is only this one
+    // instance: whoever else opened it would make our own opening below fail.
+    let raw = unsafe {
+        CreateNamedPipeW(
+            wide.as_ptr(),
+            direction | FILE_FLAG_FIRST_PIPE_INSTANCE | FILE_FLAG_OVERLAPPED,
+            PIPE_TYPE_BYTE | PIPE_READMODE_BYTE | PIPE_WAIT | PIPE_REJECT_REMOTE_CLIENTS,
+            1,
+            BUFFER,
+            BUFFER,
+            0,
+            null(),
+        )
+    };
+    if raw == INVALID_HANDLE_VALUE {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so the handle is new and nobody else's.
+    let ours = unsafe { OwnedHandle::from_raw_handle(raw) };
+    let theirs = OpenOptions::new()
+        .read(process_reads)
+        .write(!process_reads)
+        .security_qos_flags(SECURITY_ANONYMOUS)
+        .open(&name)?;
+    Ok((ours, theirs.into()))
+}
+
+/// A duplicate that a new process can inherit.
+///
+/// From here until it is closed, every process that other code of the server creates with inheritance and without
+/// a handle list gets it too (`std::process::Command` does): it is made last and closed at once.
+pub(super) fn inheritable(handle: BorrowedHandle<'_>) -> io::Result<OwnedHandle> {
+    let mut raw = std::ptr::null_mut();
+    // SAFETY: the pseudo-handle is this process's; the other is borrowed and so open; `raw` is written only by
+    // this call.
+    let done = unsafe {
+        DuplicateHandle(
+            GetCurrentProcess(),
+            handle.as_raw_handle(),
+            GetCurrentProcess(),
+            &raw mut raw,
+            0,
+            1,
+            DUPLICATE_SAME_ACCESS,
+        )
+    };
+    if done == 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so the handle is new and nobody else's.
+    Ok(unsafe { OwnedHandle::from_raw_handle(raw) })
+}
