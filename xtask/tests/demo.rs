@@ -54,7 +54,7 @@ fn shows_everything(lines: &[Value]) {
 
 #[test]
 fn by_root_the_demo_shows_both_procedures_and_what_is_refused() {
-    let bed = testbed::require!(alone);
+    let bed = testbed::require!();
     only_in_a_bed_of_root!(bed);
     shows_everything(&demo(bed.confined(&["--empty-run"], "/run/programs/xtask")));
 }

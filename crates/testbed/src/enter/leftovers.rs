@@ -1,7 +1,7 @@
 //! Whether the host is as it was before.
 
 use crate::accounts;
-use crate::bed::ROOT;
+use crate::bed::{Mode, ROOT};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -27,25 +27,28 @@ const DIRECTORIES: &[&str] = &["/etc/pam.d", "/etc/security", "/var/lib", "/usr/
 
 /// The host before a run.
 pub(super) struct Snapshot {
+    mode: Mode,
     files: BTreeMap<&'static str, Option<Vec<u8>>>,
     entries: BTreeMap<&'static str, Vec<PathBuf>>,
     mounts: Vec<String>,
+    /// Only where no PID namespace ends them, for what another run has is not ours.
     processes: Vec<(i32, u64)>,
 }
 
 impl Snapshot {
-    pub(super) fn take() -> Self {
+    pub(super) fn take(mode: Mode) -> Self {
         Self {
+            mode,
             files: FILES.iter().map(|path| (*path, fs::read(path).ok())).collect(),
             entries: DIRECTORIES.iter().map(|path| (*path, entries(path))).collect(),
             mounts: mounts(),
-            processes: our_processes(),
+            processes: if mode == Mode::Container { our_processes() } else { Vec::new() },
         }
     }
 
     /// What differs now, in words.
     pub(super) fn compare(&self) -> Vec<String> {
-        let now = Self::take();
+        let now = Self::take(self.mode);
         let mut found = Vec::new();
         for (path, before) in &self.files {
             if now.files.get(path) != Some(before) {
@@ -116,12 +119,7 @@ pub(super) fn our_processes() -> Vec<(i32, u64)> {
             if ended() || elsewhere() {
                 return None;
             }
-            // In a PID namespace below this one it is another bed's, and ends with that.
-            let elsewhere = status
-                .lines()
-                .find_map(|line| line.strip_prefix("NSpid:"))
-                .is_some_and(|pids| pids.split_whitespace().count() > 1);
-            let ours = !elsewhere && (uids.contains(&owner) || real.is_some_and(|uid| uids.contains(&uid)));
+            let ours = uids.contains(&owner) || real.is_some_and(|uid| uids.contains(&uid));
             ours.then_some((pid, crate::probe::start_time(pid)?))
         })
         .collect()

@@ -72,7 +72,7 @@ pub fn enter(options: &EnterOptions) -> io::Result<Entry> {
         needs::Choice::Sudo => return needs::through_sudo(options, &arguments),
     };
     let _lock = if mode == Mode::Container { Some(container::sweep()?) } else { None };
-    let before = leftovers::Snapshot::take();
+    let before = leftovers::Snapshot::take(mode);
     let status = match mode {
         Mode::Namespaces | Mode::UserNamespace => namespaces::run(mode, options, &arguments)?,
         Mode::Container => container::run(options, &arguments)?,
