@@ -18,8 +18,7 @@ use crate::sys::process::{Parts, Running};
 /// process. What was made for the process, such as its cgroup, is removed in the same way.
 ///
 /// ```no_run
-/// # fn main() -> stead::Result<()> {
-/// # let token: stead::Token<stead::Primary> = unimplemented!();
+/// # fn example(token: stead::Token<stead::Primary>) -> stead::Result<()> {
 /// use std::time::Duration;
 /// let mut child = stead::Command::new("report").spawn_as(&token)?;
 /// if child.wait_timeout(Duration::from_secs(60))?.is_none() {

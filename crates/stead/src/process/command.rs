@@ -211,8 +211,7 @@ impl Command {
     /// the server to say, in `TERM`: nothing sets it, and full-screen programs refuse to run without.
     ///
     /// ```no_run
-    /// # fn main() -> stead::Result<()> {
-    /// # let token: stead::Token<stead::Primary> = unimplemented!();
+    /// # fn example(token: stead::Token<stead::Primary>) -> stead::Result<()> {
     /// use stead::{Command, PtySize};
     /// let size = PtySize { rows: 50, columns: 132, ..PtySize::default() };
     /// let child = Command::new("top").env("TERM", "xterm-256color").pty(size).spawn_as(&token)?;

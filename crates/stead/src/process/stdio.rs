@@ -10,8 +10,7 @@ use std::process::{ChildStderr, ChildStdin, ChildStdout};
 /// child, or on Unix anything that is an `OwnedFd`, such as the client's own connection, is given by its value.
 ///
 /// ```no_run
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let token: stead::Token<stead::Primary> = unimplemented!();
+/// # fn example(token: stead::Token<stead::Primary>) -> Result<(), Box<dyn std::error::Error>> {
 /// use stead::{Command, Stdio};
 /// let log = std::fs::File::create("/var/log/portal/report.log")?;
 /// let child = Command::new("report").stdin(Stdio::piped()).stdout(log).spawn_as(&token)?;
@@ -115,8 +114,7 @@ impl Default for PtySize {
 /// [CreatePseudoConsole](https://learn.microsoft.com/windows/console/createpseudoconsole).
 ///
 /// ```no_run
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let token: stead::Token<stead::Primary> = unimplemented!();
+/// # fn example(token: stead::Token<stead::Primary>) -> Result<(), Box<dyn std::error::Error>> {
 /// use std::io::{Read, Write};
 /// use stead::{Command, PtySize};
 /// let mut child = Command::new("sh").env("TERM", "xterm-256color").pty(PtySize::default()).spawn_as(&token)?;

@@ -13,8 +13,7 @@ pub use crate::sys::process::{Cgroup, Limit};
 /// What only Linux has of a [`Command`].
 ///
 /// ```no_run
-/// # fn main() -> stead::Result<()> {
-/// # let token: stead::Token<stead::Primary> = unimplemented!();
+/// # fn example(token: stead::Token<stead::Primary>) -> stead::Result<()> {
 /// use stead::Command;
 /// use stead::os::linux::{CommandExt, Limit};
 /// let child = Command::new("render")
@@ -144,8 +143,7 @@ impl CommandExt for Command {
 /// The process's pidfd is the child itself, by [`AsFd`](std::os::fd::AsFd).
 ///
 /// ```no_run
-/// # fn main() -> stead::Result<()> {
-/// # let token: stead::Token<stead::Primary> = unimplemented!();
+/// # fn example(token: stead::Token<stead::Primary>) -> stead::Result<()> {
 /// use std::time::Duration;
 /// use stead::os::linux::{ChildExt, Signal};
 /// let mut child = stead::Command::new("notebook").spawn_as(&token)?;

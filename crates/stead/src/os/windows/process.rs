@@ -35,8 +35,7 @@ pub enum Priority {
 /// What only Windows has of a [`Command`].
 ///
 /// ```no_run
-/// # fn main() -> stead::Result<()> {
-/// # let token: stead::Token<stead::Primary> = unimplemented!();
+/// # fn example(token: stead::Token<stead::Primary>) -> stead::Result<()> {
 /// use stead::Command;
 /// use stead::os::windows::{CommandExt, Priority};
 /// let child = Command::new("render").priority(Priority::BelowNormal).kill_on_close(true).spawn_as(&token)?;
