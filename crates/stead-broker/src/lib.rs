@@ -1,0 +1,2 @@
+//! The service that creates processes in a client's security context for servers that have no privileges.
+#![forbid(unsafe_code)]

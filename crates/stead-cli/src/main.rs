@@ -1,0 +1,4 @@
+//! The `stead` command.
+#![forbid(unsafe_code)]
+
+fn main() {}
