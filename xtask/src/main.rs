@@ -20,7 +20,11 @@ use std::process::ExitCode;
 const HELP: &str = "\
 usage: cargo xtask COMMAND
 
-  test [FILTER]     build everything and run every test, in the testbed; the last line counts them
+  test              build everything and run every test, in the testbed, and the Windows side where its tools are
+                    there already; the last line counts them
+  test FILTER       the tests of the Linux side with this in their names
+  test --linux [FILTER]
+                    the Linux side alone
   test --in PLACE   the same in a `user-namespace` as an ordinary user makes, or in an ordinary `container`; by root
   test --windows [FILTER]
                     the Windows side, under Wine; installs what that takes

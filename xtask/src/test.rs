@@ -1,5 +1,7 @@
 //! `cargo xtask test [FILTER]`: builds everything, and runs each test in a process of its own in the testbed.
 //!
+//! Without a filter the Windows side is covered too, before it, where all that this takes is there already.
+//!
 //! A function named `role_..` is no test, although libtest lists it: it plays a part for a test, which starts it in a
 //! process of its own and tells it its part. Without one it does nothing; it is neither run by itself nor counted.
 //!
@@ -48,17 +50,20 @@ impl Place for Bed {
 pub fn run(arguments: &[String]) -> io::Result<u8> {
     match arguments {
         [option, rest @ ..] if option == "--windows" => windows::run(rest),
+        [option, filter @ ..] if option == "--linux" && filter.len() < 2 => {
+            outside(filter.first().cloned(), None, Vec::new())
+        }
         [option, file] if option == "--plan" => planned(Path::new(file)),
         [option, place, plan, file] if option == "--in" && plan == "--plan" => {
             within(place.parse()?, Path::new(file))
         }
         [option, place, filter @ ..] if option == "--in" && filter.len() < 2 => {
-            outside(filter.first().cloned(), Some(place.parse()?))
+            outside(filter.first().cloned(), Some(place.parse()?), Vec::new())
         }
-        [] => outside(None, None),
-        [filter] if !filter.starts_with('-') => outside(Some(filter.clone()), None),
+        [] => outside(None, None, windows::run_if_ready()),
+        [filter] if !filter.starts_with('-') => outside(Some(filter.clone()), None, Vec::new()),
         _ => Err(io::Error::other(
-            "usage: cargo xtask test [--windows | --in user-namespace|container] [FILTER]",
+            "usage: cargo xtask test [--linux | --windows | --in user-namespace|container] [FILTER]",
         )),
     }
 }
@@ -127,12 +132,16 @@ fn planned(file: &Path) -> io::Result<u8> {
     enter(&options, file)
 }
 
-fn outside(filter: Option<String>, place: Option<Elsewhere>) -> io::Result<u8> {
+/// `already` are reports of another side, counted with those of this one.
+fn outside(filter: Option<String>, place: Option<Elsewhere>, already: Vec<Report>) -> io::Result<u8> {
     let built = build::build(&["build", "--workspace", "--all-targets", "--all-features"])?;
     let tests = build::build(&["test", "--workspace", "--all-features", "--no-run"])?;
     // As an ordinary user the examples run before the bed is entered: root must not write into the target directory.
     let doc_tests = rustix_is_root() && place.is_none();
-    let outside = if doc_tests || place.is_some() { Vec::new() } else { run_doc_tests(filter.as_deref())? };
+    let mut outside = already;
+    if !doc_tests && place.is_none() {
+        outside.extend(run_doc_tests(filter.as_deref())?);
+    }
     let plan = Plan {
         filter,
         programs: tests.into_iter().filter(|program| program.harness && program.kind != "bench").collect(),

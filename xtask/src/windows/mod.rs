@@ -33,6 +33,21 @@ pub fn run(arguments: &[String]) -> io::Result<u8> {
     Ok(runner::summary(&test(toolchain, filter, trixie.as_deref())?))
 }
 
+/// The whole of it where nothing has to be installed or made first; otherwise says so, and gives nothing.
+pub fn run_if_ready() -> Vec<Report> {
+    let (Some(toolchain), true) = (Toolchain::find(), Wine::is_here()) else {
+        say("not tested here: `cargo xtask test --windows` installs what that takes, and tests it");
+        return Vec::new();
+    };
+    let trixie = if Wine::has_second_users().unwrap_or(false) { None } else { trixie::made() };
+    test(toolchain, None, trixie.as_deref()).unwrap_or_else(|error| {
+        let name = "the Windows side".to_owned();
+        let report = Report { name, outcome: Outcome::Failed(error.to_string()) };
+        runner::say(&report);
+        vec![report]
+    })
+}
+
 /// Where all of it lies.
 fn directory() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);

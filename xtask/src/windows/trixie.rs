@@ -16,7 +16,7 @@ fn root() -> PathBuf {
 const COMPLETE: &str = "stead-complete";
 
 /// Where it lies, if it has been made.
-fn made() -> Option<PathBuf> {
+pub fn made() -> Option<PathBuf> {
     (may_mount() && root().join(COMPLETE).exists()).then(root)
 }
 
@@ -27,7 +27,7 @@ fn may_mount() -> bool {
     is_root() && command.status().is_ok_and(|status| status.success())
 }
 
-/// Makes it, unless it is there; `None`, having said why, where it cannot be.
+/// Makes it, unless it is there; `None`, having said why, where it cannot be made.
 pub fn make() -> io::Result<Option<PathBuf>> {
     if let Some(root) = made() {
         return Ok(Some(root));
@@ -58,7 +58,10 @@ pub fn make() -> io::Result<Option<PathBuf>> {
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let _ = fs::remove_dir_all(&root);
-        return Err(io::Error::other(format!("mmdebstrap: {said}")));
+        say(format_args!(
+            "tests that need a second user are skipped: Wine 10 cannot be had: mmdebstrap: {said}"
+        ));
+        return Ok(None);
     }
     fs::write(root.join(COMPLETE), "")?;
     Ok(Some(root))
