@@ -186,6 +186,15 @@ pub enum ErrorKind {
     LogonServerUnavailable,
     /// The token has no SID of its logon session: it comes from a network logon, from S4U, or is the system's.
     NoLogonSid,
+    /// A desktop does not let the server or the client in (Win32 error 5), or its access list cannot be changed.
+    DesktopAccess {
+        /// The object that refuses: the window station, the desktop, the display, the socket, the terminal.
+        object: String,
+        /// Why.
+        why: Cow<'static, str>,
+        /// What would mend it, where that can be said.
+        mend: Option<Cow<'static, str>>,
+    },
     /// The logon session has ended, and nothing more can be done in it (Win32 error 1312).
     SessionEnded,
     /// Somebody else collected the exit status of the process.
@@ -374,6 +383,11 @@ impl ErrorKind {
             Self::StatusLost => {
                 "leave children to the library: no waitpid(-1) elsewhere, SIGCHLD not ignored".into()
             }
+            Self::DesktopAccess { mend: Some(mend), .. } => mend.clone(),
+            #[cfg(not(windows))]
+            Self::NoLogonSid => {
+                "ask for one when logging on (Logon::logon_sid), or grant to the user (Desktop::grant_to)".into()
+            }
             Self::ProgramUnusable { why: ProgramFault::BadFormat, .. } => {
                 "give the script a #! line; no shell is ever put in between".into()
             }
@@ -461,6 +475,9 @@ impl fmt::Display for ErrorKind {
                 f.write_str("no server that could check the credentials can be reached")
             }
             Self::NoLogonSid => f.write_str("the token has no SID of its logon session"),
+            Self::DesktopAccess { object, why, .. } => {
+                write!(f, "the desktop {object:?} cannot be used: {why}")
+            }
             Self::SessionEnded => f.write_str("the logon session has ended"),
             Self::StatusLost => f.write_str("somebody else collected the exit status"),
             Self::DeadlinePassed { waiting_for } => {

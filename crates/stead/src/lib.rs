@@ -46,6 +46,7 @@
 //! | `CreateProcessAsUser` | [`Command::spawn_as`] |
 //! | `AdjustTokenPrivileges` | [`Privilege::enabled`] |
 //! | `CreateNamedPipe`, `ConnectNamedPipe` | [`local::Listener`] |
+//! | `STARTUPINFO.lpDesktop`, DACLs of window station and desktop | [`Desktop`], [`AccessLease`] |
 //!
 //! What only one platform has is in [`os`].
 //!
@@ -57,6 +58,7 @@ compile_error!("stead runs on Linux and Windows");
 
 pub mod account;
 pub mod client;
+pub mod desktop;
 pub mod error;
 pub mod impersonate;
 pub mod local;
@@ -74,6 +76,8 @@ mod sys;
 pub use account::Account;
 #[doc(inline)]
 pub use client::{Client, Confinement};
+#[doc(inline)]
+pub use desktop::{AccessLease, Desktop};
 #[doc(inline)]
 pub use error::{Error, ErrorKind, Result};
 #[doc(inline)]

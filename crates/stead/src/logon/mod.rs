@@ -142,6 +142,16 @@ impl Logon {
         self
     }
 
+    /// Asks for a SID of the session's own, by which access lists can name this one logon session.
+    ///
+    /// Windows gives every interactive logon one; on Linux it is a [logon gid](crate::os), which is only made where it
+    /// is asked for. An interactive process needs it.
+    #[doc(alias = "TokenLogonSid")]
+    #[doc(alias = "SE_GROUP_LOGON_ID")]
+    pub fn logon_sid(self) -> Self {
+        sys::logon::with_logon_sid(self)
+    }
+
     /// Whether the session ends with the server; [`Lifetime::TiedToServer`] if nothing is said.
     #[cfg(unix)]
     pub fn lifetime(mut self, lifetime: Lifetime) -> Self {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::stdio::PtySize;
 use super::stdio::Stdio;
 use super::{Child, spawn};
+use crate::desktop::Desktop;
 use crate::error::Result;
 use crate::token::{Primary, Token};
 
@@ -30,6 +31,7 @@ const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 /// | directory | the account's home |
 /// | umask | the logon session's; 022 for a token without one |
 /// | terminal, session | a session of its own without a terminal |
+/// | desktop | none: non-interactive |
 /// | signals | all at their defaults, none blocked |
 ///
 /// The program is looked for, its directory entered and its file opened by the new process itself, after it
@@ -66,6 +68,7 @@ pub struct Command {
     pub(crate) stderr: Option<Stdio>,
     #[cfg(unix)]
     pub(crate) pty: Option<PtySize>,
+    pub(crate) desktop: Desktop,
     pub(crate) suspended: bool,
     pub(crate) deadline: Duration,
     /// What only this platform has.
@@ -126,6 +129,7 @@ impl Command {
             stderr: None,
             #[cfg(unix)]
             pty: None,
+            desktop: Desktop::none(),
             suspended: false,
             deadline: DEFAULT_DEADLINE,
             native: crate::sys::process::Options::default(),
@@ -227,6 +231,25 @@ impl Command {
         self
     }
 
+    /// Makes the process interactive: it may use this desktop, and finds it by its environment (Windows: is on it).
+    ///
+    /// Its logon session is granted access before it starts, and loses it when the last process of its tree has
+    /// ended (as far as [`Child::containment`](crate::Child::containment) reaches), unless another process of the
+    /// session still needs it. Without this call, or with [`Desktop::none`], it is non-interactive.
+    ///
+    /// ```no_run
+    /// # fn example(token: stead::Token<stead::Primary>) -> stead::Result<()> {
+    /// use stead::{Command, Desktop};
+    /// let child = Command::new("editor").desktop(Desktop::by_name(":1")?).spawn_as(&token)?;
+    /// # Ok(()) }
+    /// ```
+    #[doc(alias = "lpDesktop")]
+    #[doc(alias = "STARTUPINFO")]
+    pub fn desktop(&mut self, desktop: Desktop) -> &mut Self {
+        self.desktop = desktop;
+        self
+    }
+
     /// Stops short of executing the program until [`Child::resume`](crate::Child::resume).
     ///
     /// The process is already the client's, with its id and its pidfd: the server can prepare what it needs
@@ -254,7 +277,8 @@ impl Command {
     ///
     /// # Errors
     /// When it returns an error nothing runs: the process has exactly the token's context, or is not
-    /// created at all. `InvalidInput` for what the builder was given, before anything is done;
+    /// created at all. `InvalidInput` for what the builder was given, before anything is done; `NoLogonSid` and
+    /// `DesktopAccess` when it cannot be let onto its [desktop](Self::desktop);
     /// `PrivilegeMissing` when the server may not do this; `ProgramNotFound`, `ProgramUnusable`,
     /// `DirectoryUnusable`, `LimitReached` for what the client may not; `DeadlinePassed`; `SpawnFailed`
     /// with the step and the system's error for the rest.
@@ -325,6 +349,7 @@ impl fmt::Debug for Command {
             .field("stdin", &self.stdin)
             .field("stdout", &self.stdout)
             .field("stderr", &self.stderr)
+            .field("desktop", &self.desktop)
             .field("suspended", &self.suspended)
             .finish_non_exhaustive()
     }

@@ -6,6 +6,7 @@ mod logon;
 mod process;
 mod token;
 
+pub use crate::sys::desktop::LogonSid;
 pub use crate::sys::token::{
     Capability, CapabilitySet, CapabilitySets, Gid, GroupSet, Label, LoginUid, SecureBits, SecurityContext,
     Uid,

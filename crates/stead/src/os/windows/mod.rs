@@ -5,7 +5,7 @@ mod logon;
 mod process;
 mod token;
 
-pub use crate::sys::logon::TerminalSession;
+pub use crate::desktop::InteractiveSession as TerminalSession;
 pub use crate::sys::process::JobLimits;
 pub use crate::sys::sid::Sid;
 pub use crate::sys::token::{Elevation, Group, SecurityContext, TokenPrivilege};

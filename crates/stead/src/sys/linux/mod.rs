@@ -4,6 +4,7 @@ pub(crate) use std::os::fd::OwnedFd as OwnedObject;
 
 pub(crate) mod account;
 pub(crate) mod client;
+pub(crate) mod desktop;
 pub(crate) mod group;
 pub(crate) mod impersonate;
 pub(crate) mod local;

@@ -5,6 +5,7 @@ pub(crate) use std::os::windows::io::OwnedHandle as OwnedObject;
 pub(crate) mod account;
 pub(crate) mod client;
 pub(crate) mod dacl;
+pub(crate) mod desktop;
 pub(crate) mod fault;
 pub(crate) mod impersonate;
 pub(crate) mod local;

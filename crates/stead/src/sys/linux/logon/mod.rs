@@ -12,7 +12,7 @@ mod worker;
 
 pub(crate) use detached::{detached_sessions, reattach};
 pub(crate) use find::init;
-pub(crate) use open::{Native, open};
+pub(crate) use open::{Native, open, with_logon_sid};
 pub(crate) use session::SessionHandle;
 
 use crate::process::Stage;

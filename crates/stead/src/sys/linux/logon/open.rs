@@ -32,6 +32,12 @@ fn service(kind: LogonType) -> &'static str {
     }
 }
 
+/// The same, with a logon gid.
+pub(crate) fn with_logon_sid(mut logon: Logon) -> Logon {
+    logon.native.logon_gid.get_or_insert_default();
+    logon
+}
+
 /// Logs on: one attempt.
 pub(crate) fn open(logon: Logon) -> Result<SessionHandle> {
     let doing = || format!("logging on {}", logon.account);

@@ -50,6 +50,11 @@ impl Environment {
         Self { variables, default_path }
     }
 
+    /// What shows the process to its desktop.
+    pub(crate) fn interactive<'a>(&mut self, variables: impl Iterator<Item = (&'a OsStr, &'a OsStr)>) {
+        self.variables.extend(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
     /// Applies what the server asked for.
     pub(crate) fn change(&mut self, changes: &EnvironmentChanges) {
         if changes.clear {

@@ -22,6 +22,7 @@ use super::launch::{Launch, Started, launch};
 use super::pty;
 use super::report;
 use super::running::{Names, Parent, Running, WorkerChild};
+use crate::desktop::AccessLease;
 use crate::error::{Error, Result};
 use crate::process::{Capture, Command, Program, Stdio, Stream};
 use crate::sys::logon::SessionHandle;
@@ -39,6 +40,7 @@ pub(crate) struct Plan {
     ends: Ends,
     session: Option<Arc<SessionHandle>>,
     cgroup: Option<ProcessCgroup>,
+    lease: Option<AccessLease>,
     deadline: Duration,
     names: Names,
 }
@@ -77,6 +79,11 @@ impl Plan {
             account,
             data.session.as_ref().map_or(&[], |session| session.environment()),
         );
+        // Before anything else that is undone only by the process's end: the grant may wait for the desktop.
+        let lease = command.desktop.lease_for(token)?;
+        if let Some(lease) = &lease {
+            environment.interactive(lease.environment());
+        }
         environment.change(&command.environment);
         let directory = match checked.directory {
             Some(directory) => directory,
@@ -162,12 +169,12 @@ impl Plan {
             (None, None)
         };
         launch.attach(report_end, gate_end);
-        Ok(Self { launch, report, gate, ends, session, cgroup, deadline: command.deadline, names })
+        Ok(Self { launch, report, gate, ends, session, cgroup, lease, deadline: command.deadline, names })
     }
 
     /// Creates the process, and waits until its program runs or it is suspended.
     pub(crate) fn start(self) -> Result<Parts> {
-        let Self { launch: what, report, gate, ends, session, cgroup, deadline, names } = self;
+        let Self { launch: what, report, gate, ends, session, cgroup, lease, deadline, names } = self;
         let (Started { pid, pidfd }, parent) = match session {
             None => (launch(&what).map_err(|fault| names.error(fault))?, Parent::Server),
             Some(session) => {
@@ -178,7 +185,7 @@ impl Plan {
         // Our copies of the child's descriptors: with them open the report would have no end.
         drop(what);
         let pid = Pid::from_raw(pid).expect("the kernel gives no process the number 0");
-        let mut running = Running::new(pid, pidfd, parent, cgroup, names);
+        let mut running = Running::new(pid, pidfd, parent, cgroup, lease, names);
         running.await_start(report, gate, deadline)?;
         let Ends { stdin, stdout, stderr, pty } = ends;
         Ok(Parts { running, stdin, stdout, stderr, pty })

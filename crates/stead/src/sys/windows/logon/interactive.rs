@@ -10,29 +10,13 @@ use windows_sys::Win32::System::RemoteDesktop::{
     WTSGetActiveConsoleSessionId, WTSQueryUserToken,
 };
 
+use crate::desktop::InteractiveSession as TerminalSession;
 use crate::error::{Error, ErrorKind, Result};
 use crate::privilege::Privilege;
 use crate::sys::impersonate::as_server;
-use crate::sys::sid::Sid;
 use crate::sys::token::SecurityContext;
 
 const DOING: &str = "opening the token of an interactive session";
-
-/// Which interactive session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[doc(alias = "WTSGetActiveConsoleSessionId")]
-#[doc(alias = "WTSEnumerateSessions")]
-#[non_exhaustive]
-pub enum TerminalSession {
-    /// The one at the machine's own screen and keyboard.
-    Console,
-    /// The one that is active, where there is exactly one.
-    Active,
-    /// The one of this user, where there is exactly one; it may be disconnected.
-    OfUser(Sid),
-    /// The one with this number.
-    Id(u32),
-}
 
 /// The context of whoever is logged on there.
 ///

@@ -7,7 +7,7 @@ mod interactive;
 mod password;
 mod s4u;
 
-pub use interactive::TerminalSession;
+pub use crate::desktop::InteractiveSession as TerminalSession;
 pub(crate) use interactive::of_session;
 
 use std::ffi::OsString;
@@ -35,6 +35,11 @@ use crate::token::ImpersonationLevel;
 
 /// Nothing: Windows keeps its logon sessions itself, and no program has to be its own worker.
 pub(crate) fn init() {}
+
+/// The same: every logon that is to be interactive has a SID of its own here.
+pub(crate) fn with_logon_sid(logon: Logon) -> Logon {
+    logon
+}
 
 /// A logon session: the system closes it with its last token.
 #[derive(Debug)]
