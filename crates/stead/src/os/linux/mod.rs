@@ -1,5 +1,6 @@
 //! What only Linux has: ids, groups, capabilities, labels, and the extension traits that show them.
 
+mod account;
 mod client;
 mod impersonate;
 mod logon;
@@ -11,6 +12,7 @@ pub use crate::sys::token::{
     Capability, CapabilitySet, CapabilitySets, Gid, GroupSet, Label, LoginUid, SecureBits, SecurityContext,
     Uid,
 };
+pub use account::{User, group_by_name, group_name};
 pub use client::{ClientExt, ClientIdentity, ConnectOptionsExt};
 pub use impersonate::OpenOptionsExt;
 pub use logon::{LogonExt, LogonGid, LogonSessionExt};
