@@ -1,2 +1,5 @@
 //! The service that creates processes in a client's security context for servers that have no privileges.
 #![forbid(unsafe_code)]
+
+#[cfg(target_os = "linux")]
+pub mod policy;

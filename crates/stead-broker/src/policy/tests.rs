@@ -1,0 +1,3 @@
+//! What the policy says, and how it says what is wrong with it.
+
+mod decisions;
