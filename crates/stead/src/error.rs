@@ -175,6 +175,28 @@ pub enum ErrorKind {
         /// What is missing, and since when it is there: "SO_PEERPIDFD (Linux 6.5)".
         needs: Cow<'static, str>,
     },
+    /// The service that holds the privileges for this server cannot be reached, or is not to be trusted.
+    ServiceUnavailable {
+        /// What is wrong with it.
+        why: Cow<'static, str>,
+    },
+    /// The service's policy does not entitle this server to it; which accounts exist is not told by it.
+    PolicyDenied {
+        /// The privilege that it takes, in the reference page's own terms.
+        privilege: Cow<'static, str>,
+        /// The client, as it was named; empty for that of a connection.
+        client: String,
+    },
+    /// After failed logons the next one is not tried before some time has passed.
+    TryLater {
+        /// When it may be tried, from now.
+        after: std::time::Duration,
+    },
+    /// It takes privileges of this process's own, and cannot be done through the service.
+    NotThroughService {
+        /// What it is, and what can be done instead.
+        what: Cow<'static, str>,
+    },
     /// The session worker could not be found, started or reached.
     WorkerUnavailable {
         /// What is wrong with it.
@@ -372,6 +394,9 @@ impl ErrorKind {
                     .into()
             }
             Self::KernelTooOld { .. } => "docs/linux.md lists what each kernel gives".into(),
+            Self::PolicyDenied { .. } => {
+                "`stead policy explain` says which rule decides for which server and client".into()
+            }
             Self::WorkerUnavailable { .. } => {
                 "install stead-session beside the server or in libexec, or begin main with stead::init()"
                     .into()
@@ -467,6 +492,17 @@ impl fmt::Display for ErrorKind {
             }
             Self::NoIdentity { what } => write!(f, "the kernel tells no usable identity: {what}"),
             Self::KernelTooOld { needs } => write!(f, "the kernel lacks {needs}"),
+            Self::ServiceUnavailable { why } => write!(f, "the service is not available: {why}"),
+            Self::PolicyDenied { privilege, client } if client.is_empty() => {
+                write!(f, "the service's policy does not give this server {privilege} over its client")
+            }
+            Self::PolicyDenied { privilege, client } => {
+                write!(f, "the service's policy does not give this server {privilege} over {client:?}")
+            }
+            Self::TryLater { after } => {
+                write!(f, "after failed logons the next is tried in {} ms at the earliest", after.as_millis())
+            }
+            Self::NotThroughService { what } => write!(f, "not through the service: {what}"),
             Self::WorkerUnavailable { why } => write!(f, "the session worker is not available: {why}"),
             Self::TrampolineUnavailable => {
                 f.write_str("the system executes no memfd (vm.memfd_noexec), and no trampoline is installed")

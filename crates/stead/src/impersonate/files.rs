@@ -156,7 +156,14 @@ impl Impersonating<'_> {
     /// As of all that [reaches files](Impersonating#errors).
     #[doc(alias = "CreateFile")]
     pub fn open_with(&self, path: impl AsRef<Path>, options: &OpenOptions) -> Result<File> {
-        self.reach("opening", path.as_ref(), |path| files::open(path, &options.0))
+        const DOING: &str = "opening";
+        let path = path.as_ref();
+        #[cfg(unix)]
+        if let Some(holder) = &self.token.data().elsewhere.0 {
+            self.may_start(path, || self.doing(DOING, path))?;
+            return holder.open(path, &options.0);
+        }
+        self.reach(DOING, path, |path| files::open(path, &options.0))
     }
 
     /// Connects to the Unix socket at `path`.
@@ -221,12 +228,27 @@ impl Impersonating<'_> {
         path: &Path,
         act: impl FnOnce(&Path) -> Result<R, files::Refused>,
     ) -> Result<R> {
-        let doing = || format!("{doing} {} as {}", path.display(), self.token.data().context.user());
+        let doing = || self.doing(doing, path);
+        #[cfg(unix)]
+        if self.token.data().elsewhere.0.is_some() {
+            let what =
+                "the service hands out descriptors, and the thread stays the server's: open it instead";
+            return Err(Error::new(doing(), ErrorKind::NotThroughService { what: what.into() }));
+        }
+        self.may_start(path, doing)?;
+        act(&self.absolute(path)?).map_err(|refused| refused.into_error(doing(), path))
+    }
+
+    fn doing(&self, doing: &str, path: &Path) -> String {
+        format!("{doing} {} as {}", path.display(), self.token.data().context.user())
+    }
+
+    fn may_start(&self, path: &Path, doing: impl Fn() -> String) -> Result<()> {
         self.require_on_thread()?;
         if path.as_os_str().is_empty() {
             return Err(Error::new(doing(), ErrorKind::InvalidInput { what: "the path is empty".into() }));
         }
-        act(&self.absolute(path)?).map_err(|refused| refused.into_error(doing(), path))
+        Ok(())
     }
 
     /// `path`, from the client's home where it is relative.

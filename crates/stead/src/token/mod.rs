@@ -84,6 +84,26 @@ pub(crate) struct TokenData {
     pub(crate) confinement: ConfinementKnowledge,
     /// The account database's entry for the user, looked up when first needed.
     pub(crate) account: OnceLock<Option<AccountEntry>>,
+    /// Who holds the token where this process does not: it is then only described here.
+    #[cfg(unix)]
+    pub(crate) elsewhere: sys::token::Elsewhere,
+}
+
+impl TokenData {
+    pub(crate) fn new(
+        context: sys::token::SecurityContext,
+        session: Option<Arc<sys::logon::SessionHandle>>,
+        confinement: ConfinementKnowledge,
+    ) -> Self {
+        Self {
+            context,
+            session,
+            confinement,
+            account: OnceLock::new(),
+            #[cfg(unix)]
+            elsewhere: sys::token::Elsewhere::default(),
+        }
+    }
 }
 
 impl<K: TokenKind> Token<K> {
@@ -92,8 +112,7 @@ impl<K: TokenKind> Token<K> {
         level: ImpersonationLevel,
         session: Option<Arc<sys::logon::SessionHandle>>,
     ) -> Self {
-        let confinement = ConfinementKnowledge::Verified;
-        Self::from_data(TokenData { context, session, confinement, account: OnceLock::new() }, level)
+        Self::from_data(TokenData::new(context, session, ConfinementKnowledge::Verified), level)
     }
 
     /// The same, for the context of another process.
@@ -102,10 +121,10 @@ impl<K: TokenKind> Token<K> {
         level: ImpersonationLevel,
         confinement: ConfinementKnowledge,
     ) -> Self {
-        Self::from_data(TokenData { context, session: None, confinement, account: OnceLock::new() }, level)
+        Self::from_data(TokenData::new(context, None, confinement), level)
     }
 
-    fn from_data(data: TokenData, level: ImpersonationLevel) -> Self {
+    pub(crate) fn from_data(data: TokenData, level: ImpersonationLevel) -> Self {
         Self { data: Arc::new(data), level, kind: PhantomData }
     }
 
@@ -230,6 +249,8 @@ impl<K: TokenKind> Token<K> {
             session: self.data.session.clone(),
             confinement: self.data.confinement.clone(),
             account: self.data.account.clone(),
+            #[cfg(unix)]
+            elsewhere: self.data.elsewhere.restrict(&restriction.0)?,
         };
         Ok(Self::from_data(data, self.level))
     }

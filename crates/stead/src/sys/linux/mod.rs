@@ -5,6 +5,8 @@ pub(crate) use std::os::fd::OwnedFd as OwnedObject;
 pub(crate) mod account;
 pub(crate) mod client;
 pub(crate) mod desktop;
+#[cfg_attr(not(feature = "service"), allow(dead_code, reason = "nothing is elsewhere without it"))]
+pub(crate) mod elsewhere;
 pub(crate) mod group;
 pub(crate) mod impersonate;
 pub(crate) mod local;

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::{level, pidfd, socket};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::elsewhere::ClientElsewhere;
 use crate::sys::proc;
 use crate::sys::token::{Gid, GroupSet, Label, Uid};
 use crate::token::ImpersonationLevel;
@@ -24,6 +25,8 @@ pub(crate) struct Peer {
     pub(crate) label: Option<Label>,
     /// `None` only where the kernel has no SO_PEERPIDFD and the server accepts that.
     pub(crate) pidfd: Option<OwnedFd>,
+    /// Who makes its token, if not this process.
+    pub(crate) elsewhere: Option<Box<dyn ClientElsewhere>>,
 }
 
 impl Peer {
@@ -68,7 +71,7 @@ impl Peer {
                 _ => return Err(Error::system(DOING, "getsockopt(SO_PEERPIDFD)", source)),
             },
         };
-        let peer = Self { pid, uid, gid, groups, label, pidfd };
+        let peer = Self { pid, uid, gid, groups, label, pidfd, elsewhere: None };
         peer.verify(DOING)?;
         Ok(peer)
     }

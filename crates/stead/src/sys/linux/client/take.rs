@@ -19,6 +19,9 @@ impl Peer {
         policy: Policy,
         doing: &'static str,
     ) -> Result<Token<Impersonation>> {
+        if let Some(holder) = &self.elsewhere {
+            return as_server(|| holder.token(level));
+        }
         let reading = as_server(|| {
             let pidfd = self.pidfd.as_ref().map(AsFd::as_fd);
             examine(pidfd, self.pid, self.label.as_ref(), policy, doing)

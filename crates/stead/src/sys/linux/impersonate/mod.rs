@@ -39,6 +39,12 @@ struct Thread {
 /// One impersonation on the thread.
 struct Layer {
     token: Token<Impersonation>,
+    /// None for a token that another process holds: it acts, and the thread stays the server's.
+    on_thread: Option<OnThread>,
+}
+
+/// The thread with a client's ids on it.
+struct OnThread {
     server: Rc<Server>,
     switched: Switched,
 }
@@ -100,7 +106,8 @@ pub(crate) fn verified() -> Result<Token<Impersonation>> {
         .try_with(|thread| {
             let Thread { layer, groups, .. } = &mut *thread.borrow_mut();
             let layer = layer.as_ref().ok_or_else(not_impersonating)?;
-            match layer.server.still(&layer.token.data().context, groups) {
+            let Some(on_thread) = &layer.on_thread else { return Ok(layer.token.clone()) };
+            match on_thread.server.still(&layer.token.data().context, groups) {
                 Ok(()) => Ok(layer.token.clone()),
                 Err(Fault::Differs(what)) => {
                     Err(Error::new(DOING, ErrorKind::ImpersonationChanged { what: what.into() }))
@@ -128,13 +135,18 @@ impl Layer {
         THREAD
             .try_with(|thread| {
                 let Thread { layer, server: kept, groups } = &mut *thread.borrow_mut();
+                if token.data().elsewhere.0.is_some() {
+                    *layer = Some(Self { token: token.clone(), on_thread: None });
+                    return Ok(());
+                }
                 let server = Server::read(kept.take(), groups).map_err(|fault| error(token, fault))?;
                 *kept = Some(Rc::clone(&server));
                 require(server.ids.capabilities.effective, server.ids.capabilities.permitted)?;
                 let mut switched = Switched::default();
                 match server.take_on(&token.data().context, &mut switched, groups) {
                     Ok(()) => {
-                        *layer = Some(Self { token: token.clone(), server, switched });
+                        let on_thread = Some(OnThread { server, switched });
+                        *layer = Some(Self { token: token.clone(), on_thread });
                         Ok(())
                     }
                     Err(fault) => {
@@ -153,7 +165,8 @@ impl Layer {
 
     /// Puts the server's ids back.
     fn leave(self) -> Self {
-        let result = with_groups(|groups| self.server.put_back(&self.switched, groups));
+        let Some(on_thread) = &self.on_thread else { return self };
+        let result = with_groups(|groups| on_thread.server.put_back(&on_thread.switched, groups));
         if let Err(fault) = result {
             abort("the server's own identity", fault);
         }
@@ -162,11 +175,13 @@ impl Layer {
 
     /// The other way again.
     fn enter_again(mut self) {
-        self.switched = Switched::default();
-        let context = &self.token.data().context;
-        let result = with_groups(|groups| self.server.take_on(context, &mut self.switched, groups));
-        if let Err(fault) = result {
-            abort("the impersonation that was interrupted", fault);
+        if let Some(OnThread { server, switched }) = &mut self.on_thread {
+            *switched = Switched::default();
+            let context = &self.token.data().context;
+            let result = with_groups(|groups| server.take_on(context, switched, groups));
+            if let Err(fault) = result {
+                abort("the impersonation that was interrupted", fault);
+            }
         }
         let put = THREAD.try_with(|thread| thread.borrow_mut().layer = Some(self));
         if put.is_err() {

@@ -111,17 +111,17 @@ pub(super) enum Reply {
 
 /// What a session is, once it is open.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Snapshot {
-    pub(super) id: u64,
-    pub(super) account: AccountEntry,
-    pub(super) context: SecurityContext,
-    pub(super) environment: Vec<CString>,
-    pub(super) umask: u32,
-    pub(super) exec_label: Option<Vec<u8>>,
-    pub(super) logon_gid: Option<u32>,
-    pub(super) audit_session: Option<u32>,
+pub(crate) struct Snapshot {
+    pub(crate) id: u64,
+    pub(crate) account: AccountEntry,
+    pub(crate) context: SecurityContext,
+    pub(crate) environment: Vec<CString>,
+    pub(crate) umask: u32,
+    pub(crate) exec_label: Option<Vec<u8>>,
+    pub(crate) logon_gid: Option<u32>,
+    pub(crate) audit_session: Option<u32>,
     /// Processes launched earlier, for who attaches.
-    pub(super) processes: Vec<(u32, i32)>,
+    pub(crate) processes: Vec<(u32, i32)>,
 }
 
 /// Why there is no session.

@@ -12,6 +12,8 @@ mod worker;
 
 pub(crate) use detached::{detached_sessions, reattach};
 pub(crate) use find::init;
+#[cfg(feature = "service")]
+pub(crate) use message::Snapshot;
 pub(crate) use open::{Native, open, with_logon_sid};
 pub(crate) use session::SessionHandle;
 

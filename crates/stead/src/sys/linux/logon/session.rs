@@ -16,6 +16,7 @@ use super::{pam_code, step_from_number, wire};
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::Stage;
 use crate::sys::account::AccountEntry;
+use crate::sys::elsewhere::SessionElsewhere;
 use crate::sys::process::{Launch, LaunchFault, Names, Remains, Started, leave, sweep};
 use crate::sys::token::SecurityContext;
 
@@ -25,10 +26,19 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The server's hold on a session worker: shared by the session's tokens and children. When the last
 /// one is dropped the worker is told, and the session ends after its last process.
 pub(crate) struct SessionHandle {
-    link: Arc<Link>,
+    keeper: Keeper,
     snapshot: Snapshot,
     /// A forked copy of the server has no say.
     owner: u32,
+}
+
+/// Who keeps the session.
+#[cfg_attr(not(feature = "service"), allow(dead_code, reason = "nothing is elsewhere without it"))]
+enum Keeper {
+    /// A session worker that this process is connected to.
+    Worker(Arc<Link>),
+    /// Another process, for this one.
+    Elsewhere(Box<dyn SessionElsewhere>),
 }
 
 /// A process that the worker created for the server.
@@ -57,7 +67,24 @@ impl SessionHandle {
             released: Mutex::new(false),
             when_released: Condvar::new(),
         };
-        Self { link: Arc::new(link), snapshot, owner: std::process::id() }
+        Self { keeper: Keeper::Worker(Arc::new(link)), snapshot, owner: std::process::id() }
+    }
+
+    #[cfg_attr(not(feature = "service"), allow(dead_code, reason = "nothing is elsewhere without it"))]
+    /// A session that another process keeps, as it describes it.
+    pub(crate) fn elsewhere(keeper: Box<dyn SessionElsewhere>, snapshot: Snapshot) -> Self {
+        Self { keeper: Keeper::Elsewhere(keeper), snapshot, owner: std::process::id() }
+    }
+
+    /// The worker; a session that another process keeps has none here.
+    fn link(&self, doing: &'static str) -> Result<&Arc<Link>> {
+        match &self.keeper {
+            Keeper::Worker(link) => Ok(link),
+            Keeper::Elsewhere(_) => {
+                let what = "the service creates the processes of its sessions itself".into();
+                Err(Error::new(doing, ErrorKind::NotThroughService { what }))
+            }
+        }
     }
 
     /// Creates a process in the session. What the report pipe says of it is the caller's to wait for, after
@@ -78,7 +105,8 @@ impl SessionHandle {
             .chain(&launch.cgroup)
             .map(AsFd::as_fd)
             .collect();
-        match self.link.ask(DOING, &request, &descriptors)? {
+        let link = self.link(DOING)?;
+        match link.ask(DOING, &request, &descriptors)? {
             (Reply::Launched { id, pid }, Some(pidfd)) => {
                 Ok(SessionProcess { started: Started { pid, pidfd }, id })
             }
@@ -96,32 +124,42 @@ impl SessionHandle {
                 let errno = Errno::from_raw_os_error(errno);
                 Err(names.error(LaunchFault { stage: step_from_number(step), errno, detail }))
             }
-            _ => Err(self.link.confused(DOING)),
+            _ => Err(link.confused(DOING)),
         }
     }
 
     /// The wait status of the process `id`, if it has ended: asked once its pidfd is readable.
     pub(crate) fn exit_status(&self, id: u32) -> Result<Option<i32>> {
         const DOING: &str = "asking the session worker for an exit status";
-        match self.link.ask(DOING, &Request::ExitStatus(id), &[])? {
+        let link = match &self.keeper {
+            Keeper::Worker(link) => link,
+            Keeper::Elsewhere(keeper) => return keeper.exit_status(id),
+        };
+        match link.ask(DOING, &Request::ExitStatus(id), &[])? {
             (Reply::Status(status), _) => Ok(status),
             (Reply::Unknown, _) => Err(Error::new(DOING, ErrorKind::StatusLost)),
-            _ => Err(self.link.confused(DOING)),
+            _ => Err(link.confused(DOING)),
         }
     }
 
     /// Kills the process `id` and everything that descends from it.
     pub(crate) fn kill_tree(&self, id: u32) -> Result<()> {
         const DOING: &str = "killing a tree of processes";
-        match self.link.ask(DOING, &Request::KillTree(id), &[])? {
+        let link = match &self.keeper {
+            Keeper::Worker(link) => link,
+            Keeper::Elsewhere(keeper) => return keeper.kill_tree(id),
+        };
+        match link.ask(DOING, &Request::KillTree(id), &[])? {
             (Reply::Done | Reply::Unknown, _) => Ok(()),
-            _ => Err(self.link.confused(DOING)),
+            _ => Err(link.confused(DOING)),
         }
     }
 
     /// Nobody will ask for the status of process `id`.
     pub(crate) fn forget(&self, id: u32) {
-        self.link.tell(&Request::Forget(id));
+        if let Keeper::Worker(link) = &self.keeper {
+            link.tell(&Request::Forget(id));
+        }
     }
 
     /// The environment of the session's processes: the account's variables, then PAM's.
@@ -138,20 +176,28 @@ impl SessionHandle {
     /// Every process of the session.
     pub(crate) fn processes(&self) -> Result<Vec<u32>> {
         const DOING: &str = "listing the processes of the logon session";
-        match self.link.ask(DOING, &Request::Processes, &[])? {
+        let link = match &self.keeper {
+            Keeper::Worker(link) => link,
+            Keeper::Elsewhere(keeper) => return keeper.processes(),
+        };
+        match link.ask(DOING, &Request::Processes, &[])? {
             (Reply::Processes(pids), _) => {
                 Ok(pids.into_iter().filter_map(|pid| u32::try_from(pid).ok()).collect())
             }
-            _ => Err(self.link.confused(DOING)),
+            _ => Err(link.confused(DOING)),
         }
     }
 
     /// Kills every process of the session, and waits until they have ended.
     pub(crate) fn terminate(&self) -> Result<()> {
         const DOING: &str = "ending the processes of the logon session";
-        match self.link.ask(DOING, &Request::Terminate, &[])? {
+        let link = match &self.keeper {
+            Keeper::Worker(link) => link,
+            Keeper::Elsewhere(keeper) => return keeper.terminate(),
+        };
+        match link.ask(DOING, &Request::Terminate, &[])? {
             (Reply::Done, _) => Ok(()),
-            _ => Err(self.link.confused(DOING)),
+            _ => Err(link.confused(DOING)),
         }
     }
 
@@ -202,7 +248,12 @@ impl SessionHandle {
 
     /// What waits for the session's end.
     pub(crate) fn ending(&self) -> Ending {
-        Ending { link: Arc::clone(&self.link), worker: lock(&self.link.worker).take() }
+        match &self.keeper {
+            Keeper::Worker(link) => {
+                Ending::Worker { link: Arc::clone(link), worker: lock(&link.worker).take() }
+            }
+            Keeper::Elsewhere(keeper) => Ending::Elsewhere(keeper.ending()),
+        }
     }
 }
 
@@ -211,12 +262,13 @@ impl Drop for SessionHandle {
         if self.owner != std::process::id() {
             return;
         }
-        self.link.tell(&Request::Release);
-        if let Some(worker) = lock(&self.link.worker).take() {
+        let Keeper::Worker(link) = &self.keeper else { return };
+        link.tell(&Request::Release);
+        if let Some(worker) = lock(&link.worker).take() {
             leave(Remains { pidfd: Some(worker), cgroup: None });
         }
-        *lock(&self.link.released) = true;
-        self.link.when_released.notify_all();
+        *lock(&link.released) = true;
+        link.when_released.notify_all();
     }
 }
 
@@ -276,22 +328,28 @@ impl Link {
 }
 
 /// Waits for the end of a session whose handle is on its way out.
-pub(crate) struct Ending {
-    link: Arc<Link>,
-    worker: Option<OwnedFd>,
+pub(crate) enum Ending {
+    /// The worker tells.
+    Worker { link: Arc<Link>, worker: Option<OwnedFd> },
+    /// Who keeps the session does.
+    Elsewhere(Box<dyn FnOnce() -> Result<()> + Send>),
 }
 
 impl Ending {
     /// Waits until the last token and child are dropped, the last process has ended and PAM has closed the
     /// session; what PAM returned then.
-    pub(crate) fn wait(mut self) -> Result<()> {
+    pub(crate) fn wait(self) -> Result<()> {
         const DOING: &str = "ending the logon session";
-        let mut released = lock(&self.link.released);
+        let (link, worker) = match self {
+            Self::Worker { link, worker } => (link, worker),
+            Self::Elsewhere(wait) => return wait(),
+        };
+        let mut released = lock(&link.released);
         while !*released {
-            released = self.link.when_released.wait(released).unwrap_or_else(PoisonError::into_inner);
+            released = link.when_released.wait(released).unwrap_or_else(PoisonError::into_inner);
         }
         drop(released);
-        let socket = lock(&self.link.socket).take();
+        let socket = lock(&link.socket).take();
         let mut ended = None;
         while let Some(socket) = &socket
             && let Ok(Some(frame)) = wire::receive(socket)
@@ -301,7 +359,7 @@ impl Ending {
                 break;
             }
         }
-        if let Some(worker) = self.worker.take() {
+        if let Some(worker) = worker {
             // It has nothing left to do but to exit.
             let mut one = [PollFd::new(&worker, PollFlags::IN)];
             let _ = poll(&mut one, Some(&Timespec { tv_sec: 5, tv_nsec: 0 }));

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{CWD, Mode, OFlags, fchown, openat};
+use rustix::fs::{CWD, Mode, OFlags, fchmod, fchown, openat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -25,6 +25,7 @@ use super::running::{Names, Parent, Running, WorkerChild};
 use crate::desktop::AccessLease;
 use crate::error::{Error, Result};
 use crate::process::{Capture, Command, Program, Stdio, Stream};
+use crate::sys::elsewhere::{Creation, Order, TokenElsewhere};
 use crate::sys::logon::SessionHandle;
 use crate::sys::token::{SecurityContext, Uid};
 use crate::token::{Primary, Token};
@@ -33,7 +34,15 @@ use crate::token::{Primary, Token};
 const DEFAULT_UMASK: u32 = 0o022;
 
 /// What is about to be created; dropping it undoes what was prepared.
-pub(crate) struct Plan {
+pub(crate) enum Plan {
+    /// By this process, or a session worker of its own.
+    Here(Box<Here>),
+    /// By the process that holds the token.
+    Elsewhere(Elsewhere),
+}
+
+/// What this process creates a process from.
+pub(crate) struct Here {
     launch: Launch,
     report: OwnedFd,
     gate: Option<OwnedFd>,
@@ -42,6 +51,14 @@ pub(crate) struct Plan {
     cgroup: Option<ProcessCgroup>,
     lease: Option<AccessLease>,
     deadline: Duration,
+    names: Names,
+}
+
+/// What the process that holds the token creates a process from.
+pub(crate) struct Elsewhere {
+    create: Creation,
+    ends: Ends,
+    suspended: bool,
     names: Names,
 }
 
@@ -67,6 +84,60 @@ pub(crate) struct Parts {
 impl Plan {
     /// Checks everything that can be checked, then opens what the process needs.
     pub(crate) fn new(command: &Command, token: &Token<Primary>, capture: Capture) -> Result<Self> {
+        match &token.data().elsewhere.0 {
+            None => Here::new(command, token, capture).map(Box::new).map(Self::Here),
+            Some(holder) => {
+                let context = &token.data().context;
+                Elsewhere::new(command, context, holder.as_ref(), capture).map(Self::Elsewhere)
+            }
+        }
+    }
+
+    /// Creates the process, and waits until its program runs or it is suspended.
+    pub(crate) fn start(self) -> Result<Parts> {
+        match self {
+            Self::Here(plan) => plan.start(),
+            Self::Elsewhere(plan) => plan.start(),
+        }
+    }
+}
+
+impl Elsewhere {
+    /// What the command asks for is checked where it is done.
+    fn new(
+        command: &Command,
+        context: &SecurityContext,
+        holder: &dyn TokenElsewhere,
+        capture: Capture,
+    ) -> Result<Self> {
+        abandoned::sweep();
+        let names = names(command, context);
+        let mut streams =
+            Streams { uid: context.uid, names: &names, descriptors: Vec::new(), ends: Ends::default() };
+        let terminal = command.pty.is_some().then_some(Terminal::Elsewhere);
+        streams.open(command, capture, terminal)?;
+        let Streams { descriptors, ends, .. } = streams;
+        let mut streams = [None, None, None];
+        for (descriptor, number) in descriptors {
+            if let Some(stream) = usize::try_from(number).ok().and_then(|number| streams.get_mut(number)) {
+                *stream = Some(descriptor);
+            }
+        }
+        let create = holder.prepare(Order { command, streams, names: &names })?;
+        Ok(Self { create, ends, suspended: command.suspended, names })
+    }
+
+    fn start(self) -> Result<Parts> {
+        let mut spawned = (self.create)()?;
+        let Ends { stdin, stdout, stderr, .. } = self.ends;
+        let pty = spawned.pty.take();
+        let running = Running::elsewhere(spawned, self.suspended, self.names);
+        Ok(Parts { running, stdin, stdout, stderr, pty })
+    }
+}
+
+impl Here {
+    fn new(command: &Command, token: &Token<Primary>, capture: Capture) -> Result<Self> {
         let data = token.data();
         let context = &data.context;
         let mut names = names(command, context);
@@ -93,7 +164,8 @@ impl Plan {
 
         let mut streams =
             Streams { uid: context.uid, names: &names, descriptors: Vec::new(), ends: Ends::default() };
-        streams.open(command, capture)?;
+        let terminal = command.pty.map(|size| pty::open(size, context.uid, &names.doing)).transpose()?;
+        streams.open(command, capture, terminal.map(Terminal::Here))?;
         let Streams { mut descriptors, ends, .. } = streams;
         for (descriptor, number) in &command.native.descriptors {
             descriptors.push((duplicate(descriptor, &names)?, *number));
@@ -172,8 +244,7 @@ impl Plan {
         Ok(Self { launch, report, gate, ends, session, cgroup, lease, deadline: command.deadline, names })
     }
 
-    /// Creates the process, and waits until its program runs or it is suspended.
-    pub(crate) fn start(self) -> Result<Parts> {
+    fn start(self) -> Result<Parts> {
         let Self { launch: what, report, gate, ends, session, cgroup, lease, deadline, names } = self;
         let (Started { pid, pidfd }, parent) = match session {
             None => (launch(&what).map_err(|fault| names.error(fault))?, Parent::Server),
@@ -228,16 +299,22 @@ struct Streams<'a> {
     ends: Ends,
 }
 
+/// A terminal of the process's own.
+enum Terminal {
+    Here(pty::Pair),
+    /// Who creates the process opens it.
+    Elsewhere,
+}
+
 impl Streams<'_> {
-    fn open(&mut self, command: &Command, capture: Capture) -> Result<()> {
-        let terminal = command.pty.map(|size| pty::open(size, self.uid, &self.names.doing)).transpose()?;
-        let slave = terminal.as_ref().map(|pair| &pair.slave);
+    fn open(&mut self, command: &Command, capture: Capture, terminal: Option<Terminal>) -> Result<()> {
         let captured = Stdio::piped();
         let set = [&command.stdin, &command.stdout, &command.stderr];
         for (number, stream) in (0..).zip(set) {
-            let (ours, theirs) = match (stream, slave) {
+            let (ours, theirs) = match (stream, &terminal) {
                 (Some(stream), _) => self.stream(stream, number)?,
-                (None, Some(slave)) => (None, duplicate(slave, self.names)?),
+                (None, Some(Terminal::Here(pair))) => (None, duplicate(&pair.slave, self.names)?),
+                (None, Some(Terminal::Elsewhere)) => continue,
                 (None, None) if capture == Capture::Yes && number > 0 => self.stream(&captured, number)?,
                 (None, None) => self.stream(&Stdio::null(), number)?,
             };
@@ -248,7 +325,9 @@ impl Streams<'_> {
                 _ => self.ends.stderr = ours,
             }
         }
-        self.ends.pty = terminal.map(|pair| pair.master);
+        if let Some(Terminal::Here(pair)) = terminal {
+            self.ends.pty = Some(pair.master);
+        }
         Ok(())
     }
 
@@ -266,10 +345,13 @@ impl Streams<'_> {
             Stream::Piped => {
                 let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(system("pipe"))?;
                 let (ours, theirs) = if number == 0 { (writer, reader) } else { (reader, writer) };
-                // A pipe belongs to whoever made it, and the client could not open /dev/stdout. Without
-                // CAP_CHOWN it still cannot.
+                // A pipe belongs to whoever made it, and the client could not open /dev/stdout. Without CAP_CHOWN
+                // everybody may who can reach it at all: it has no name but those below /proc/PID/fd, which are
+                // for the processes' own users.
                 let owner = rustix::fs::Uid::from_raw(self.uid.as_raw());
-                let _ = fchown(&theirs, Some(owner), None);
+                if fchown(&theirs, Some(owner), None).is_err() {
+                    let _ = fchmod(&theirs, Mode::from_raw_mode(0o666));
+                }
                 Ok((Some(ours), theirs))
             }
             Stream::Inherit => {

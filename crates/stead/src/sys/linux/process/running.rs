@@ -22,6 +22,7 @@ use crate::desktop::AccessLease;
 use crate::error::{Error, ErrorKind, Result};
 use crate::privilege::Privilege;
 use crate::process::Containment;
+use crate::sys::elsewhere::{ProcessElsewhere, Spawned};
 use crate::sys::impersonate::as_server;
 use crate::sys::logon::SessionHandle;
 
@@ -41,12 +42,23 @@ pub(crate) struct Running {
 }
 
 /// Whose child it is.
-#[derive(Debug)]
 pub(crate) enum Parent {
     /// The server's own.
     Server,
     /// The session worker's.
     Worker(WorkerChild),
+    /// Of another process that created it for this one, and answers for it.
+    Elsewhere(Box<dyn ProcessElsewhere>),
+}
+
+impl std::fmt::Debug for Parent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Server => f.write_str("Server"),
+            Self::Worker(child) => child.fmt(f),
+            Self::Elsewhere(_) => f.write_str("Elsewhere"),
+        }
+    }
 }
 
 /// A child of the session worker, which keeps the logon session open until its exit status is known.
@@ -104,10 +116,14 @@ impl std::fmt::Debug for WorkerChild {
 
 /// What holds a suspended process, and what it will report.
 #[derive(Debug)]
-pub(crate) struct Suspended {
-    pub(crate) gate: OwnedFd,
-    pub(crate) report: OwnedFd,
-    pub(crate) patience: Duration,
+pub(crate) enum Suspended {
+    Here {
+        gate: OwnedFd,
+        report: OwnedFd,
+        patience: Duration,
+    },
+    /// Who created it has both.
+    Elsewhere,
 }
 
 /// What errors call things.
@@ -145,6 +161,14 @@ impl Running {
         Self { pid, pidfd, parent, cgroup, lease, suspended: None, status: None, reaped_at: None, names }
     }
 
+    /// A process that another created, and waited for.
+    pub(crate) fn elsewhere(spawned: Spawned, suspended: bool, names: Names) -> Self {
+        let parent = Parent::Elsewhere(spawned.process);
+        let mut running = Self::new(spawned.pid, spawned.pidfd, parent, None, None, names);
+        running.suspended = suspended.then_some(Suspended::Elsewhere);
+        running
+    }
+
     /// Waits for the first word of the trampoline, or for "executed".
     pub(crate) fn await_start(
         &mut self,
@@ -156,7 +180,7 @@ impl Running {
         match await_report(report, self.pidfd(), deadline_after(patience), awaited) {
             Ok(ReportOutcome::Executed) => Ok(()),
             Ok(ReportOutcome::Ready(report)) => {
-                self.suspended = gate.map(|gate| Suspended { gate, report, patience });
+                self.suspended = gate.map(|gate| Suspended::Here { gate, report, patience });
                 Ok(())
             }
             Err(fault) => Err(self.failed(fault)),
@@ -165,7 +189,11 @@ impl Running {
 
     /// Lets a suspended process execute its program.
     pub(crate) fn resume(&mut self) -> Result<()> {
-        let Some(Suspended { gate, report, patience }) = self.suspended.take() else { return Ok(()) };
+        let (gate, report, patience) = match (self.suspended.take(), &self.parent) {
+            (Some(Suspended::Here { gate, report, patience }), _) => (gate, report, patience),
+            (Some(Suspended::Elsewhere), Parent::Elsewhere(process)) => return process.resume(),
+            _ => return Ok(()),
+        };
         as_server(|| {
             // A socket and not a pipe: writing to a pipe without readers would raise SIGPIPE in the server.
             match send(&gate, b"!", SendFlags::NOSIGNAL) {
@@ -230,6 +258,10 @@ impl Running {
                 // The worker is gone or never learned it; the kernel may know.
                 None => status::collect_from_kernel(self.pidfd()),
             },
+            Parent::Elsewhere(process) => match process.status() {
+                Ok(Some(raw)) => Ok(Collected::Ended(ExitStatus::from_raw(raw))),
+                Ok(None) | Err(_) => status::collect_from_kernel(self.pidfd()),
+            },
         }
         .map_err(|errno| Error::system(WAITING, "waitid", errno))?;
         if let Parent::Worker(child) = &mut self.parent {
@@ -260,6 +292,9 @@ impl Running {
         if self.status.is_some() {
             return Ok(());
         }
+        if let Parent::Elsewhere(process) = &self.parent {
+            return process.signal(signal);
+        }
         as_server(|| match status::send(self.pidfd(), signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(errno) => Err(cannot_signal(doing, "pidfd_send_signal", errno)),
@@ -283,6 +318,7 @@ impl Running {
             }
             match &self.parent {
                 Parent::Worker(child) => child.kill_tree(),
+                Parent::Elsewhere(process) => process.kill_tree(),
                 Parent::Server => {
                     let session = PosixSession { id: self.pid, leader_reaped_at: self.leader_reaped_at() };
                     match posix_session::kill_all(session) {
@@ -317,6 +353,7 @@ impl Running {
         match (&self.cgroup, &self.parent) {
             (Some(_), _) => Containment::Cgroup,
             (None, Parent::Worker(_)) => Containment::SessionWorker,
+            (None, Parent::Elsewhere(process)) => process.containment(),
             (None, Parent::Server) => Containment::PosixSession,
         }
     }
@@ -332,7 +369,7 @@ impl Drop for Running {
         }
         let mut pidfd = self.pidfd.take();
         // The worker reaps its own; ours is left to be reaped unless it was.
-        if matches!(self.parent, Parent::Worker(_)) || self.status.is_some() {
+        if !matches!(self.parent, Parent::Server) || self.status.is_some() {
             pidfd = None;
         }
         abandoned::leave(Remains { pidfd, cgroup: self.cgroup.take() });

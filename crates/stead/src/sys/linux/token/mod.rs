@@ -19,6 +19,7 @@ pub(crate) use restriction::Taken;
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::sys::elsewhere::TokenElsewhere;
 use crate::token::{ImpersonationLevel, TokenData};
 
 /// What a token of another level or kind shares with it: all of it, for the level is kept beside it.
@@ -32,9 +33,25 @@ pub(crate) fn at_level(
 }
 
 /// The same for a primary token.
-#[expect(clippy::unnecessary_wraps, reason = "as above")]
 pub(crate) fn as_primary(data: &Arc<TokenData>, _doing: &'static str) -> Result<Arc<TokenData>> {
-    Ok(Arc::clone(data))
+    let Some(holder) = &data.elsewhere.0 else { return Ok(Arc::clone(data)) };
+    Ok(Arc::new(TokenData {
+        context: data.context.clone(),
+        session: data.session.clone(),
+        confinement: data.confinement.clone(),
+        account: data.account.clone(),
+        elsewhere: Elsewhere(Some(holder.primary()?)),
+    }))
+}
+
+/// Who holds a token that this process does not hold itself.
+#[derive(Clone, Default)]
+pub(crate) struct Elsewhere(pub(crate) Option<Arc<dyn TokenElsewhere>>);
+
+impl Elsewhere {
+    pub(crate) fn restrict(&self, taken: &Taken) -> Result<Self> {
+        self.0.as_ref().map(|holder| holder.restrict(taken)).transpose().map(Self)
+    }
 }
 
 /// A security label of a Linux security module (SELinux, AppArmor, Smack), without the final NUL.
