@@ -142,6 +142,11 @@ impl Client {
         Self::with(Confinement::Refuse).of(socket)
     }
 
+    #[cfg(all(feature = "service", unix))]
+    pub(crate) fn from_peer(peer: Peer, level: ImpersonationLevel) -> Self {
+        Self { peer, level, confinement: Confinement::Refuse }
+    }
+
     /// Options for taking a client, beginning with what to do about its confinement.
     pub const fn with(confinement: Confinement) -> ClientOptions {
         ClientOptions { level: ImpersonationLevel::Delegation, confinement }

@@ -66,6 +66,8 @@ pub mod logon;
 pub mod os;
 pub mod privilege;
 pub mod process;
+#[cfg(all(feature = "service", unix))]
+pub mod service;
 pub mod token;
 
 // All of the unsafe code of the crate is below here.
@@ -94,6 +96,9 @@ pub use process::{Child, Command, Stdio};
 #[cfg(unix)]
 #[doc(inline)]
 pub use process::{Pty, PtySize};
+#[cfg(all(feature = "service", unix))]
+#[doc(inline)]
+pub use service::Service;
 #[doc(inline)]
 pub use token::{Impersonation, ImpersonationLevel, Primary, Token};
 

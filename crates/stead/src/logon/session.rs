@@ -69,6 +69,11 @@ impl LogonSession {
         Self { token, handle }
     }
 
+    #[cfg(all(feature = "service", unix))]
+    pub(crate) fn from_parts(token: Token<Primary>, handle: Arc<SessionHandle>) -> Self {
+        Self { token, handle }
+    }
+
     /// The primary token of the session.
     pub fn token(&self) -> &Token<Primary> {
         &self.token

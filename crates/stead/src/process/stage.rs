@@ -20,6 +20,12 @@ macro_rules! stages {
             $($(#[doc = $doc])* $name,)*
         }
 
+        impl Stage {
+            /// All of them, in order.
+            #[cfg(all(feature = "service", unix))]
+            pub(crate) const ALL: &[Self] = &[$(Self::$name,)*];
+        }
+
         impl fmt::Display for Stage {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(match self {

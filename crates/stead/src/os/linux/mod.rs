@@ -5,6 +5,8 @@ mod client;
 mod impersonate;
 mod logon;
 mod process;
+#[cfg(feature = "service")]
+mod service;
 mod token;
 
 pub use crate::sys::desktop::LogonSid;
@@ -17,4 +19,6 @@ pub use client::{ClientExt, ClientIdentity, ConnectOptionsExt};
 pub use impersonate::OpenOptionsExt;
 pub use logon::{LogonExt, LogonGid, LogonSessionExt};
 pub use process::{Cgroup, ChildExt, CommandExt, Limit, Signal};
+#[cfg(feature = "service")]
+pub use service::ServiceExt;
 pub use token::{RestrictionExt, TokenExt};

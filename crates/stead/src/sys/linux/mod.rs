@@ -14,4 +14,6 @@ pub(crate) mod logon;
 pub(crate) mod privilege;
 pub(crate) mod proc;
 pub(crate) mod process;
+#[cfg(feature = "service")]
+pub(crate) mod service;
 pub(crate) mod token;

@@ -1,0 +1,169 @@
+//! Connections to the service, each only after it was seen whose it is.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use stead_protocol::client::{CallError, Connection, Descriptors};
+use stead_protocol::{CloseToken, GetStatus, Method};
+
+use super::error::error;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::client::peer_ids;
+use crate::sys::impersonate::as_server;
+use crate::sys::token::Uid;
+
+/// The service answers at once what waits for nothing; beside what a call may take by itself.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Idle connections that are kept.
+const IDLE: usize = 4;
+
+/// The service that listens at a path.
+pub(crate) struct Service {
+    path: PathBuf,
+    /// As whom it must run.
+    owner: Uid,
+    /// Connections for calls that need no particular one.
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Service {
+    /// The service at `path`, if it is there and is `owner`'s.
+    pub(crate) fn connect(path: &Path, owner: Uid) -> Result<Arc<Self>> {
+        let service = Self { path: path.to_owned(), owner, idle: Mutex::default() };
+        // A listener whose service does not answer is none.
+        service.call("connecting to the service", &GetStatus {}, PATIENCE)?;
+        Ok(Arc::new(service))
+    }
+
+    /// Where it listens.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A new connection.
+    pub(super) fn dial(&self) -> Result<Connection> {
+        let doing = || format!("connecting to the service at {}", self.path.display());
+        let unavailable =
+            |why: String| Error::new(doing(), ErrorKind::ServiceUnavailable { why: why.into() });
+        let connection = Connection::connect(&self.path).map_err(|source| {
+            let why = match source.kind() {
+                io::ErrorKind::NotFound => "nothing is there",
+                io::ErrorKind::ConnectionRefused => "nobody listens there",
+                io::ErrorKind::PermissionDenied => "this process may not connect to it",
+                _ => "it does not take connections",
+            };
+            unavailable(why.to_owned()).with_source(source)
+        })?;
+        // The ids of whoever called listen(2), as the kernel recorded them: nobody else's service is told passwords.
+        let [_, uid, _] = peer_ids(connection.as_fd())
+            .map_err(|source| Error::system(doing(), "getsockopt(SO_PEERCRED)", source))?;
+        if uid != self.owner.as_raw() {
+            return Err(unavailable(format!("it is of uid {uid} and not of uid {}", self.owner)));
+        }
+        Ok(connection)
+    }
+
+    /// A call that needs no particular connection.
+    pub(super) fn call<M: Method>(
+        &self,
+        doing: &'static str,
+        call: &M,
+        patience: Duration,
+    ) -> Result<M::Reply> {
+        as_server(|| {
+            let mut connection = match self.take_idle() {
+                Some(connection) => connection,
+                None => self.dial()?,
+            };
+            let result = ask(&mut connection, call, &[], Some(patience));
+            if !matches!(result, Err(CallError::Connection(_) | CallError::Malformed(_))) {
+                let mut idle = lock(&self.idle);
+                if idle.len() < IDLE {
+                    idle.push(connection);
+                }
+            }
+            result.map(|(reply, _)| reply).map_err(|fault| error(doing.into(), fault))
+        })
+    }
+
+    /// The same without an end to the waiting, over a connection of its own.
+    pub(super) fn wait<M: Method>(&self, doing: &'static str, call: &M) -> Result<M::Reply> {
+        as_server(|| {
+            let result = ask(&mut self.dial()?, call, &[], None);
+            result.map(|(reply, _)| reply).map_err(|fault| error(doing.into(), fault))
+        })
+    }
+
+    /// One that is as good as new: a service that was started anew has closed those of before.
+    fn take_idle(&self) -> Option<Connection> {
+        let mut idle = lock(&self.idle);
+        while let Some(connection) = idle.pop() {
+            let mut fds = [PollFd::new(&connection, PollFlags::IN)];
+            if matches!(poll(&mut fds, Some(&Timespec::default())), Ok(0)) {
+                return Some(connection);
+            }
+        }
+        None
+    }
+}
+
+/// The connection to which a token's number belongs.
+pub(super) struct Line {
+    connection: Mutex<Connection>,
+    /// Tokens that are let go of with the next call: dropping one waits for nothing.
+    unused: Mutex<Vec<u64>>,
+    pub(super) service: Arc<Service>,
+}
+
+impl Line {
+    pub(super) fn new(service: &Arc<Service>) -> Result<Self> {
+        let connection = Mutex::new(as_server(|| service.dial())?);
+        Ok(Self { connection, unused: Mutex::default(), service: Arc::clone(service) })
+    }
+
+    pub(super) fn call<M: Method>(
+        &self,
+        doing: impl Into<std::borrow::Cow<'static, str>>,
+        call: &M,
+        descriptors: &[BorrowedFd<'_>],
+        patience: Option<Duration>,
+    ) -> Result<(M::Reply, Descriptors)> {
+        as_server(|| {
+            let mut connection = lock(&self.connection);
+            let unused = std::mem::take(&mut *lock(&self.unused));
+            for token in unused {
+                // One that the service does not know any more is gone, which is what is wanted.
+                let _ = ask(&mut connection, &CloseToken { token }, &[], Some(PATIENCE));
+            }
+            ask(&mut connection, call, descriptors, patience)
+        })
+        .map_err(|fault| error(doing.into(), fault))
+    }
+
+    pub(super) fn let_go(&self, token: u64) {
+        lock(&self.unused).push(token);
+    }
+}
+
+/// One call, and at most so long a wait for its reply.
+fn ask<M: Method>(
+    connection: &mut Connection,
+    call: &M,
+    descriptors: &[BorrowedFd<'_>],
+    patience: Option<Duration>,
+) -> Result<(M::Reply, Descriptors), CallError> {
+    for direction in [Timeout::Recv, Timeout::Send] {
+        set_socket_timeout(&*connection, direction, patience).map_err(io::Error::from)?;
+    }
+    connection.call(call, descriptors)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,211 @@
+//! Processes that the service creates.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::Pid;
+use stead_protocol::{
+    CreateProcess, Descriptor, Environment, Index, KillTree, Process, ProcessLimit, ResumeProcess,
+    SignalProcess, TerminalSize, Text, Variable, WaitProcess,
+};
+
+use super::connection::{PATIENCE, Service};
+use super::error::{not_through, protocol};
+use super::token::Held;
+use crate::desktop::GrantTo;
+use crate::error::Result;
+use crate::process::{Command, Containment, Program};
+use crate::sys::elsewhere::{Creation, Order, ProcessElsewhere, Spawned};
+use crate::sys::process::Limit;
+
+/// The call, and the descriptors that travel with it, ready to be sent.
+pub(super) fn prepare(token: &Held, order: Order<'_>) -> Result<Creation> {
+    let Order { command, streams, names } = order;
+    let doing = names.doing.clone();
+    refuse_what_stays_here(command, &doing)?;
+    let mut sent = Sent { descriptors: Vec::new(), doing: &doing };
+    let [stdin, stdout, stderr] = streams.map(|stream| stream.map(|stream| sent.push(stream)));
+    let (program, pinned) = match &command.program {
+        Program::Named(name) => (Some(name.as_os_str().into()), None),
+        Program::Pinned(file) => (None, Some(sent.copy(file.as_fd())?)),
+    };
+    let mut descriptors = Vec::new();
+    for (descriptor, target) in &command.native.descriptors {
+        descriptors.push(Descriptor { descriptor: sent.copy(descriptor.as_fd())?, target: *target });
+    }
+    let native = &command.native;
+    let call = CreateProcess {
+        token: token.number,
+        program,
+        pinned,
+        argument_zero: native.arg0.as_deref().map(Text::from),
+        arguments: command.arguments.iter().map(|argument| argument.as_os_str().into()).collect(),
+        environment: environment(command),
+        directory: command.directory.as_deref().map(|directory| directory.as_os_str().into()),
+        stdin,
+        stdout,
+        stderr,
+        descriptors,
+        limits: native.limits.iter().map(|(limit, soft, hard)| process_limit(*limit, *soft, *hard)).collect(),
+        nice: native.nice,
+        oom_score_adj: native.oom_score_adj,
+        umask: native.umask,
+        no_new_privs: native.no_new_privs,
+        terminal: command.pty.map(|size| TerminalSize {
+            rows: size.rows,
+            columns: size.columns,
+            pixel_width: size.pixel_width,
+            pixel_height: size.pixel_height,
+        }),
+        suspended: command.suspended,
+        desktop: (!command.desktop.is_none()).then(|| command.desktop.to_string().into()),
+        deadline: Some(milliseconds(command.deadline)),
+    };
+    let descriptors = sent.descriptors;
+    let patience = command.deadline.saturating_add(PATIENCE);
+    let line = Arc::clone(&token.line);
+    Ok(Box::new(move || {
+        let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        let (created, mut received) = line.call(doing.clone(), &call, &borrowed, Some(patience))?;
+        let malformed = |source| protocol(doing.clone(), source);
+        // From here on an error ends it: nothing would hold it.
+        let process = Remote::new(&line.service, created.process, patience);
+        let pidfd = received.take(created.pidfd);
+        let pty = created.terminal.map(|index| received.take(index)).transpose();
+        match (pidfd, pty, process.pid()) {
+            (Ok(pidfd), Ok(pty), Ok(pid)) => Ok(Spawned { pid, pidfd, process: Box::new(process), pty }),
+            (pidfd, pty, pid) => {
+                process.kill_tree()?;
+                pidfd.map_err(malformed)?;
+                pty.map_err(malformed)?;
+                pid.map_err(malformed).map(|_| unreachable!("one of the three is an error"))
+            }
+        }
+    }))
+}
+
+/// What only this process could give, and has no right to.
+fn refuse_what_stays_here(command: &Command, doing: &str) -> Result<()> {
+    let native = &command.native;
+    let what = if native.cgroup.is_some() {
+        "a control group of this server's (the service has its own)"
+    } else if !native.ambient.is_empty() {
+        "capabilities of this server's"
+    } else if native.exec_label.is_some() {
+        "a security label that this server chooses"
+    } else if command.desktop.to != GrantTo::LogonSession {
+        "a desktop for the user in all logon sessions"
+    } else {
+        return Ok(());
+    };
+    Err(not_through(doing.to_owned(), what))
+}
+
+fn environment(command: &Command) -> Environment {
+    let changes = &command.environment;
+    let mut environment = Environment { clear: changes.clear, ..Environment::default() };
+    for (name, value) in &changes.variables {
+        let name = name.as_os_str().into();
+        match value {
+            Some(value) => environment.set.push(Variable { name, value: value.as_os_str().into() }),
+            None => environment.remove.push(name),
+        }
+    }
+    environment
+}
+
+fn process_limit(limit: Limit, soft: u64, hard: u64) -> ProcessLimit {
+    let value = |value| (value != Limit::UNLIMITED).then_some(value);
+    ProcessLimit { name: limit.name().to_owned(), soft: value(soft), hard: value(hard) }
+}
+
+pub(super) fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The descriptors of a call.
+struct Sent<'a> {
+    descriptors: Vec<OwnedFd>,
+    doing: &'a str,
+}
+
+impl Sent<'_> {
+    fn push(&mut self, descriptor: OwnedFd) -> Index {
+        self.descriptors.push(descriptor);
+        Index::try_from(self.descriptors.len() - 1).unwrap_or(Index::MAX)
+    }
+
+    /// The builder keeps its own and can be used again.
+    fn copy(&mut self, descriptor: BorrowedFd<'_>) -> Result<Index> {
+        let copy = descriptor
+            .try_clone_to_owned()
+            .map_err(|source| crate::Error::system(self.doing.to_owned(), "fcntl", source))?;
+        Ok(self.push(copy))
+    }
+}
+
+/// A process of the service's, by the name that it keeps also when the service is started anew.
+struct Remote {
+    service: Arc<Service>,
+    process: Process,
+    /// How long it may take to execute its program once it is resumed.
+    patience: Duration,
+}
+
+impl Remote {
+    fn new(service: &Arc<Service>, process: Process, patience: Duration) -> Self {
+        Self { service: Arc::clone(service), process, patience }
+    }
+
+    fn pid(&self) -> std::io::Result<Pid> {
+        let pid = i32::try_from(self.process.pid).ok().and_then(Pid::from_raw);
+        pid.ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidData, "a process without a number"))
+    }
+
+    fn name(&self) -> String {
+        self.process.id.clone()
+    }
+}
+
+impl ProcessElsewhere for Remote {
+    fn status(&self) -> Result<Option<i32>> {
+        status(&self.service, self.name())
+    }
+
+    fn signal(&self, signal: i32) -> Result<()> {
+        let call = SignalProcess { process: self.name(), signal };
+        self.service.call("signalling a process through the service", &call, PATIENCE).map(drop)
+    }
+
+    fn kill_tree(&self) -> Result<()> {
+        kill_tree(&self.service, self.name())
+    }
+
+    fn resume(&self) -> Result<()> {
+        let call = ResumeProcess { process: self.name() };
+        self.service.call("resuming a process through the service", &call, self.patience).map(drop)
+    }
+
+    fn containment(&self) -> Containment {
+        match self.process.containment.as_str() {
+            "cgroup" => Containment::Cgroup,
+            "session_worker" => Containment::SessionWorker,
+            _ => Containment::PosixSession,
+        }
+    }
+}
+
+/// How a process ended, if it has: its pidfd may say so a moment before the service knows.
+pub(super) fn status(service: &Service, process: String) -> Result<Option<i32>> {
+    let call = WaitProcess { process, timeout: Some(milliseconds(REAPING)) };
+    let waited = service.call("asking the service for an exit status", &call, REAPING + PATIENCE)?;
+    Ok(waited.status.map(|status| status.raw))
+}
+
+/// How long the service may take to collect the status of a process that has ended.
+const REAPING: Duration = Duration::from_secs(1);
+
+pub(super) fn kill_tree(service: &Service, process: String) -> Result<()> {
+    service.call("killing a tree of processes through the service", &KillTree { process }, PATIENCE).map(drop)
+}
