@@ -156,11 +156,7 @@ pub(crate) fn sessions(service: &Service) -> Result<Vec<Known>> {
     const DOING: &str = "listing the service's sessions";
     let listed = service.call(DOING, &ListSessions {}, PATIENCE)?;
     let known = |session: stead_protocol::Session| {
-        Some(Known {
-            id: number(&session.id)?,
-            user: session.user_name.into(),
-            pids: session.pids,
-        })
+        Some(Known { id: number(&session.id)?, user: session.user_name.into(), pids: session.pids })
     };
     listed.sessions.into_iter().map(|session| known(session).ok_or_else(|| undescribed(DOING))).collect()
 }
