@@ -84,11 +84,8 @@ pub use desktop::{AccessLease, Desktop};
 pub use error::{Error, ErrorKind, Result};
 #[doc(inline)]
 pub use impersonate::Impersonating;
-#[cfg(unix)]
 #[doc(inline)]
-pub use logon::{Conversation, Lifetime, Prompt};
-#[doc(inline)]
-pub use logon::{Logon, LogonSession, LogonType, Secret, SessionId};
+pub use logon::{Conversation, Lifetime, Logon, LogonSession, LogonType, Prompt, Secret, SessionId};
 #[doc(inline)]
 pub use privilege::{Privilege, PrivilegeStatus};
 #[doc(inline)]

@@ -1,28 +1,18 @@
 //! Logging accounts on.
 #![forbid(unsafe_code)]
 
-#[cfg(unix)]
 mod conversation;
 mod options;
 mod secret;
 mod session;
 
-#[cfg(unix)]
 pub use conversation::{Conversation, Prompt};
-#[cfg(unix)]
-pub use options::Lifetime;
-pub use options::LogonType;
+pub use options::{Lifetime, LogonType};
 pub use secret::Secret;
-#[cfg(unix)]
-pub use session::StartedProcess;
-pub use session::{LogonSession, SessionId};
+pub use session::{LogonSession, SessionId, StartedProcess};
 
-#[cfg(unix)]
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-#[cfg(unix)]
-use std::path::{Path, PathBuf};
-#[cfg(unix)]
 use std::time::Duration;
 
 use crate::account::Account;
@@ -32,7 +22,6 @@ use crate::error::Result;
 use crate::sys;
 
 /// What a logon may take, without the time that a conversation takes.
-#[cfg(unix)]
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Logs an account on: one attempt for one [`open`](Self::open).
@@ -44,8 +33,9 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// *and* its last process has ended.
 ///
 /// On Windows it is LogonUserW, and without a password LsaLogonUser. Whatever the system answers, the token is
-/// read: its user must be the account's. The system closes the session with its last token. There is no logon by
-/// other network credentials (`LOGON32_LOGON_NEW_CREDENTIALS`): its token is the server's own.
+/// read: its user must be the account's. The session's processes are held together by a job object, and the system
+/// closes the session with its last token. There is no logon by other network credentials
+/// (`LOGON32_LOGON_NEW_CREDENTIALS`): its token is the server's own.
 ///
 /// References: [LogonUserW](https://learn.microsoft.com/windows/win32/api/winbase/nf-winbase-logonuserw),
 /// [pam(3)](https://man7.org/linux/man-pages/man3/pam.3.html).
@@ -66,18 +56,12 @@ const DEADLINE: Duration = Duration::from_secs(120);
 pub struct Logon {
     pub(crate) account: Account,
     pub(crate) secret: Option<Secret>,
-    #[cfg(unix)]
     pub(crate) conversation: Option<Box<dyn Conversation>>,
     pub(crate) authenticate: bool,
     pub(crate) kind: LogonType,
-    #[cfg(unix)]
     pub(crate) lifetime: Lifetime,
-    #[cfg(unix)]
     pub(crate) deadline: Duration,
-    #[cfg(unix)]
     pub(crate) environment: Vec<(OsString, OsString)>,
-    #[cfg(unix)]
-    pub(crate) worker: Option<PathBuf>,
     #[cfg(unix)]
     pub(crate) native: sys::logon::Native,
 }
@@ -87,24 +71,18 @@ impl Logon {
         Self {
             account,
             secret,
-            #[cfg(unix)]
             conversation: None,
             authenticate,
             kind: LogonType::Network,
-            #[cfg(unix)]
             lifetime: Lifetime::TiedToServer,
-            #[cfg(unix)]
             deadline: DEADLINE,
-            #[cfg(unix)]
             environment: Vec::new(),
-            #[cfg(unix)]
-            worker: None,
             #[cfg(unix)]
             native: sys::logon::Native::default(),
         }
     }
 
-    /// By a password: it answers the first question that is asked without echo.
+    /// By a password: on Linux it answers the first question that is asked without echo.
     #[doc(alias = "LOGON32_PROVIDER_DEFAULT")]
     pub fn password(account: Account, secret: impl Into<Secret>) -> Self {
         Self::new(account, Some(secret.into()), true)
@@ -123,13 +101,13 @@ impl Logon {
     }
 
     /// By a conversation that answers every question, the password among them.
-    #[cfg(unix)]
+    ///
+    /// On Windows the password is the one question, and a new one where it has expired.
     pub fn with_conversation(account: Account, conversation: impl Conversation + 'static) -> Self {
         Self::new(account, None, true).conversation(conversation)
     }
 
-    /// Answers what is asked beyond the password: one-time codes, and the change of an expired password.
-    #[cfg(unix)]
+    /// Answers what is asked beyond the password: one-time codes (Linux), and the change of an expired password.
     pub fn conversation(mut self, conversation: impl Conversation + 'static) -> Self {
         self.conversation = Some(Box::new(conversation));
         self
@@ -153,33 +131,27 @@ impl Logon {
     }
 
     /// Whether the session ends with the server; [`Lifetime::TiedToServer`] if nothing is said.
-    #[cfg(unix)]
     pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
         self.lifetime = lifetime;
         self
     }
 
-    /// A variable of the session: PAM modules see it, and the session's processes get it.
+    /// A variable of the session: the session's processes get it, and on Linux PAM modules see it.
     ///
     /// `XDG_SEAT`, `XDG_VTNR` and `XDG_SESSION_*` decide what the session may do (CVE-2025-6018): they are for
     /// the server to choose, and never to be taken from a client.
-    #[cfg(unix)]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.environment.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
-    /// How long the logon may take; the time that the conversation takes does not count.
-    #[cfg(unix)]
+    /// How long the logon may take, two minutes if nothing is said; the time that the conversation takes does not
+    /// count.
+    ///
+    /// On Windows a call that the system does not end by then goes on, on a thread of its own, and what it gives
+    /// is closed.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
-        self
-    }
-
-    /// Where the session worker's program is, instead of looking for it.
-    #[cfg(unix)]
-    pub fn worker(mut self, program: impl AsRef<Path>) -> Self {
-        self.worker = Some(program.as_ref().to_owned());
         self
     }
 
@@ -203,9 +175,7 @@ impl fmt::Debug for Logon {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Neither the secret nor the variables' values.
         let mut shown = f.debug_struct("Logon");
-        shown.field("account", &self.account).field("kind", &self.kind);
-        #[cfg(unix)]
-        shown.field("lifetime", &self.lifetime);
+        shown.field("account", &self.account).field("kind", &self.kind).field("lifetime", &self.lifetime);
         shown.finish_non_exhaustive()
     }
 }

@@ -46,15 +46,18 @@ pub enum LogonType {
 /// }
 /// # Ok(()) }
 /// ```
-#[cfg(unix)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Lifetime {
     /// With its last token, child and process, and with the server at the latest: then its processes are told
-    /// (SIGHUP), killed, and the session is closed in order.
+    /// (SIGHUP, on Linux), killed, and the session is closed in order.
+    #[doc(alias = "JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE")]
     #[default]
     TiedToServer,
     /// With its last process, when nobody is attached to it: a new server finds it again by
     /// [`LogonSession::detached_sessions`](super::LogonSession::detached_sessions).
+    ///
+    /// On Windows nothing keeps a session for a later server: [`Logon::open`](super::Logon::open) refuses with
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput).
     Detached,
 }

@@ -1,10 +1,7 @@
 //! An open logon session.
 
-use std::ffi::OsStr;
-#[cfg(unix)]
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-#[cfg(unix)]
 use std::process::ExitStatus;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -59,7 +56,7 @@ pub struct LogonSession {
 }
 
 impl LogonSession {
-    pub(super) fn new(handle: SessionHandle) -> Self {
+    pub(crate) fn new(handle: SessionHandle) -> Self {
         let handle = Arc::new(handle);
         let token = Token::from_context(
             handle.context().clone(),
@@ -91,8 +88,8 @@ impl LogonSession {
     }
 
     /// The session's environment: the account's variables (`HOME`, `USER`, `SHELL`, `PATH`, ...), then those
-    /// of PAM. The server's own are never in it.
-    #[cfg(unix)]
+    /// of PAM; on Windows the machine's and the user's. Then those of [`Logon::env`](super::Logon::env). The
+    /// server's own are never in it.
     #[doc(alias = "CreateEnvironmentBlock")]
     pub fn environment(&self) -> Vec<(OsString, OsString)> {
         self.handle.variables()
@@ -103,7 +100,7 @@ impl LogonSession {
     /// # Errors
     ///
     /// [`SessionEnded`](ErrorKind::SessionEnded) when the worker is gone.
-    #[cfg(unix)]
+    #[doc(alias = "JobObjectBasicProcessIdList")]
     pub fn processes(&self) -> Result<Vec<u32>> {
         self.handle.processes()
     }
@@ -113,7 +110,6 @@ impl LogonSession {
     /// # Errors
     ///
     /// [`SessionEnded`](ErrorKind::SessionEnded) when the worker is gone.
-    #[cfg(unix)]
     #[doc(alias = "LogoffUser")]
     pub fn terminate(&self) -> Result<()> {
         self.handle.terminate()
@@ -136,12 +132,11 @@ impl LogonSession {
         ending.wait()
     }
 
-    /// Detached sessions of this machine that live, started by servers with the same uid.
+    /// Detached sessions of this machine that live, started by servers with the same uid; none on Windows.
     ///
     /// # Errors
     ///
     /// [`System`](ErrorKind::System) when `/run/stead/sessions` cannot be read, or is not the server's own.
-    #[cfg(unix)]
     pub fn detached_sessions() -> Result<Vec<SessionId>> {
         Ok(crate::sys::logon::detached_sessions()?.into_iter().map(SessionId).collect())
     }
@@ -152,14 +147,13 @@ impl LogonSession {
     ///
     /// [`SessionEnded`](ErrorKind::SessionEnded) when there is no such session (any more),
     /// [`WorkerUnavailable`](ErrorKind::WorkerUnavailable) when another server is attached to it.
-    #[cfg(unix)]
     #[doc(alias = "WTSQueryUserToken")]
     pub fn reattach(id: SessionId) -> Result<Self> {
         crate::sys::logon::reattach(id.0).map(Self::new)
     }
 
-    /// The processes that earlier servers started in the session, as far as nobody has asked for their end.
-    #[cfg(unix)]
+    /// The processes that earlier servers started in the session, as far as nobody has asked for their end; none
+    /// on Windows.
     pub fn started(&self) -> Vec<StartedProcess> {
         let process = |(number, pid): &(u32, i32)| StartedProcess {
             handle: Arc::clone(&self.handle),
@@ -184,7 +178,6 @@ impl fmt::Debug for LogonSession {
     }
 }
 
-#[cfg(unix)]
 /// A process of a detached session that an earlier server started.
 pub struct StartedProcess {
     handle: Arc<SessionHandle>,
@@ -193,7 +186,6 @@ pub struct StartedProcess {
     pid: u32,
 }
 
-#[cfg(unix)]
 impl StartedProcess {
     /// Its process id; it may belong to another process once the exit status is there.
     #[doc(alias = "GetProcessId")]
@@ -207,7 +199,7 @@ impl StartedProcess {
     ///
     /// [`SessionEnded`](ErrorKind::SessionEnded) when the worker is gone.
     pub fn exit_status(&self) -> Result<Option<ExitStatus>> {
-        Ok(self.handle.exit_status(self.number)?.map(std::os::unix::process::ExitStatusExt::from_raw))
+        self.handle.earlier_status(self.number)
     }
 
     /// Kills it and everything that descends from it.
@@ -220,7 +212,6 @@ impl StartedProcess {
     }
 }
 
-#[cfg(unix)]
 impl fmt::Debug for StartedProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StartedProcess").field("pid", &self.pid).finish_non_exhaustive()

@@ -43,6 +43,10 @@ pub trait LogonExt: Sized {
     #[doc(alias = "TokenLogonSid")]
     #[must_use]
     fn logon_gid(self, gid: LogonGid) -> Self;
+
+    /// Where the session worker's program is, instead of looking for it.
+    #[must_use]
+    fn worker(self, program: impl AsRef<Path>) -> Self;
 }
 
 impl LogonExt for Logon {
@@ -68,6 +72,11 @@ impl LogonExt for Logon {
 
     fn logon_gid(mut self, gid: LogonGid) -> Self {
         self.native.logon_gid = Some(gid);
+        self
+    }
+
+    fn worker(mut self, program: impl AsRef<Path>) -> Self {
+        self.native.worker = Some(program.as_ref().to_owned());
         self
     }
 }

@@ -3,6 +3,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use super::log_on::{Answer, Question, Request, log_on};
 use super::session::SessionHandle;
@@ -20,6 +21,7 @@ pub(crate) struct Native {
     pub(crate) remote_host: Option<OsString>,
     pub(crate) remote_user: Option<OsString>,
     pub(crate) logon_gid: Option<LogonGid>,
+    pub(crate) worker: Option<PathBuf>,
 }
 
 /// The PAM service of a logon type.
@@ -84,7 +86,7 @@ pub(crate) fn open(logon: Logon) -> Result<SessionHandle> {
         logon_gid,
         detached: logon.lifetime == Lifetime::Detached,
         deadline: logon.deadline,
-        worker: logon.worker.as_deref(),
+        worker: native.worker.as_deref(),
         secret: None,
     };
     as_server(|| Privilege::AssignPrimaryToken.require_for(format!("logging on {}", logon.account)))?;

@@ -4,6 +4,8 @@
 use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -140,6 +142,11 @@ impl SessionHandle {
             (Reply::Unknown, _) => Err(Error::new(DOING, ErrorKind::StatusLost)),
             _ => Err(link.confused(DOING)),
         }
+    }
+
+    /// How an earlier server's process ended.
+    pub(crate) fn earlier_status(&self, id: u32) -> Result<Option<ExitStatus>> {
+        Ok(self.exit_status(id)?.map(ExitStatus::from_raw))
     }
 
     /// Kills the process `id` and everything that descends from it.

@@ -12,7 +12,7 @@ use windows_sys::Win32::Security::Authentication::Identity::{
 };
 use windows_sys::Win32::Security::{AllocateLocallyUniqueId, QUOTA_LIMITS, TOKEN_SOURCE};
 
-use super::Target;
+use super::target::{Domain, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::logon::LogonType;
 
@@ -64,8 +64,8 @@ pub(super) fn log_on(target: &Target, kind: LogonType) -> Result<OwnedHandle> {
         .map_err(refused("LsaRegisterLogonProcess"))?;
     let authority = Authority(raw);
 
-    let package_name: &'static [u8] = match target.domain {
-        Some(_) if target.is_local_machine() => b"MICROSOFT_AUTHENTICATION_PACKAGE_V1_0",
+    let package_name: &'static [u8] = match target.domain() {
+        Domain::ThisMachine(_) => b"MICROSOFT_AUTHENTICATION_PACKAGE_V1_0",
         _ => b"Kerberos",
     };
     let mut package = 0;
@@ -137,10 +137,12 @@ impl Request {
         const { assert!(size_of::<MSV1_0_S4U_LOGON>() == size_of::<KERB_S4U_LOGON>()) };
         const { assert!(KerbS4ULogon == MsV1_0S4ULogon) };
         let header = size_of::<MSV1_0_S4U_LOGON>();
-        let empty = Vec::new();
-        let domain = target.domain.as_ref().unwrap_or(&empty);
+        let domain: &[u16] = match target.domain() {
+            Domain::ThisMachine(domain) | Domain::Named(domain) => domain,
+            Domain::OfPrincipal => &[],
+        };
         let bytes = |text: &[u16]| u16::try_from(2 * text.len()).ok();
-        let (user_bytes, domain_bytes) = (bytes(&target.user)?, bytes(domain)?);
+        let (user_bytes, domain_bytes) = (bytes(target.user())?, bytes(domain)?);
         let length = header + usize::from(user_bytes) + usize::from(domain_bytes);
         let mut block = vec![0_usize; length.div_ceil(size_of::<usize>())];
         let start = block.as_mut_ptr();
@@ -149,7 +151,7 @@ impl Request {
         unsafe {
             let user: *mut u16 = start.byte_add(header).cast();
             let realm: *mut u16 = start.byte_add(header + usize::from(user_bytes)).cast();
-            user.copy_from_nonoverlapping(target.user.as_ptr(), target.user.len());
+            user.copy_from_nonoverlapping(target.user().as_ptr(), target.user().len());
             realm.copy_from_nonoverlapping(domain.as_ptr(), domain.len());
             let string =
                 |length, buffer| LSA_UNICODE_STRING { Length: length, MaximumLength: length, Buffer: buffer };

@@ -15,8 +15,6 @@ use windows_sys::Win32::System::Threading::{
     UpdateProcThreadAttribute,
 };
 
-use super::job::Job;
-
 /// Everything that the call takes; strings end with NUL.
 pub(super) struct Creation<'a> {
     pub(super) token: BorrowedHandle<'a>,
@@ -26,7 +24,8 @@ pub(super) struct Creation<'a> {
     pub(super) directory: &'a [u16],
     /// Inheritable handles: the standard streams first, and nothing that the process shall not have.
     pub(super) handles: &'a [OwnedHandle],
-    pub(super) job: &'a Job,
+    /// The outermost first.
+    pub(super) jobs: &'a [RawHandle],
     pub(super) priority: u32,
 }
 
@@ -93,7 +92,6 @@ pub(super) fn create(mut what: Creation<'_>) -> io::Result<Created> {
     let [stdin, stdout, stderr, ..] = handles[..] else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a process has three standard streams"));
     };
-    let jobs = [what.job.raw()];
     // Empty, not null: null would be the server's own window station and desktop. Which the empty name leads to
     // is decided for the token's logon session.
     let mut desktop = [0_u16];
@@ -106,7 +104,7 @@ pub(super) fn create(mut what: Creation<'_>) -> io::Result<Created> {
     startup.StartupInfo.hStdError = stderr;
     let mut attributes = Attributes::new()?;
     attributes.set(PROC_THREAD_ATTRIBUTE_HANDLE_LIST, &handles)?;
-    attributes.set(PROC_THREAD_ATTRIBUTE_JOB_LIST, &jobs)?;
+    attributes.set(PROC_THREAD_ATTRIBUTE_JOB_LIST, what.jobs)?;
     startup.lpAttributeList = attributes.as_ptr();
     let mut made = PROCESS_INFORMATION::default();
     // Never the server's console: whoever holds it can write the server's input. Nor the server's error mode.

@@ -12,7 +12,7 @@ use windows_sys::Win32::System::Environment::{CreateEnvironmentBlock, DestroyEnv
 use crate::process::EnvironmentChanges;
 
 /// A block of variables, each name once whatever its case, in the order that Windows wants: by name, in capitals.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Environment(BTreeMap<Vec<u16>, (OsString, OsString)>);
 
 /// The name as Windows compares it.
@@ -89,6 +89,18 @@ impl Environment {
                 None => drop(self.0.remove(&key(name))),
             }
         }
+    }
+
+    /// Adds these, in the place of what has their names.
+    pub(crate) fn add(&mut self, variables: &[(OsString, OsString)]) {
+        for (name, value) in variables {
+            self.set(name.clone(), value.clone());
+        }
+    }
+
+    /// All of it, by name.
+    pub(crate) fn variables(self) -> Vec<(OsString, OsString)> {
+        self.0.into_values().collect()
     }
 
     /// The value of a variable.

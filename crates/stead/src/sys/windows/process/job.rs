@@ -4,12 +4,13 @@ use std::io;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle, RawHandle};
 use std::ptr::{null, null_mut};
 
+use windows_sys::Win32::Foundation::ERROR_MORE_DATA;
 use windows_sys::Win32::System::JobObjects::{
     CreateJobObjectW, JOB_OBJECT_LIMIT_ACTIVE_PROCESS, JOB_OBJECT_LIMIT_JOB_MEMORY,
     JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE, JOB_OBJECT_LIMIT_PROCESS_MEMORY,
     JOBOBJECT_BASIC_ACCOUNTING_INFORMATION, JOBOBJECT_EXTENDED_LIMIT_INFORMATION,
-    JobObjectBasicAccountingInformation, JobObjectExtendedLimitInformation, QueryInformationJobObject,
-    SetInformationJobObject, TerminateJobObject,
+    JobObjectBasicAccountingInformation, JobObjectBasicProcessIdList, JobObjectExtendedLimitInformation,
+    QueryInformationJobObject, SetInformationJobObject, TerminateJobObject,
 };
 
 /// What a process and its descendants may use together.
@@ -33,7 +34,7 @@ pub(crate) struct Job(OwnedHandle);
 
 impl Job {
     /// A job with these limits, read back.
-    pub(super) fn new(limits: JobLimits, kill_on_close: bool) -> io::Result<Self> {
+    pub(crate) fn new(limits: JobLimits, kill_on_close: bool) -> io::Result<Self> {
         // SAFETY: no attributes and no name are given: the handle is not inheritable and nobody else's.
         let raw = unsafe { CreateJobObjectW(null(), null()) };
         if raw.is_null() {
@@ -75,12 +76,12 @@ impl Job {
         Ok(job)
     }
 
-    pub(super) fn raw(&self) -> RawHandle {
+    pub(crate) fn raw(&self) -> RawHandle {
         self.0.as_raw_handle()
     }
 
     /// How many processes of it there are now.
-    pub(super) fn processes(&self) -> io::Result<u32> {
+    pub(crate) fn processes(&self) -> io::Result<u32> {
         let mut answer = JOBOBJECT_BASIC_ACCOUNTING_INFORMATION::default();
         let length = size(&answer);
         // SAFETY: the buffer is what this class fills, writable and as long as is said.
@@ -96,8 +97,41 @@ impl Job {
         if done == 0 { Err(io::Error::last_os_error()) } else { Ok(answer.ActiveProcesses) }
     }
 
+    /// The ids of its processes now.
+    pub(crate) fn process_ids(&self) -> io::Result<Vec<u32>> {
+        let mut room = 64;
+        loop {
+            // JOBOBJECT_BASIC_PROCESS_ID_LIST: two counts of 32 bits, then as many ids, of pointer size each.
+            let mut words = vec![0_usize; 1 + room];
+            // SAFETY: the buffer is aligned for what this class fills, writable and as long as is said.
+            let done = unsafe {
+                QueryInformationJobObject(
+                    self.raw(),
+                    JobObjectBasicProcessIdList,
+                    words.as_mut_ptr().cast(),
+                    u32::try_from(size_of_val(words.as_slice())).unwrap_or(0),
+                    null_mut(),
+                )
+            };
+            let error = io::Error::last_os_error();
+            if done == 0 && error.raw_os_error() != Some(ERROR_MORE_DATA.cast_signed()) {
+                return Err(error);
+            }
+            let header = words[0].to_ne_bytes();
+            let count = |at: usize| -> usize {
+                let bytes = header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+                bytes.map_or(0, |bytes| u32::from_ne_bytes(bytes) as usize)
+            };
+            let (assigned, listed) = (count(0), count(4).min(room));
+            if done != 0 && listed >= assigned.min(room) && assigned <= room {
+                return Ok(words[1..=listed].iter().filter_map(|id| u32::try_from(*id).ok()).collect());
+            }
+            room = assigned.max(room) + 64;
+        }
+    }
+
     /// Ends every process of it.
-    pub(super) fn terminate(&self) -> io::Result<()> {
+    pub(crate) fn terminate(&self) -> io::Result<()> {
         // SAFETY: the handle is open, and has all rights to the job.
         let done = unsafe { TerminateJobObject(self.raw(), super::running::KILLED) };
         if done == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

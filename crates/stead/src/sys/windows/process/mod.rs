@@ -12,6 +12,7 @@ mod stdio;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use job::Job;
 pub use job::JobLimits;
 pub(crate) use options::{Options, PriorityClass};
 pub(crate) use plan::{Parts, Plan};

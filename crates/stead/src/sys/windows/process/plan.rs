@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::windows::ffi::OsStrExt;
-use std::os::windows::io::{AsHandle, AsRawHandle, FromRawHandle, OwnedHandle};
+use std::os::windows::io::{AsHandle, AsRawHandle, FromRawHandle, OwnedHandle, RawHandle};
 use std::path::{Path, PathBuf};
 
 use windows_sys::Win32::Security::TOKEN_QUERY;
@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, ProgramFault, Result};
 use crate::process::{Capture, Command, Program, Stage, Stdio};
 use crate::sys::fault;
 use crate::sys::impersonate::thread::with_token;
+use crate::sys::logon::SessionHandle;
 use crate::sys::thread_token::Identity;
 use crate::sys::token::SecurityContext;
 use crate::sys::wide::wide;
@@ -62,6 +63,9 @@ impl Plan {
             move |source: io::Error| Error::system(doing, call, source)
         };
         let mut environment = Environment::of(context.handle()).map_err(system("CreateEnvironmentBlock"))?;
+        if let Some(session) = &token.data().session {
+            environment.add(session.additions());
+        }
         let home = environment.get("USERPROFILE").map(PathBuf::from);
         environment.change(&command.environment);
         let Some(directory) = command.directory.clone().or(home) else {
@@ -114,7 +118,7 @@ impl Plan {
     pub(crate) fn start(self) -> Result<Parts> {
         let mut running = {
             let Created { process, thread, id } = self.create()?;
-            Running::new(process, thread, id, self.job)
+            Running::new(process, thread, id, self.job, self.token.data().session.clone())
         };
         // Whatever goes wrong from here on ends the process: `running` is dropped suspended.
         read_back(&running, &self.token.data().context).map_err(|found| {
@@ -134,6 +138,9 @@ impl Plan {
         let directory = wide(&self.directory).ok_or_else(|| fail(nul("the directory")))?;
         let identity = Identity::of(self.client.as_handle())
             .map_err(|source| Error::system(self.doing.clone(), "GetTokenInformation", source))?;
+        // The session's first: a job can only be nested in one that the process is in already.
+        let session = self.token.data().session.as_deref().map(SessionHandle::job);
+        let jobs: Vec<RawHandle> = session.into_iter().chain([&self.job]).map(Job::raw).collect();
         let outcome = with_token(self.client.as_handle(), &identity, || {
             let found = search::find(&self.program, &self.directory, &self.environment).map_err(fail)?;
             let application = wide(&found).ok_or_else(|| fail(nul("the program")))?;
@@ -160,7 +167,7 @@ impl Plan {
                 environment: &block,
                 directory: &directory,
                 handles: &inheritable,
-                job: &self.job,
+                jobs: &jobs,
                 priority: self.priority,
             })
             .map_err(|source| self.refused(&found, source))

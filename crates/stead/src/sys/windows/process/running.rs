@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, OwnedHandle};
 use std::os::windows::process::ExitStatusExt;
 use std::process::{ChildStderr, ChildStdout, ExitStatus};
+use std::sync::Arc;
 use std::time::Instant;
 
 use windows_sys::Win32::Foundation::{WAIT_OBJECT_0, WAIT_TIMEOUT};
@@ -14,6 +15,7 @@ use windows_sys::Win32::System::Threading::{
 use super::job::Job;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::Containment;
+use crate::sys::logon::SessionHandle;
 
 /// The exit code of what was killed, as std's.
 pub(super) const KILLED: u32 = 1;
@@ -30,11 +32,19 @@ pub(crate) struct Running {
     id: u32,
     job: Job,
     status: Option<ExitStatus>,
+    /// Open for as long as the child.
+    _session: Option<Arc<SessionHandle>>,
 }
 
 impl Running {
-    pub(super) fn new(process: OwnedHandle, thread: OwnedHandle, id: u32, job: Job) -> Self {
-        Self { process, suspended: Some(thread), id, job, status: None }
+    pub(super) fn new(
+        process: OwnedHandle,
+        thread: OwnedHandle,
+        id: u32,
+        job: Job,
+        session: Option<Arc<SessionHandle>>,
+    ) -> Self {
+        Self { process, suspended: Some(thread), id, job, status: None, _session: session }
     }
 
     pub(crate) fn id(&self) -> u32 {
