@@ -1,0 +1,181 @@
+//! Properties of the throttle, under a clock of the test's own.
+
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use stead::os::linux::Uid;
+
+use super::{Failures, Holding, Quotas, Wait};
+use crate::policy::{FailedLogons, Quota};
+
+fn uid(uid: u32) -> Uid {
+    Uid::new(uid).unwrap()
+}
+
+fn fail(failures: &mut Failures, now: Instant, caller: u32, user: &str) -> Result<(), Wait> {
+    failures.begin(now, uid(caller), user).map(|attempt| failures.failed(attempt))
+}
+
+#[test]
+fn waits_double_up_to_the_longest_and_are_forgotten_one_by_one() {
+    let settings = FailedLogons::default();
+    let mut failures = Failures::new(settings);
+    let mut now = Instant::now();
+    for _ in 0..settings.free_attempts {
+        fail(&mut failures, now, 1, "alice").unwrap();
+    }
+    let mut expected = settings.first_delay;
+    for _ in 0..20 {
+        assert_eq!(fail(&mut failures, now, 1, "alice"), Err(Wait(expected)));
+        now += expected;
+        fail(&mut failures, now, 1, "alice").unwrap();
+        expected = (expected * 2).min(settings.longest_delay);
+    }
+    let counted = failures.counted(now, uid(1), "alice");
+    now += settings.forget_after;
+    assert_eq!(failures.counted(now, uid(1), "alice"), counted - 1);
+    now += settings.forget_after * counted;
+    assert_eq!(failures.counted(now, uid(1), "alice"), 0);
+    fail(&mut failures, now, 1, "alice").unwrap();
+}
+
+#[test]
+fn attempts_at_the_same_time_gain_nothing() {
+    let settings = FailedLogons::default();
+    let mut failures = Failures::new(settings);
+    let now = Instant::now();
+    let begun: Vec<_> = (0..100).filter_map(|_| failures.begin(now, uid(1), "alice").ok()).collect();
+    assert_eq!(begun.len(), settings.free_attempts as usize);
+}
+
+#[test]
+fn success_forgets_this_callers_failures_and_not_the_others() {
+    let mut failures = Failures::new(FailedLogons::default());
+    let now = Instant::now();
+    for caller in [1, 2] {
+        fail(&mut failures, now, caller, "alice").unwrap();
+        fail(&mut failures, now, caller, "alice").unwrap();
+    }
+    let attempt = failures.begin(now, uid(1), "alice").unwrap();
+    failures.succeeded(attempt);
+    assert_eq!(failures.counted(now, uid(1), "alice"), 0);
+    assert_eq!(failures.counted(now, uid(2), "alice"), 2);
+}
+
+#[test]
+fn many_who_succeed_leave_nothing_behind() {
+    let mut failures = Failures::new(FailedLogons::default());
+    let now = Instant::now();
+    for number in 0..1000 {
+        let attempt = failures.begin(now, uid(number % 7), &format!("user{number}")).unwrap();
+        failures.succeeded(attempt);
+    }
+    assert_eq!(failures.remembered(), 0);
+}
+
+#[test]
+fn one_caller_cannot_keep_a_user_from_another_caller_for_long() {
+    let settings = FailedLogons::default();
+    let mut failures = Failures::new(settings);
+    let start = Instant::now();
+    let mut now = start;
+    // An attacker that tries as often as it may for a day.
+    while now < start + Duration::from_secs(86_400) {
+        match fail(&mut failures, now, 1, "alice") {
+            Ok(()) => {}
+            Err(Wait(wait)) => now += wait,
+        }
+    }
+    let wait = failures.begin(now, uid(2), "alice").map_or_else(|Wait(wait)| wait, |_| Duration::ZERO);
+    assert!(wait <= settings.longest_delay / 10, "{wait:?}");
+}
+
+#[test]
+fn one_bad_user_of_a_portal_only_paces_its_others() {
+    let settings = FailedLogons::default();
+    let mut failures = Failures::new(settings);
+    let mut now = Instant::now();
+    for number in 0..5_000_u32 {
+        if let Err(Wait(wait)) = fail(&mut failures, now, 1, &format!("guess{number}")) {
+            assert!(wait <= settings.first_delay);
+            now += wait;
+        }
+    }
+    now += settings.first_delay;
+    assert!(failures.begin(now, uid(1), "alice").is_ok());
+}
+
+#[test]
+fn many_names_do_not_wash_out_the_one_that_is_guessed_at() {
+    let settings = FailedLogons::default();
+    let mut failures = Failures::new(settings);
+    let mut now = Instant::now();
+    for _ in 0..6 {
+        if let Err(Wait(wait)) = fail(&mut failures, now, 1, "alice") {
+            now += wait;
+        }
+    }
+    let before = failures.counted(now, uid(1), "alice");
+    for number in 0..3000_u32 {
+        let _ = fail(&mut failures, now, 1, &format!("noise{number}"));
+        now += Duration::from_millis(10);
+    }
+    assert_eq!(failures.counted(now, uid(1), "alice"), before);
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_memory_and_waits_are_bounded(
+        steps in proptest::collection::vec((0_u32..2000, "[a-z]{0,3}", 0_u64..400_000, any::<bool>()), 1..2000),
+        free in 1_u32..5,
+    ) {
+        let settings = FailedLogons { free_attempts: free, ..FailedLogons::default() };
+        let mut failures = Failures::new(settings);
+        let mut now = Instant::now();
+        for (caller, user, milliseconds, succeeds) in steps {
+            now += Duration::from_millis(milliseconds);
+            match failures.begin(now, uid(caller), &user) {
+                Ok(attempt) if succeeds => failures.succeeded(attempt),
+                Ok(attempt) => failures.failed(attempt),
+                Err(Wait(wait)) => prop_assert!(!wait.is_zero() && wait <= settings.longest_delay),
+            }
+        }
+        prop_assert!(failures.remembered() <= 256 * 513 + 4096);
+        // Whoever waits as long as it is told gets its turn.
+        let wait = failures.begin(now, uid(1), "a").map_or_else(|Wait(wait)| wait, |_| Duration::ZERO);
+        prop_assert!(failures.begin(now + wait.max(settings.longest_delay), uid(1), "a").is_ok());
+    }
+
+    #[test]
+    fn clocks_that_stand_still_or_jump_do_not_panic(jumps in proptest::collection::vec(any::<u32>(), 1..100)) {
+        let mut failures = Failures::new(FailedLogons { forget_after: Duration::ZERO, ..FailedLogons::default() });
+        let start = Instant::now();
+        for jump in jumps {
+            // Back and forth: a caller may have taken its time before another's.
+            let now = start + Duration::from_millis(u64::from(jump));
+            let _ = fail(&mut failures, now, jump % 3, "alice");
+        }
+    }
+
+    #[test]
+    fn what_is_held_is_never_more_than_the_quota_and_all_of_it_comes_back(
+        takes in proptest::collection::vec((0_u32..4, 0_usize..3, any::<bool>()), 1..300),
+    ) {
+        let quota = Quota { sessions: 2, processes: 5, connections: 3 };
+        let quotas = Quotas::default();
+        let mut held = Vec::new();
+        for (caller, holding, give_back) in takes {
+            let holding = [Holding::Session, Holding::Process, Holding::Connection][holding];
+            if give_back {
+                held.pop();
+            } else if let Ok(one) = quotas.take(uid(caller), holding, quota) {
+                held.push(one);
+            }
+            prop_assert!(quotas.held(uid(caller), Holding::Session) <= 2);
+            prop_assert!(quotas.held(uid(caller), Holding::Process) <= 5);
+            prop_assert!(quotas.held(uid(caller), Holding::Connection) <= 3);
+        }
+        drop(held);
+        prop_assert_eq!(quotas.callers(), 0);
+    }
+}
