@@ -1,4 +1,4 @@
-//! `cargo xtask demo | test | bench`.
+//! `cargo xtask demo | test | bench | ..`.
 
 #[cfg(target_os = "linux")]
 mod bench;
@@ -12,6 +12,7 @@ mod runner;
 mod shell;
 #[cfg(target_os = "linux")]
 mod test;
+mod unsafe_code;
 #[cfg(target_os = "linux")]
 mod windows;
 
@@ -30,6 +31,7 @@ usage: cargo xtask COMMAND
                     the Windows side, under Wine; installs what that takes
   demo [--json]     run both procedures with real clients, in the testbed
   bench NAME        measure: `bench spawn` the cost of creating a process, `bench impersonate` of acting as a client
+  unsafe [--short]  list the unsafe code, and fail if any stands outside of sys/ and the trampoline
   shell [COMMAND]   run a command, or a shell, as root of the testbed, the examples on its PATH; says who its users are
 
 In the testbed there are throw-away users, PAM services and homes that exist nowhere else. It is made for each run, by
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Some("bench") => bench::run(rest),
         #[cfg(target_os = "linux")]
         Some("shell") => shell::run(rest),
+        Some("unsafe") => unsafe_code::run(rest),
         None | Some("help" | "-h" | "--help") => {
             print!("{HELP}");
             return ExitCode::SUCCESS;
