@@ -5,6 +5,7 @@ mod bench;
 mod build;
 #[cfg(target_os = "linux")]
 mod demo;
+mod fuzz;
 #[cfg(windows)]
 mod native;
 mod runner;
@@ -31,6 +32,8 @@ usage: cargo xtask COMMAND
                     the Windows side, under Wine; installs what that takes
   demo [--json]     run both procedures with real clients, in the testbed
   bench NAME        measure: `bench spawn` the cost of creating a process, `bench impersonate` of acting as a client
+  fuzz [TARGET] [--minutes N]
+                    give the decoders whatever breaks them, each for 10 minutes; takes nightly Rust and cargo-fuzz
   unsafe [--short]  list the unsafe code, and fail if any stands outside of sys/ and the trampoline
   shell [COMMAND]   run a command, or a shell, as root of the testbed, the examples on its PATH; says who its users are
 
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Some("bench") => bench::run(rest),
         #[cfg(target_os = "linux")]
         Some("shell") => shell::run(rest),
+        Some("fuzz") => fuzz::run(rest),
         Some("unsafe") => unsafe_code::run(rest),
         None | Some("help" | "-h" | "--help") => {
             print!("{HELP}");

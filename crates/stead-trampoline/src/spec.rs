@@ -213,6 +213,9 @@ impl Spec {
         view.keep.each(wire::SHORT, |numbers| numbers.u32().map(|one| keep.push(one)))?;
         let mut groups = Vec::new();
         view.groups.each(wire::SHORT, |numbers| numbers.u32().map(|one| groups.push(one)))?;
+        if !(keep.is_sorted_by(|one, next| one < next) && groups.is_sorted_by(|one, next| one < next)) {
+            return None;
+        }
         let mut limits = Vec::new();
         view.limits.each(wire::LIMIT, |numbers| {
             limits.push((numbers.u32()?, numbers.u64()?, numbers.u64()?));

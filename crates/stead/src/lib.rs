@@ -114,6 +114,13 @@ pub fn init() {
     sys::logon::init();
 }
 
+/// The decoders, for the fuzzers; not part of the API.
+#[cfg(all(feature = "fuzzing", target_os = "linux"))]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::sys::fuzzing::{TARGETS, Target};
+}
+
 /// README's own examples, compiled as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

@@ -7,6 +7,8 @@ pub(crate) mod client;
 pub(crate) mod desktop;
 #[cfg_attr(not(feature = "service"), allow(dead_code, reason = "nothing is elsewhere without it"))]
 pub(crate) mod elsewhere;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 pub(crate) mod group;
 pub(crate) mod impersonate;
 pub(crate) mod local;

@@ -48,5 +48,27 @@ fn step_from_number(number: u8) -> Stage {
     STEPS.get(usize::from(number)).copied().unwrap_or(Stage::Prepare)
 }
 
+/// A request to the worker, as bytes: its kind, then its body. What is read is written as the same bytes.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz_request(data: &[u8]) {
+    let Some((kind, body)) = data.split_first() else { return };
+    if let Some(request) = message::Request::decode(*kind, body) {
+        let (again, written) = request.encode();
+        assert_eq!((again, written.as_slice()), (*kind, body));
+    }
+}
+
+/// The same for a reply of the worker's; a text in it is read as UTF-8, whatever it was.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz_reply(data: &[u8]) {
+    let Some((kind, body)) = data.split_first() else { return };
+    if let Some(reply) = message::Reply::decode(*kind, body) {
+        let (again, written) = reply.encode();
+        assert_eq!(again, *kind);
+        let reread = message::Reply::decode(again, &written).expect("it was just written");
+        assert_eq!(reread.encode(), (again, written));
+    }
+}
+
 #[cfg(test)]
 mod tests;
