@@ -86,6 +86,8 @@ steps! {
     Ready = 33,
     /// The gate was closed without a byte.
     Gate = 34,
+    /// Giving the program a parent in its session.
+    Supervise = 38,
     /// Not a failure: the program is executed now.
     Executing = 35,
     /// Executing the program; `detail` is a [`why`].

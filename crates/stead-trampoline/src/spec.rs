@@ -49,6 +49,9 @@ pub enum NewSession {
     Setsid,
     /// A session of its own whose controlling terminal is descriptor 0.
     SetsidWithTerminal,
+    /// The same, with a parent in that session: the program can be stopped from the terminal, and what it stops
+    /// with and ends with, the parent stops and ends with.
+    SetsidSupervised,
 }
 
 /// What of a process no token says: scheduling, processors, out-of-memory score, core filter and so on.
@@ -160,7 +163,9 @@ impl Spec {
         let mut set = |bit: u32, on: bool| flags |= if on { bit } else { 0 };
         set(flag::GATE, self.gate.is_some());
         set(flag::SETSID, self.session != NewSession::None);
-        set(flag::TERMINAL, self.session == NewSession::SetsidWithTerminal);
+        let terminal = matches!(self.session, NewSession::SetsidWithTerminal | NewSession::SetsidSupervised);
+        set(flag::TERMINAL, terminal);
+        set(flag::SUPERVISED, self.session == NewSession::SetsidSupervised);
         set(flag::FIXED, self.defaults == ProcessDefaults::Fixed);
         set(flag::UMASK, self.umask.is_some());
         set(flag::NICE, self.nice.is_some());
@@ -230,10 +235,11 @@ impl Spec {
             report: header.report,
             gate: has(flag::GATE).then_some(header.gate),
             keep,
-            session: match (has(flag::SETSID), has(flag::TERMINAL)) {
-                (false, _) => NewSession::None,
-                (true, false) => NewSession::Setsid,
-                (true, true) => NewSession::SetsidWithTerminal,
+            session: match (has(flag::SETSID), has(flag::TERMINAL), has(flag::SUPERVISED)) {
+                (false, ..) => NewSession::None,
+                (true, false, _) => NewSession::Setsid,
+                (true, true, false) => NewSession::SetsidWithTerminal,
+                (true, true, true) => NewSession::SetsidSupervised,
             },
             defaults: if has(flag::FIXED) { ProcessDefaults::Fixed } else { ProcessDefaults::Session },
             umask: has(flag::UMASK).then_some(header.umask),

@@ -102,10 +102,12 @@ numbers! {
     FACCESSAT2 = 439, 439;
     FCNTL = 72, 25;
     GETGROUPS = 115, 158;
+    GETPID = 39, 172;
     GETRESGID = 120, 150;
     GETRESUID = 118, 148;
     GET_MEMPOLICY = 239, 236;
     IOCTL = 16, 29;
+    KILL = 62, 129;
     MMAP = 9, 222;
     IOPRIO_GET = 252, 31;
     IOPRIO_SET = 251, 30;
@@ -121,16 +123,19 @@ numbers! {
     REQUEST_KEY = 249, 218;
     RT_SIGACTION = 13, 134;
     RT_SIGPROCMASK = 14, 135;
+    RT_SIGTIMEDWAIT = 128, 137;
     SCHED_GETATTR = 315, 275;
     SCHED_SETAFFINITY = 203, 122;
     SCHED_SETATTR = 314, 274;
     SETGROUPS = 116, 159;
+    SETPGID = 109, 154;
     SETRESGID = 119, 149;
     SETRESUID = 117, 147;
     SETSID = 112, 157;
     SET_MEMPOLICY = 238, 237;
     STATX = 332, 291;
     UMASK = 95, 166;
+    WAIT4 = 61, 260;
     WRITE = 1, 64;
 }
 
@@ -140,6 +145,7 @@ pub mod errno {
     pub const EPERM: i32 = 1;
     pub const ENOENT: i32 = 2;
     pub const EINTR: i32 = 4;
+    pub const EIO: i32 = 5;
     pub const E2BIG: i32 = 7;
     pub const ENOEXEC: i32 = 8;
     pub const EBADF: i32 = 9;

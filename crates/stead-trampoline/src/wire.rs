@@ -19,7 +19,7 @@
 pub const NAME: &core::ffi::CStr = c"stead-trampoline";
 
 /// Changes with every change of the layout; an installed trampoline of another version refuses.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Largest piece of a list of numbers, in bytes.
 pub const PIECE: usize = 100 * 1024;
@@ -65,8 +65,10 @@ pub mod flag {
     pub const OOM_IS_ZERO: u32 = 1 << 13;
     /// The server knows that the core filter is the kernel's default.
     pub const CORE_FILTER_IS_DEFAULT: u32 = 1 << 14;
+    /// The program gets a parent in its own session, so that it can be stopped from its terminal.
+    pub const SUPERVISED: u32 = 1 << 15;
     /// Every bit that means something.
-    pub const ALL: u32 = (1 << 15) - 1;
+    pub const ALL: u32 = (1 << 16) - 1;
 }
 
 macro_rules! header {

@@ -84,9 +84,10 @@ impl Dice {
             report: self.short(),
             gate: self.maybe(Self::short),
             keep: self.set(40),
-            session: match self.below(3) {
+            session: match self.below(4) {
                 0 => NewSession::None,
                 1 => NewSession::Setsid,
+                2 => NewSession::SetsidSupervised,
                 _ => NewSession::SetsidWithTerminal,
             },
             defaults: if self.coin() { ProcessDefaults::Fixed } else { ProcessDefaults::Session },

@@ -8,7 +8,7 @@ mod process_support;
 use std::io::{Read, Write};
 
 use process_support::*;
-use stead::os::linux::{ChildExt, Signal};
+use stead::os::linux::{ChildExt, CommandExt, Signal};
 use stead::{Child, Command, PtySize, Stdio};
 
 /// Everything that is written to the terminal until nobody has it open.
@@ -128,4 +128,106 @@ fn a_signal_reaches_a_process_on_a_terminal() {
     let mut child = child.unwrap();
     child.signal(Signal::KILL).unwrap();
     assert!(!child.wait().unwrap().success());
+}
+
+/// Whether the process is stopped.
+fn is_stopped(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+}
+
+/// The process group in front of the terminal.
+fn in_front(terminal: &stead::Pty) -> u32 {
+    rustix::termios::tcgetpgrp(terminal).unwrap().as_raw_nonzero().get().unsigned_abs()
+}
+
+/// The child that a process has.
+fn child_of(pid: u32) -> Option<u32> {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    list.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[test]
+fn with_job_control_a_key_stops_the_program_and_a_signal_lets_it_go_on() {
+    let bed = testbed::require!();
+    let mut command = Command::new("cat");
+    command.pty(PtySize::default()).job_control(true);
+    let mut child = command.spawn_as(&token(bed, "alice")).unwrap();
+    let mut terminal = child.pty.take().unwrap();
+    let program = child_of(child.id()).expect("the program is a child of the session's leader");
+    assert_eq!(in_front(&terminal), program);
+    for identity in ["Uid:", "Gid:", "Groups:", "CapPrm:", "CapBnd:", "NoNewPrivs:"] {
+        let line = |pid: u32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            status.lines().find(|line| line.starts_with(identity)).map(str::to_owned)
+        };
+        assert_eq!(line(child.id()), line(program), "the parent is the client, no more");
+    }
+    terminal.write_all(b"\x1a").unwrap();
+    until("both are stopped", || is_stopped(program) && is_stopped(child.id()));
+    assert_eq!(in_front(&terminal), child.id());
+    child.signal(Signal::CONT).unwrap();
+    until("the program is in front again", || in_front(&terminal) == program && !is_stopped(program));
+    terminal.write_all(b"once more\n\x04").unwrap();
+    let mut shown = String::new();
+    terminal.read_to_string(&mut shown).unwrap();
+    assert_eq!(shown.matches("once more").count(), 2, "typed and repeated: {shown:?}");
+    assert!(child.wait().unwrap().success());
+}
+
+/// The control: what the kernel does to a process whose parent is in another session.
+#[test]
+fn without_job_control_the_kernel_ignores_the_key() {
+    let bed = testbed::require!();
+    let mut child = Command::new("cat").pty(PtySize::default()).spawn_as(&token(bed, "alice")).unwrap();
+    let mut terminal = child.pty.take().unwrap();
+    terminal.write_all(b"\x1aonce more\n\x04").unwrap();
+    let mut shown = String::new();
+    terminal.read_to_string(&mut shown).unwrap();
+    assert!(shown.contains("once more"), "{shown:?}");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn with_job_control_the_process_ends_as_its_program_does() {
+    use std::os::unix::process::ExitStatusExt;
+    let bed = testbed::require!();
+    let alice = token(bed, "alice");
+    let end = |script: &str| {
+        let mut command = shell(script);
+        command.pty(PtySize::default()).job_control(true);
+        let mut child = command.spawn_as(&alice).unwrap();
+        child.wait().unwrap()
+    };
+    assert_eq!(end("exit 7").code(), Some(7));
+    assert_eq!(end("kill -TERM $$").signal(), Some(Signal::TERM.as_raw()));
+    assert_eq!(end("kill -SEGV $$").signal(), Some(11));
+    // A signal for the process reaches the program.
+    let mut command = shell("trap 'exit 3' USR1; echo ready; while :; do sleep 0.1; done");
+    command.pty(PtySize::default()).job_control(true);
+    let mut child = command.spawn_as(&alice).unwrap();
+    let mut ready = [0; 5];
+    child.pty.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    child.signal(Signal::USR1).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    // And what cannot be executed is told as ever.
+    let mut missing = Command::new("/no/such/program");
+    missing.pty(PtySize::default()).job_control(true);
+    let error = missing.spawn_as(&alice).unwrap_err();
+    assert!(matches!(error.kind(), stead::ErrorKind::ProgramNotFound { .. }), "{error}");
+}
+
+#[test]
+fn a_signal_for_the_group_reaches_what_the_program_has_started() {
+    let bed = testbed::require!();
+    let mut command = shell("sleep 600 & echo $!; wait");
+    command.stdout(Stdio::piped());
+    let mut child = command.spawn_as(&token(bed, "bob")).unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line)
+        .unwrap();
+    let sleeper: u32 = line.trim().parse().unwrap();
+    child.signal_group(Signal::TERM).unwrap();
+    assert!(!child.wait().unwrap().success());
+    until("the group is gone", || !alive(sleeper));
 }

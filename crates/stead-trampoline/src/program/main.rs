@@ -21,6 +21,7 @@ mod defaults;
 mod execute;
 mod file;
 mod runtime;
+mod supervise;
 mod switch;
 
 use report::{Report, Step};
@@ -160,6 +161,9 @@ fn run(argv: Vector, environment: *const *const u8, spec: &Spec) -> Result<core:
     if has(flag::GATE) {
         tell(header.report, Report { step: Step::Ready, errno: 0, detail: 0 });
         wait_at(header.gate).at(Step::Gate, 0)?;
+    }
+    if has(flag::SUPERVISED) {
+        supervise::divide().at(Step::Supervise, 0)?;
     }
     // From here on end of file means that the program runs; without this, that we were ended before.
     tell(header.report, Report { step: Step::Executing, errno: 0, detail: 0 });

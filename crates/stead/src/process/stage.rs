@@ -99,6 +99,8 @@ stages! {
     Signals => "reset the signals",
     /// Waiting to be released from a suspended start.
     Gate => "wait to be resumed",
+    /// Giving the program a parent in its session, by which it can be stopped from its terminal.
+    Supervise => "give the program a parent in its session",
     /// Executing the program.
     Execute => "execute the program",
     /// Hearing from the trampoline: it was ended on the way.

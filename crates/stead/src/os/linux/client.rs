@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use crate::client::{Client, Confinement};
 use crate::error::Result;
 use crate::local::ConnectOptions;
-use crate::sys::client::process_context;
+use crate::sys::client::{process_context, shown_context};
 use crate::sys::token::{Gid, GroupSet, Label, Uid};
-use crate::token::{Impersonation, ImpersonationLevel, Token};
+use crate::token::{ConfinementKnowledge, Impersonation, ImpersonationLevel, Token};
 
 /// Who a client was when it connected.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +95,22 @@ impl Token<Impersonation> {
         let (context, knowledge) =
             crate::sys::impersonate::as_server(|| process_context(pidfd.as_fd(), policy))?;
         Ok(Self::from_process(context, ImpersonationLevel::Impersonation, knowledge))
+    }
+
+    /// The token of another process, which `pidfd` pins, to be looked at: at the level Identification.
+    ///
+    /// However the process is confined, its token can be shown, for nothing can be done with it. It is that of
+    /// the process's first thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`of_process`](Self::of_process), without what has to do with confinement.
+    #[doc(alias = "OpenProcessToken")]
+    #[doc(alias = "TOKEN_QUERY")]
+    pub fn identify_process(pidfd: impl AsFd) -> Result<Self> {
+        let context = crate::sys::impersonate::as_server(|| shown_context(pidfd.as_fd()))?;
+        let knowledge = ConfinementKnowledge::Unknown;
+        Ok(Self::from_process(context, ImpersonationLevel::Identification, knowledge))
     }
 }
 

@@ -116,6 +116,22 @@ impl LogonGid {
     }
 }
 
+/// Where the program is that the next logon's session worker would be: `stead-session`, or the server's own.
+///
+/// # Errors
+///
+/// [`ErrorKind::WorkerUnavailable`](crate::ErrorKind::WorkerUnavailable), as [`Logon::open`] would meet it.
+///
+/// ```
+/// # fn main() -> stead::Result<()> {
+/// stead::init();
+/// println!("{}", stead::os::linux::session_worker()?.display());
+/// # Ok(()) }
+/// ```
+pub fn session_worker() -> crate::Result<PathBuf> {
+    crate::sys::logon::worker_program()
+}
+
 /// What only Linux logon sessions have.
 ///
 /// ```no_run

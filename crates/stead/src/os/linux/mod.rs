@@ -17,7 +17,7 @@ pub use crate::sys::token::{
 pub use account::{User, group_by_name, group_name};
 pub use client::{ClientExt, ClientIdentity, ConnectOptionsExt};
 pub use impersonate::OpenOptionsExt;
-pub use logon::{LogonExt, LogonGid, LogonSessionExt};
+pub use logon::{LogonExt, LogonGid, LogonSessionExt, session_worker};
 pub use process::{Cgroup, ChildExt, CommandExt, Limit, Signal};
 #[cfg(feature = "service")]
 pub use service::ServiceExt;

@@ -76,6 +76,18 @@ pub trait CommandExt: sealed::Sealed {
     #[doc(alias = "AdjustTokenPrivileges")]
     fn ambient_capabilities(&mut self, capabilities: CapabilitySet) -> &mut Command;
 
+    /// Lets a program on a [terminal](Command::pty) be stopped from it (Ctrl-Z), and continued.
+    ///
+    /// The kernel ignores Ctrl-Z in a process whose parent is in another session, as the server is (setpgid(2),
+    /// "orphaned"). With this the process of the [`Child`] is the program's parent, a tiny program of this library with
+    /// the token's context: it passes signals on to the program's group, and ends as the program ends. While the
+    /// program is stopped its process group is the one in front of the terminal (`tcgetpgrp` of the
+    /// [`Pty`](crate::Pty) is [`Child::id`]), and it is stopped itself; [`Signal::CONT`] lets both go on.
+    ///
+    /// Without a terminal it says nothing.
+    #[doc(alias = "SIGTSTP")]
+    fn job_control(&mut self, job_control: bool) -> &mut Command;
+
     /// The security label under which the program runs, in place of the logon session's.
     #[doc(alias = "setexeccon")]
     #[doc(alias = "aa_change_onexec")]
@@ -132,6 +144,11 @@ impl CommandExt for Command {
         self
     }
 
+    fn job_control(&mut self, job_control: bool) -> &mut Command {
+        self.native.job_control = job_control;
+        self
+    }
+
     fn exec_label(&mut self, label: impl AsRef<[u8]>) -> &mut Command {
         self.native.exec_label = Some(label.as_ref().to_owned());
         self
@@ -164,11 +181,27 @@ pub trait ChildExt: sealed::Sealed {
     #[doc(alias = "pidfd_send_signal")]
     #[doc(alias = "GenerateConsoleCtrlEvent")]
     fn signal(&self, signal: Signal) -> crate::Result<()>;
+
+    /// Sends a signal to the process and its process group, as a terminal does: the process leads a group of its
+    /// own, in which what it starts is too, unless it is a shell that makes groups.
+    ///
+    /// A group that lies alone in its session ignores SIGTSTP, SIGTTIN and SIGTTOU: to stop it, send
+    /// [`Signal::STOP`].
+    ///
+    /// # Errors
+    /// `PrivilegeMissing` when the server may not signal a process of the client: that takes CAP_KILL.
+    #[doc(alias = "killpg")]
+    #[doc(alias = "GenerateConsoleCtrlEvent")]
+    fn signal_group(&self, signal: Signal) -> crate::Result<()>;
 }
 
 impl ChildExt for Child {
     fn signal(&self, signal: Signal) -> crate::Result<()> {
         crate::sys::process::send_signal(&self.running, signal.as_raw())
+    }
+
+    fn signal_group(&self, signal: Signal) -> crate::Result<()> {
+        crate::sys::process::send_signal_to_group(&self.running, signal.as_raw())
     }
 }
 

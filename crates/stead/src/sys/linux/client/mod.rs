@@ -12,7 +12,7 @@ mod tests;
 
 pub(crate) use confinement::Policy;
 pub(crate) use identity::{Peer, require_accepted, require_listening};
-pub(crate) use process::process_context;
+pub(crate) use process::{process_context, shown_context};
 pub(crate) use socket::peer_ids;
 /// What a client's connection is made from.
 pub(crate) use std::os::fd::AsFd as AsConnection;

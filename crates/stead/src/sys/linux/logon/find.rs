@@ -108,6 +108,11 @@ pub(super) fn start(configured: Option<&Path>, deadline: Instant) -> Result<NewW
     }
 }
 
+/// Where the program is that a session's worker would be.
+pub(crate) fn worker_program() -> Result<PathBuf> {
+    crate::sys::impersonate::as_server(|| find(None).map(|program| program.path))
+}
+
 struct Program {
     path: PathBuf,
     file: OwnedFd,

@@ -11,7 +11,7 @@ mod wire;
 mod worker;
 
 pub(crate) use detached::{detached_sessions, reattach};
-pub(crate) use find::init;
+pub(crate) use find::{init, worker_program};
 #[cfg(feature = "service")]
 pub(crate) use message::Snapshot;
 pub(crate) use open::{Native, open, with_logon_sid};

@@ -27,7 +27,7 @@ pub use limit::Limit;
 pub(crate) use options::Options;
 pub(crate) use plan::{Parts, Plan};
 pub(crate) use posix_session::session_of;
-pub(crate) use running::{Names, Running, read_both, send_signal};
+pub(crate) use running::{Names, Running, read_both, send_signal, send_signal_to_group};
 
 #[allow(unused_imports)] // the face of this directory
 pub(crate) use launch::{Launch, Started, launch};

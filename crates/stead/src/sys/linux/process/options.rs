@@ -21,4 +21,5 @@ pub(crate) struct Options {
     pub(crate) no_new_privs: bool,
     pub(crate) ambient: CapabilitySet,
     pub(crate) exec_label: Option<Vec<u8>>,
+    pub(crate) job_control: bool,
 }

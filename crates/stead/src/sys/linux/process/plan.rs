@@ -193,7 +193,11 @@ impl Here {
             report: 0, // attach() decides
             gate: None,
             keep,
-            session: if command.pty.is_some() { NewSession::SetsidWithTerminal } else { NewSession::Setsid },
+            session: match (command.pty, command.native.job_control) {
+                (None, _) => NewSession::Setsid,
+                (Some(_), false) => NewSession::SetsidWithTerminal,
+                (Some(_), true) => NewSession::SetsidSupervised,
+            },
             defaults: if in_session { ProcessDefaults::Session } else { ProcessDefaults::Fixed },
             umask: Some(
                 command

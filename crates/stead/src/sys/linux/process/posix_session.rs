@@ -78,6 +78,27 @@ pub(crate) fn kill_all(session: PosixSession) -> Result<Outcome, Errno> {
     Ok(Outcome::StillSome)
 }
 
+/// Sends a signal to the members of the group that the session's leader `id` leads, on kernels where a pidfd
+/// cannot stand for its group.
+///
+/// While the leader has not been reaped, its number is no other group's.
+pub(crate) fn signal_members(id: Pid, signal: i32) -> Result<(), Errno> {
+    for pid in members(id)? {
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(Errno::SRCH | Errno::INVAL) => continue,
+            Err(errno) => return Err(errno),
+        };
+        if session_of(pid) == Some(id) && rustix::process::getpgid(Some(pid)) == Ok(id) {
+            match super::status::send(pidfd.as_fd(), signal) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Kills one process if it (still) is a living member; its pidfd if it was.
 fn kill_member(session: Pid, pid: Pid) -> Result<Option<OwnedFd>, Errno> {
     let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {

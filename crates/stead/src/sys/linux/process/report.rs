@@ -71,6 +71,7 @@ pub(super) fn stage_of(step: Step) -> Stage {
         Step::Directory => Stage::Directory,
         Step::Signals => Stage::Signals,
         Step::Ready | Step::Gate => Stage::Gate,
+        Step::Supervise => Stage::Supervise,
         Step::Executing | Step::Execute => Stage::Execute,
     }
 }

@@ -301,6 +301,20 @@ impl Running {
         })
     }
 
+    /// Sends a signal to the process and its process group, which it leads.
+    fn signal_group(&self, signal: i32, doing: &'static str) -> Result<()> {
+        if self.status.is_some() {
+            return Ok(());
+        }
+        as_server(|| match status::send_to_group(self.pidfd(), signal) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            // Older than Linux 6.9: its members are found by their session, each pinned by a pidfd.
+            Err(Errno::INVAL) => posix_session::signal_members(self.pid, signal)
+                .map_err(|errno| cannot_signal(doing, "pidfd_send_signal", errno)),
+            Err(errno) => Err(cannot_signal(doing, "pidfd_send_signal", errno)),
+        })
+    }
+
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.signal(Signal::KILL.as_raw(), ENDING)
     }
@@ -382,6 +396,11 @@ const REAPING: Duration = Duration::from_secs(1);
 /// Sends a signal to the process itself.
 pub(crate) fn send_signal(running: &Running, signal: i32) -> Result<()> {
     running.signal(signal, "signalling a process")
+}
+
+/// Sends a signal to the process and its process group.
+pub(crate) fn send_signal_to_group(running: &Running, signal: i32) -> Result<()> {
+    running.signal_group(signal, "signalling a group of processes")
 }
 
 fn deadline_after(patience: Duration) -> Instant {

@@ -120,6 +120,17 @@ pub(crate) fn send(pidfd: BorrowedFd<'_>, raw: i32) -> Result<(), Errno> {
     rustix::process::pidfd_send_signal(pidfd, signal)
 }
 
+/// Sends the signal to the process and to every process of the group that it leads or is in (Linux 6.9).
+pub(crate) fn send_to_group(pidfd: BorrowedFd<'_>, raw: i32) -> Result<(), Errno> {
+    /// `PIDFD_SIGNAL_PROCESS_GROUP` (include/uapi/linux/pidfd.h).
+    const PROCESS_GROUP: libc::c_uint = 1 << 2;
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the kernel makes the information up itself where none is given; the rest is numbers.
+    let result =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), raw, none, PROCESS_GROUP) };
+    if result < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
 fn last_errno() -> Errno {
     let raw = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
     Errno::from_raw_os_error(raw)
