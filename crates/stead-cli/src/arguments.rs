@@ -1,0 +1,200 @@
+//! What can be asked of the command.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, ValueEnum};
+use stead::LogonType;
+
+use crate::ending::{Ending, Failure, STEAD_FAILED};
+use crate::output;
+
+/// Run programs in another user's security context, and see what is going on.
+#[derive(Debug, Parser)]
+#[command(name = "stead", version, max_term_width = 100)]
+#[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Subcommand,
+}
+
+/// What to do.
+#[derive(Debug, clap::Subcommand)]
+pub enum Subcommand {
+    /// Run a program, as oneself or as another user
+    Run(RunArguments),
+    /// Show one's own access token: user, groups, privileges, and all else
+    Whoami(Form),
+    /// Show the access token of a process
+    #[cfg(unix)]
+    Token(TokenArguments),
+    /// Show which privileges of the reference page's this process holds
+    Privileges(Form),
+    /// Print the completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write all of them into a directory
+    #[cfg(unix)]
+    Man {
+        /// Where to write them
+        directory: Option<PathBuf>,
+    },
+}
+
+/// In which form to answer.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Form {
+    /// For programs, as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which process's token.
+#[cfg(unix)]
+#[derive(Debug, Args)]
+pub struct TokenArguments {
+    /// The process's id
+    #[arg(value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pub process: i32,
+    #[command(flatten)]
+    pub form: Form,
+}
+
+#[cfg(unix)]
+const RUN_AFTER: &str = "\
+Without --as the program runs as the caller, in the directory where the command was started; as another user, in that \
+user's home. Its environment is that of the account and of PAM, never the caller's. Its standard streams are the \
+command's own; where the command's are a terminal and the program runs as another user, or with --pty, it gets a \
+terminal of its own, and what is typed and printed goes through the command.
+
+The password is asked for on the terminal, or read from a descriptor. It is never an argument or a variable, for both can \
+be seen by others.
+
+Exit status:
+  that of the program; if a signal ended it, the command dies of the same signal
+  125  stead could not run it: the logon was refused, a privilege is missing, the usage was wrong
+  126  the program is there and cannot be executed
+  127  there is no such program";
+
+#[cfg(windows)]
+const RUN_AFTER: &str = "\
+The password is asked for on the console, or read from standard input with --password-stdin. It is never an argument or \
+a variable, for both can be seen by others.
+
+Exit status:
+  that of the program
+  125  stead could not run it: the logon was refused, a privilege is missing, the usage was wrong
+  126  the program is there and cannot be executed
+  127  there is no such program";
+
+/// What to run, as whom, and how.
+#[derive(Debug, Args)]
+#[command(after_help = RUN_AFTER)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
+pub struct RunArguments {
+    /// Log this user on: NAME, DOMAIN\NAME or NAME@REALM
+    #[arg(long = "as", value_name = "USER")]
+    pub user: Option<OsString>,
+    /// How the user logs on [default: interactive]
+    #[arg(long, value_name = "TYPE", requires = "user", value_enum)]
+    pub logon: Option<LogonKind>,
+    /// Log on without a password, for the user was authenticated by other means
+    #[arg(long, requires = "user")]
+    pub s4u: bool,
+    /// Read the password from this descriptor, up to the end of its first line
+    #[cfg(unix)]
+    #[arg(long, value_name = "FD", requires = "user", conflicts_with = "s4u")]
+    pub password_fd: Option<u32>,
+    /// Read the password from standard input, up to the end of its first line
+    #[cfg(windows)]
+    #[arg(long, requires = "user", conflicts_with = "s4u")]
+    pub password_stdin: bool,
+    /// Without the service, by the privileges that the command itself holds
+    #[cfg(unix)]
+    #[arg(long)]
+    pub embedded: bool,
+    /// Give the program a terminal of its own
+    #[cfg(unix)]
+    #[arg(long, overrides_with = "no_pty")]
+    pub pty: bool,
+    /// Give the program the command's own streams, also where they are a terminal
+    #[cfg(unix)]
+    #[arg(long)]
+    pub no_pty: bool,
+    /// Set a limit, such as nofile=256 or nproc=64:128 (soft:hard; K, M, G; `unlimited`)
+    #[cfg(unix)]
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub limit: Vec<crate::run::limit::Setting>,
+    /// Set a variable; without a value, pass on the caller's own
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<OsString>,
+    /// Start in this directory
+    #[arg(long, value_name = "DIRECTORY")]
+    pub cwd: Option<PathBuf>,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
+    pub command: Vec<OsString>,
+}
+
+/// How a user logs on.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum LogonKind {
+    /// As at the machine itself
+    Interactive,
+    /// As from the network
+    Network,
+    /// As from the network, with credentials that reach further
+    NetworkCleartext,
+    /// As a job without its user
+    Batch,
+    /// As a service
+    Service,
+}
+
+impl From<LogonKind> for LogonType {
+    fn from(kind: LogonKind) -> Self {
+        match kind {
+            LogonKind::Interactive => Self::Interactive,
+            LogonKind::Network => Self::Network,
+            LogonKind::NetworkCleartext => Self::NetworkCleartext,
+            LogonKind::Batch => Self::Batch,
+            LogonKind::Service => Self::Service,
+        }
+    }
+}
+
+/// Reads the command line; what it asks for may be answered already (`--help`), or not be understood.
+pub fn parse() -> Result<Arguments, Ending> {
+    Arguments::try_parse().map_err(|error| {
+        let _ = error.print();
+        if !error.use_stderr() {
+            return Ending::GOOD;
+        }
+        let run = std::env::args_os().nth(1).is_some_and(|name| name == "run");
+        Ending::Code(if run { STEAD_FAILED } else { 2 })
+    })
+}
+
+/// Prints the completions for a shell.
+pub fn completions(shell: clap_complete::Shell) -> Result<Ending, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "stead", &mut script);
+    output::page(&String::from_utf8_lossy(&script))
+}
+
+/// Prints the manual page, or writes all of them.
+#[cfg(unix)]
+pub fn manual(directory: Option<&std::path::Path>) -> Result<Ending, Failure> {
+    let command = Arguments::command();
+    if let Some(directory) = directory {
+        let failed = |error| Failure::new(format_args!("writing into {}: {error}", directory.display()));
+        clap_mangen::generate_to(command, directory).map_err(failed)?;
+        return Ok(Ending::GOOD);
+    }
+    let mut text = Vec::new();
+    clap_mangen::Man::new(command).render(&mut text).map_err(Failure::new)?;
+    output::page(&String::from_utf8_lossy(&text))
+}

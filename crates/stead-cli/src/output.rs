@@ -1,0 +1,175 @@
+//! What the command prints: tables for people, JSON for programs, and a word on standard error.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
+
+use crate::ending::{Ending, Failure};
+
+/// Whether what is printed there may have colours: on a terminal, unless `NO_COLOR` says otherwise.
+fn colours(stream: &impl IsTerminal) -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    stream.is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// How a piece of text stands out, where colours may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// As it is.
+    Plain,
+    /// A heading.
+    Heading,
+    /// The names of columns.
+    Quiet,
+    /// As it should be.
+    Good,
+    /// Worth a look.
+    Notable,
+}
+
+impl Style {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Heading => "\x1b[1m",
+            Self::Quiet => "\x1b[2m",
+            Self::Good => "\x1b[32m",
+            Self::Notable => "\x1b[33m",
+        }
+    }
+}
+
+/// One cell of a table.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    text: String,
+    style: Style,
+}
+
+impl Cell {
+    /// With a style. Names are other people's to choose: no control character of them reaches a terminal.
+    pub fn styled(text: impl AsRef<str>, style: Style) -> Self {
+        Self { text: printable(text.as_ref()).into_owned(), style }
+    }
+}
+
+impl<T: AsRef<str>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self::styled(text, Style::Plain)
+    }
+}
+
+/// Control characters as escapes (CWE-150).
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for one in text.chars() {
+        if one.is_control() { out.extend(one.escape_default()) } else { out.push(one) }
+    }
+    out.into()
+}
+
+/// A table with a heading above and names of columns, both of which may be absent.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    heading: String,
+    columns: Vec<&'static str>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    /// An empty one.
+    pub fn new(heading: &str, columns: &[&'static str]) -> Self {
+        Self { heading: heading.to_owned(), columns: columns.to_vec(), rows: Vec::new() }
+    }
+
+    /// One more line.
+    pub fn row<const N: usize>(&mut self, cells: [impl Into<Cell>; N]) {
+        self.rows.push(cells.into_iter().map(Into::into).collect());
+    }
+
+    fn write(&self, out: &mut String, coloured: bool) {
+        let paint = |out: &mut String, text: &str, style: Style, width: usize| {
+            let wide = text.chars().count();
+            if coloured && style != Style::Plain {
+                let _ = write!(out, "{}{text}\x1b[0m", style.code());
+            } else {
+                out.push_str(text);
+            }
+            out.extend(std::iter::repeat_n(' ', width.saturating_sub(wide)));
+        };
+        let indent = if self.heading.is_empty() { "" } else { "  " };
+        if !self.heading.is_empty() {
+            paint(out, &self.heading, Style::Heading, 0);
+            out.push('\n');
+        }
+        let mut widths: Vec<usize> = self.columns.iter().map(|name| name.len()).collect();
+        for row in &self.rows {
+            widths.resize(widths.len().max(row.len()), 0);
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.text.chars().count());
+            }
+        }
+        let mut line = |cells: &mut dyn Iterator<Item = (&str, Style)>| {
+            out.push_str(indent);
+            let mut cells = cells.zip(&widths).peekable();
+            while let Some(((text, style), width)) = cells.next() {
+                let last = cells.peek().is_none();
+                paint(out, text, style, if last { 0 } else { *width + 2 });
+            }
+            while out.ends_with(' ') {
+                out.pop();
+            }
+            out.push('\n');
+        };
+        if !self.columns.is_empty() {
+            line(&mut self.columns.iter().map(|name| (*name, Style::Quiet)));
+        }
+        for row in &self.rows {
+            line(&mut row.iter().map(|cell| (cell.text.as_str(), cell.style)));
+        }
+    }
+}
+
+/// Prints tables, with a line between them.
+pub fn tables(tables: &[Table]) -> Result<Ending, Failure> {
+    let coloured = colours(&io::stdout());
+    let mut text = String::new();
+    for table in tables {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        table.write(&mut text, coloured);
+    }
+    page(&text)
+}
+
+/// Prints one value as JSON.
+pub fn json(value: &serde_json::Value) -> Result<Ending, Failure> {
+    let mut text = serde_json::to_string_pretty(value).map_err(Failure::new)?;
+    text.push('\n');
+    page(&text)
+}
+
+/// Prints text on standard output. Where its reader has gone (`| head`), ends as any other program would.
+pub fn page(text: &str) -> Result<Ending, Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(Ending::GOOD),
+        #[cfg(unix)]
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            // SIGPIPE, which Rust's start ignores.
+            Ok(Ending::Signal(13))
+        }
+        Err(error) => Err(Failure::new(format_args!("writing to standard output: {error}"))),
+    }
+}
+
+/// A word on standard error, where it can be said.
+pub fn complain(what: &str) {
+    let mut err = io::stderr().lock();
+    let name = if colours(&err) { "\x1b[1mstead:\x1b[0m" } else { "stead:" };
+    let _ = writeln!(err, "{name} {what}");
+}

@@ -1,0 +1,61 @@
+//! As whom the program runs.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use stead::{Account, Logon, LogonSession, LogonType, Primary, Token};
+
+use super::secret::{self, Asker};
+use super::signals::Signals;
+use crate::arguments::RunArguments;
+use crate::ending::Failure;
+use crate::output;
+
+/// A token, and the logon session that it belongs to.
+pub struct Identity {
+    pub token: Token<Primary>,
+    session: Option<LogonSession>,
+    /// Whether it is another user's.
+    pub is_another: bool,
+}
+
+impl Identity {
+    /// What the command line asks for; logs on where it must.
+    pub fn of(arguments: &RunArguments, signals: &Signals) -> Result<Self, Failure> {
+        let Some(name) = &arguments.user else {
+            let token = Token::current().map_err(super::not_started)?;
+            return Ok(Self { token, session: None, is_another: false });
+        };
+        let account = account(name);
+        let logon = if arguments.s4u {
+            Logon::s4u(account)
+        } else if let Some(number) = arguments.password_fd {
+            Logon::password(account, secret::read_from(number)?).conversation(Asker::new(signals))
+        } else {
+            Logon::with_conversation(account, Asker::new(signals))
+        };
+        let kind = arguments.logon.map_or(LogonType::Interactive, LogonType::from);
+        let session = logon.kind(kind).open().map_err(super::not_started)?;
+        Ok(Self { token: session.token().clone(), session: Some(session), is_another: true })
+    }
+
+    /// Ends the logon session and what still runs in it. The program's own status is what counts: what goes wrong
+    /// here is only told.
+    pub fn log_off(self) {
+        let Self { token, session, .. } = self;
+        drop(token);
+        let Some(session) = session else { return };
+        if let Err(error) = session.terminate().and_then(|()| session.close()) {
+            output::complain(&error.to_string());
+        }
+    }
+}
+
+/// `DOMAIN\NAME`, `NAME@REALM`, or a name of this machine.
+pub fn account(name: &OsStr) -> Account {
+    let bytes = name.as_bytes();
+    if let Some(at) = bytes.iter().position(|byte| *byte == b'\\') {
+        return Account::domain(OsStr::from_bytes(&bytes[..at]), OsStr::from_bytes(&bytes[at + 1..]));
+    }
+    if bytes.contains(&b'@') { Account::upn(name) } else { Account::local(name) }
+}

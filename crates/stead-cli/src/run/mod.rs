@@ -1,0 +1,121 @@
+//! `stead run`: one program, as oneself or as another user, that behaves as if it had been started directly.
+
+#[cfg(unix)]
+mod account;
+#[cfg(unix)]
+pub mod limit;
+#[cfg(unix)]
+mod secret;
+#[cfg(unix)]
+mod signals;
+#[cfg(unix)]
+mod streams;
+#[cfg(unix)]
+mod terminal;
+
+use std::borrow::Borrow;
+use std::ffi::OsStr;
+
+#[cfg(unix)]
+use std::io::IsTerminal;
+
+use stead::{Command, Primary, Token};
+
+#[cfg(unix)]
+use crate::arguments::RunArguments;
+use crate::ending::{Ending, Failure, STEAD_FAILED};
+
+/// Runs the program, and ends as it ends.
+#[cfg(unix)]
+pub fn run(arguments: &RunArguments) -> Result<Ending, Failure> {
+    let signals = signals::Signals::new().map_err(failed)?;
+    let identity = account::Identity::of(arguments, &signals)?;
+    let mut command = command(arguments, &identity)?;
+    let on_terminals = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let ending = if arguments.pty || (!arguments.no_pty && identity.is_another && on_terminals) {
+        terminal::run(&mut command, &identity.token, &signals)
+    } else {
+        streams::run(&mut command, &identity.token, &signals)
+    }?;
+    identity.log_off();
+    Ok(ending)
+}
+
+/// What of the command does not depend on where its streams lead.
+#[cfg(unix)]
+fn command(arguments: &RunArguments, identity: &account::Identity) -> Result<Command, Failure> {
+    use stead::os::linux::CommandExt;
+
+    let [program, rest @ ..] = &arguments.command[..] else {
+        return Err(failed("no program was named"));
+    };
+    let mut command = Command::new(program);
+    command.args(rest);
+    for limit in &arguments.limit {
+        command.limit(limit.limit, limit.soft, limit.hard);
+    }
+    // What a program needs to know of the terminal that it writes to, directly or through us.
+    let on_terminal = [std::io::stdin().is_terminal(), std::io::stdout().is_terminal()].contains(&true);
+    if (arguments.pty || on_terminal)
+        && let Some(term) = std::env::var_os("TERM")
+    {
+        command.env("TERM", term);
+    }
+    variables(&mut command, &arguments.env);
+    match &arguments.cwd {
+        Some(directory) => {
+            command.current_dir(directory);
+        }
+        // Its own directory, as of any other command; it may be gone, and then it is the home.
+        None if !identity.is_another => {
+            if let Ok(directory) = std::env::current_dir() {
+                command.current_dir(directory);
+            }
+        }
+        None => {}
+    }
+    Ok(command)
+}
+
+/// `NAME=VALUE` sets a variable, `NAME` passes one's own on, where there is one.
+fn variables(command: &mut Command, settings: &[std::ffi::OsString]) {
+    for setting in settings {
+        match split(setting) {
+            (name, Some(value)) => {
+                command.env(name, value);
+            }
+            (name, None) => {
+                if let Some(value) = std::env::var_os(name) {
+                    command.env(name, value);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+fn split(setting: &OsStr) -> (&OsStr, Option<&OsStr>) {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = setting.as_bytes();
+    match bytes.iter().position(|byte| *byte == b'=') {
+        Some(at) => (OsStr::from_bytes(&bytes[..at]), Some(OsStr::from_bytes(&bytes[at + 1..]))),
+        None => (setting, None),
+    }
+}
+
+/// Something in stead itself went wrong.
+fn failed(what: impl std::fmt::Display) -> Failure {
+    Failure::new(what).with_status(STEAD_FAILED)
+}
+
+/// Creating the process went wrong.
+#[cfg(unix)]
+fn not_started(error: impl Borrow<stead::Error>) -> Failure {
+    Failure::of_run(error.borrow())
+}
+
+/// Starts the program.
+#[cfg(unix)]
+fn spawn(command: &Command, token: &Token<Primary>) -> Result<stead::Child, Failure> {
+    command.spawn_as(token).map_err(not_started)
+}
