@@ -1,7 +1,7 @@
 //! A token as Linux has it.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::json;

@@ -38,7 +38,10 @@ pub fn tables<K: TokenKind>(token: &Token<K>) -> Vec<Table> {
     let mut rest = Table::new("Context", &[]);
     let none = || "none".to_owned();
     rest.row(["Level".to_owned(), token.level().to_string()]);
-    rest.row(["Integrity".to_owned(), token.integrity_level().map_or_else(none, |level| format!("{level:#x}"))]);
+    rest.row([
+        "Integrity".to_owned(),
+        token.integrity_level().map_or_else(none, |level| format!("{level:#x}")),
+    ]);
     rest.row(["Session".to_owned(), token.session_id().to_string()]);
     rest.row(["Logon SID".to_owned(), token.logon_sid().map_or_else(none, |sid| sid.to_string())]);
     rest.row(["Restricted".to_owned(), if token.is_restricted() { "yes" } else { "no" }.to_owned()]);

@@ -193,11 +193,7 @@ impl Here {
             report: 0, // attach() decides
             gate: None,
             keep,
-            session: match (command.pty, command.native.job_control) {
-                (None, _) => NewSession::Setsid,
-                (Some(_), false) => NewSession::SetsidWithTerminal,
-                (Some(_), true) => NewSession::SetsidSupervised,
-            },
+            session: new_session(command),
             defaults: if in_session { ProcessDefaults::Session } else { ProcessDefaults::Fixed },
             umask: Some(
                 command
@@ -264,6 +260,14 @@ impl Here {
         running.await_start(report, gate, deadline)?;
         let Ends { stdin, stdout, stderr, pty } = ends;
         Ok(Parts { running, stdin, stdout, stderr, pty })
+    }
+}
+
+fn new_session(command: &Command) -> NewSession {
+    match (command.pty, command.native.job_control) {
+        (None, _) => NewSession::Setsid,
+        (Some(_), false) => NewSession::SetsidWithTerminal,
+        (Some(_), true) => NewSession::SetsidSupervised,
     }
 }
 
