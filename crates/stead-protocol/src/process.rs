@@ -123,6 +123,10 @@ pub struct CreateProcess {
     /// A terminal of its own, of this size; the standard streams that are not given are its.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal: Option<TerminalSize>,
+    /// The program can be stopped from its terminal (Ctrl-Z): the process is then the program's parent in its
+    /// session, which ends as the program ends.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub job_control: bool,
     /// Does not execute the program before it is resumed.
     #[serde(default)]
     pub suspended: bool,
@@ -247,7 +251,7 @@ pub struct ResumeProcess {
     pub process: String,
 }
 
-/// Sends a signal to a process, and only it.
+/// Sends a signal to a process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SignalProcess {
@@ -255,6 +259,9 @@ pub struct SignalProcess {
     pub process: String,
     /// The signal's number.
     pub signal: i32,
+    /// To the process group that the process leads, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub group: bool,
 }
 
 /// Ends a process and its descendants.

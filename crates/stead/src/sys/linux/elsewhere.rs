@@ -64,8 +64,8 @@ pub(crate) trait ProcessElsewhere: Send + Sync {
     /// How it ended, in the encoding of wait(2): asked once its pidfd is readable. None where nobody knows.
     fn status(&self) -> Result<Option<i32>>;
 
-    /// Sends a signal to it alone.
-    fn signal(&self, signal: i32) -> Result<()>;
+    /// Sends a signal to it alone, or to the whole group that it leads.
+    fn signal(&self, signal: i32, group: bool) -> Result<()>;
 
     /// Kills it and all that descends from it.
     fn kill_tree(&self) -> Result<()>;

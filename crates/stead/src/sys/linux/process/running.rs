@@ -293,7 +293,7 @@ impl Running {
             return Ok(());
         }
         if let Parent::Elsewhere(process) = &self.parent {
-            return process.signal(signal);
+            return process.signal(signal, false);
         }
         as_server(|| match status::send(self.pidfd(), signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
@@ -305,6 +305,9 @@ impl Running {
     fn signal_group(&self, signal: i32, doing: &'static str) -> Result<()> {
         if self.status.is_some() {
             return Ok(());
+        }
+        if let Parent::Elsewhere(process) = &self.parent {
+            return process.signal(signal, true);
         }
         as_server(|| match status::send_to_group(self.pidfd(), signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),

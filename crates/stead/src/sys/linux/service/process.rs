@@ -58,6 +58,7 @@ pub(super) fn prepare(token: &Held, order: Order<'_>) -> Result<Creation> {
             pixel_width: size.pixel_width,
             pixel_height: size.pixel_height,
         }),
+        job_control: native.job_control,
         suspended: command.suspended,
         desktop: (!command.desktop.is_none()).then(|| command.desktop.to_string().into()),
         deadline: Some(milliseconds(command.deadline)),
@@ -173,8 +174,8 @@ impl ProcessElsewhere for Remote {
         status(&self.service, self.name())
     }
 
-    fn signal(&self, signal: i32) -> Result<()> {
-        let call = SignalProcess { process: self.name(), signal };
+    fn signal(&self, signal: i32, group: bool) -> Result<()> {
+        let call = SignalProcess { process: self.name(), signal, group };
         self.service.call("signalling a process through the service", &call, PATIENCE).map(drop)
     }
 
