@@ -1,6 +1,5 @@
 //! Who may use a desktop.
 #![forbid(unsafe_code)]
-#![allow(dead_code)]
 
 use std::fmt;
 
@@ -57,6 +56,7 @@ impl AccessEntry {
     }
 
     /// An entry that denies, which only Windows has.
+    #[cfg(windows)]
     pub(crate) fn denying(mut self) -> Self {
         self.denies = true;
         self

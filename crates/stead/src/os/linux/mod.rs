@@ -2,6 +2,7 @@
 
 mod account;
 mod client;
+mod desktop;
 mod impersonate;
 mod logon;
 mod process;
@@ -16,6 +17,7 @@ pub use crate::sys::token::{
 };
 pub use account::{User, group_by_name, group_name};
 pub use client::{ClientExt, ClientIdentity, ConnectOptionsExt};
+pub use desktop::DesktopExt;
 pub use impersonate::OpenOptionsExt;
 pub use logon::{LogonExt, LogonGid, LogonSessionExt, session_worker};
 pub use process::{Cgroup, ChildExt, CommandExt, Limit, Signal};

@@ -1,10 +1,10 @@
 //! Desktops on Linux: X displays, Wayland sockets, terminals.
 //!
 //! Each kind has a module of its own; here is only which of them a name means.
-#![forbid(unsafe_code)]
 
+pub(crate) mod keeper;
+mod record;
 mod trustee;
-#[cfg(feature = "x11")]
 pub(crate) mod x11;
 
 use std::ffi::{OsStr, OsString};
@@ -24,7 +24,6 @@ pub(crate) type InteractiveId = String;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Place {
     /// A display of an X server.
-    #[cfg(feature = "x11")]
     X11(x11::Display),
 }
 
@@ -41,7 +40,6 @@ impl Place {
 
     /// `:1`, a path of a Wayland socket, or a terminal.
     pub(crate) fn by_name(name: &OsStr) -> Result<Self> {
-        #[cfg(feature = "x11")]
         if let Some(display) = x11::Display::parse(name) {
             return Ok(Self::X11(display));
         }
@@ -56,7 +54,6 @@ impl Place {
     /// Who may use it.
     pub(crate) fn access(&self) -> Result<AccessList> {
         match self {
-            #[cfg(feature = "x11")]
             Self::X11(display) => x11::access(display),
         }
     }
@@ -64,7 +61,6 @@ impl Place {
     /// Lets the trustee use it.
     pub(crate) fn grant(&self, trustee: &Trustee) -> Result<Grant> {
         match self {
-            #[cfg(feature = "x11")]
             Self::X11(display) => x11::grant(display, trustee).map(Grant::X11),
         }
     }
@@ -73,7 +69,6 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            #[cfg(feature = "x11")]
             Self::X11(display) => display.fmt(f),
         }
     }
@@ -82,7 +77,6 @@ impl fmt::Display for Place {
 /// Access that was granted; dropping it takes it back as far as that goes.
 #[derive(Debug)]
 pub(crate) enum Grant {
-    #[cfg(feature = "x11")]
     X11(x11::Grant),
 }
 
@@ -90,7 +84,6 @@ impl Grant {
     /// What a process needs in its environment to use it.
     pub(crate) fn environment(&self) -> Vec<(OsString, OsString)> {
         match self {
-            #[cfg(feature = "x11")]
             Self::X11(grant) => grant.environment(),
         }
     }
@@ -98,7 +91,6 @@ impl Grant {
     /// Whether the desktop still knows it.
     pub(crate) fn is_alive(&self) -> bool {
         match self {
-            #[cfg(feature = "x11")]
             Self::X11(grant) => grant.is_alive(),
         }
     }
@@ -106,16 +98,27 @@ impl Grant {
     /// Takes it back.
     pub(crate) fn revoke(self) -> Result<()> {
         match self {
-            #[cfg(feature = "x11")]
             Self::X11(grant) => grant.revoke(),
         }
     }
 }
 
-/// Undoes what servers that are gone had granted.
-#[expect(clippy::unnecessary_wraps, reason = "what cannot be undone is an error")]
+/// Undoes what servers that are gone had granted: all that can be, and then the first error.
 pub(crate) fn sweep() -> Result<()> {
-    Ok(())
+    const DOING: &str = "sweeping what earlier servers had granted on desktops";
+    let abandoned =
+        record::abandoned().map_err(|error| Error::system(DOING, "reading /run/stead/desktops", error))?;
+    let undone = abandoned.into_iter().map(|record| match record.text("kind") {
+        Some(x11::KIND) => x11::undo(record),
+        // Cut off before it said of what kind: nothing was granted.
+        None => record.remove().map_err(|error| Error::system(DOING, "removing a record", error)),
+        Some(kind) => {
+            let what = format!("{} is a record of the unknown kind {kind}", record.path().display()).into();
+            Err(Error::new(DOING, ErrorKind::InvalidInput { what }))
+        }
+    });
+    // All of them, whatever becomes of each.
+    undone.collect::<Vec<_>>().into_iter().collect()
 }
 
 /// The same, once, before this server's first grant.

@@ -20,7 +20,7 @@ pub(super) enum Request {
     Open(Box<Open>),
     /// The answer to a prompt; none refuses it.
     Answer(Option<SecretBytes>),
-    /// Create a process; with its descriptors, and its cgroup after them.
+    /// Create a process; with its descriptors, then its cgroup, then who watches its tree.
     Launch(LaunchRequest),
     /// Whether the process has ended, and how.
     ExitStatus(u32),
@@ -80,6 +80,8 @@ pub(super) struct LaunchRequest {
     /// The number of each descriptor in the process.
     pub(super) targets: Vec<u32>,
     pub(super) cgroup: bool,
+    /// Whether a descriptor comes with it that is closed when the process's tree has ended.
+    pub(super) watched: bool,
 }
 
 /// From the worker.
@@ -206,6 +208,7 @@ impl Request {
                 }
                 out.list(launch.targets.iter(), |out, target| out.u32(*target));
                 out.flag(launch.cgroup);
+                out.flag(launch.watched);
                 3
             }
             Self::ExitStatus(id) => {
@@ -239,6 +242,7 @@ impl Request {
                 envp: from.list(Reader::string)?,
                 targets: from.list(Reader::u32)?,
                 cgroup: from.flag()?,
+                watched: from.flag()?,
             }),
             4 => Self::ExitStatus(from.u32()?),
             5 => Self::KillTree(from.u32()?),

@@ -91,7 +91,14 @@ impl SessionHandle {
 
     /// Creates a process in the session. What the report pipe says of it is the caller's to wait for, after
     /// dropping `launch` with its descriptors.
-    pub(crate) fn launch(&self, launch: &Launch, names: &Names) -> Result<SessionProcess> {
+    ///
+    /// The worker closes `watch` when the last process of the tree has ended.
+    pub(crate) fn launch(
+        &self,
+        launch: &Launch,
+        watch: Option<&OwnedFd>,
+        names: &Names,
+    ) -> Result<SessionProcess> {
         const DOING: &str = "creating a process in the logon session";
         let request = Request::Launch(LaunchRequest {
             spec: launch.spec.encode(),
@@ -99,12 +106,14 @@ impl SessionHandle {
             envp: launch.envp.clone(),
             targets: launch.descriptors.iter().map(|(_, target)| *target).collect(),
             cgroup: launch.cgroup.is_some(),
+            watched: watch.is_some(),
         });
         let descriptors: Vec<BorrowedFd<'_>> = launch
             .descriptors
             .iter()
             .map(|(source, _)| source)
             .chain(&launch.cgroup)
+            .chain(watch)
             .map(AsFd::as_fd)
             .collect();
         let link = self.link(DOING)?;

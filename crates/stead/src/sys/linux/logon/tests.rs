@@ -109,6 +109,7 @@ fn a_launch_of_two_mebibytes_with_many_descriptors_arrives_whole() {
         envp: vec![CString::new(vec![b'x'; 2 << 20]).unwrap()],
         targets: (0..600).collect(),
         cgroup: true,
+        watched: true,
     };
     let (kind, body) = Request::Launch(launch.clone()).encode();
     let null = std::fs::File::open("/dev/null").unwrap();

@@ -215,6 +215,15 @@ impl ProcessCgroup {
         self.directory.as_ref().map(AsFd::as_fd)
     }
 
+    /// The file that says when nobody is left in it.
+    pub(crate) fn events(&self) -> Result<OwnedFd, Errno> {
+        let directory = self.directory().ok_or(Errno::NODEV)?;
+        let events = openat(directory, "cgroup.events", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        // The kernel tells of changes since the last time that it was read.
+        let _ = rustix::io::pread(&events, &mut [0; 256], 0)?;
+        Ok(events)
+    }
+
     /// Kills every process in it and below it, including any that is being created (Linux 5.14).
     pub(crate) fn kill(&self) -> Result<(), Errno> {
         let Some(directory) = self.directory() else { return Ok(()) };

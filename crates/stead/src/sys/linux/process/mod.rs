@@ -4,6 +4,7 @@ mod abandoned;
 mod cgroup;
 mod check;
 mod environment;
+mod leased;
 mod limit;
 mod options;
 mod plan;
@@ -26,7 +27,7 @@ pub use cgroup::Cgroup;
 pub use limit::Limit;
 pub(crate) use options::Options;
 pub(crate) use plan::{Parts, Plan};
-pub(crate) use posix_session::session_of;
+pub(crate) use posix_session::{session_members, session_of, start_time};
 pub(crate) use running::{Names, Running, read_both, send_signal, send_signal_to_group};
 
 #[allow(unused_imports)] // the face of this directory

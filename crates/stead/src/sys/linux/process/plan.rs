@@ -19,6 +19,7 @@ use super::cgroup::ProcessCgroup;
 use super::check::check;
 use super::environment::{Environment, home};
 use super::launch::{Launch, Started, launch};
+use super::leased::Leased;
 use super::pty;
 use super::report;
 use super::running::{Names, Parent, Running, WorkerChild};
@@ -246,17 +247,24 @@ impl Here {
 
     fn start(self) -> Result<Parts> {
         let Self { launch: what, report, gate, ends, session, cgroup, lease, deadline, names } = self;
+        let lease = lease
+            .map(|lease| Leased::prepare(lease, cgroup.as_ref(), session.is_some(), &names))
+            .transpose()?;
         let (Started { pid, pidfd }, parent) = match session {
             None => (launch(&what).map_err(|fault| names.error(fault))?, Parent::Server),
             Some(session) => {
-                let process = session.launch(&what, &names)?;
+                let watch = lease.as_ref().and_then(Leased::worker_end);
+                let process = session.launch(&what, watch, &names)?;
                 (process.started, Parent::Worker(WorkerChild::new(session, process.id)))
             }
         };
         // Our copies of the child's descriptors: with them open the report would have no end.
         drop(what);
         let pid = Pid::from_raw(pid).expect("the kernel gives no process the number 0");
-        let mut running = Running::new(pid, pidfd, parent, cgroup, lease, names);
+        if let Some(lease) = lease {
+            lease.hold(pid, &pidfd);
+        }
+        let mut running = Running::new(pid, pidfd, parent, cgroup, names);
         running.await_start(report, gate, deadline)?;
         let Ends { stdin, stdout, stderr, pty } = ends;
         Ok(Parts { running, stdin, stdout, stderr, pty })

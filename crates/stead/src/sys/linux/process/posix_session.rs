@@ -132,6 +132,24 @@ fn members(session: Pid) -> Result<Vec<Pid>, Errno> {
     Ok(found.into_iter().collect())
 }
 
+/// The pidfds of the session's members that live.
+pub(crate) fn session_members(session: Pid) -> Result<Vec<OwnedFd>, Errno> {
+    let mut found = Vec::new();
+    for pid in members(session)? {
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            // Opened first and asked then: an answer is that very process's.
+            Ok(pidfd)
+                if session_of(pid) == Some(session) && !ended_by(pidfd.as_fd(), Some(Instant::now()))? =>
+            {
+                found.push(pidfd);
+            }
+            Ok(_) | Err(Errno::SRCH | Errno::INVAL) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(found)
+}
+
 /// The session of a process; `None` for one that is gone, and for one whose session has no number here:
 /// kernel threads, and processes that came in from an outer PID namespace.
 pub(crate) fn session_of(pid: Pid) -> Option<Pid> {
@@ -141,7 +159,7 @@ pub(crate) fn session_of(pid: Pid) -> Option<Pid> {
 
 /// Field 22 of `/proc/PID/stat`, counted after the last parenthesis: the name may contain anything
 /// (CVE-2017-1000367).
-fn start_time(pid: Pid) -> Option<u64> {
+pub(crate) fn start_time(pid: Pid) -> Option<u64> {
     let stat = fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
     let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
     let rest = std::str::from_utf8(&stat[after_name..]).ok()?;

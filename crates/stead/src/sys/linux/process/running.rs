@@ -18,7 +18,6 @@ use super::cgroup::ProcessCgroup;
 use super::posix_session::{self, Outcome, PosixSession};
 use super::report::{Awaited, LaunchFault, ReportOutcome, await_report};
 use super::status::{self, Collected};
-use crate::desktop::AccessLease;
 use crate::error::{Error, ErrorKind, Result};
 use crate::privilege::Privilege;
 use crate::process::Containment;
@@ -33,8 +32,6 @@ pub(crate) struct Running {
     pidfd: Option<OwnedFd>,
     parent: Parent,
     cgroup: Option<ProcessCgroup>,
-    #[allow(dead_code)]
-    lease: Option<AccessLease>,
     suspended: Option<Suspended>,
     status: Option<ExitStatus>,
     reaped_at: Option<u64>,
@@ -154,11 +151,10 @@ impl Running {
         pidfd: OwnedFd,
         parent: Parent,
         cgroup: Option<ProcessCgroup>,
-        lease: Option<AccessLease>,
         names: Names,
     ) -> Self {
         let pidfd = Some(pidfd);
-        Self { pid, pidfd, parent, cgroup, lease, suspended: None, status: None, reaped_at: None, names }
+        Self { pid, pidfd, parent, cgroup, suspended: None, status: None, reaped_at: None, names }
     }
 
     /// A process that another created, and waited for.

@@ -10,8 +10,10 @@ mod keyring;
 mod log_on;
 mod pam;
 mod serve;
+mod signals;
 mod slim;
 mod tree;
+mod watch;
 
 use std::ffi::c_int;
 use std::os::fd::{FromRawFd, OwnedFd};

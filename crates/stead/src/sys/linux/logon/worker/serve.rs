@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,8 @@ use rustix::process::{Signal, Uid, WaitId, WaitIdOptions};
 use stead_trampoline::spec::Spec;
 
 use super::log_on::{Closed, Session, path_of};
-use super::{send, tree};
+use super::watch::Trees;
+use super::{send, signals, tree};
 use crate::sys::logon::message::{Failure, LaunchRequest, Phase, Reply, Request, Snapshot, Why};
 use crate::sys::logon::{step_number, wire};
 use crate::sys::process::{Launch, LaunchFault, Started, launch};
@@ -45,6 +46,7 @@ struct Worker {
     snapshot: Snapshot,
     of_pam: BTreeSet<i32>,
     processes: BTreeMap<u32, Process>,
+    trees: Trees,
     next: u32,
     /// How many were started since the session last had no process.
     since_idle: u32,
@@ -76,6 +78,7 @@ pub(super) fn serve(session: Session, socket: Rc<OwnedFd>, server_process: Owned
         snapshot,
         of_pam: session.of_pam.iter().copied().collect(),
         processes: BTreeMap::new(),
+        trees: Trees::default(),
         next: 1,
         since_idle: 0,
         server: Some(socket),
@@ -95,7 +98,7 @@ pub(super) fn serve(session: Session, socket: Rc<OwnedFd>, server_process: Owned
         let _ = super::as_user(server_uid, || std::fs::remove_file(path_of(path)));
     }
     // Modules, and the programs that they start, see signals as they were before.
-    unblock();
+    signals::unblock();
     let Closed { close, delete, text } = session.close();
     if let Some(server) = worker.server {
         let _ = send(&server, &Reply::Ended { close, delete, text }, &[]);
@@ -109,7 +112,7 @@ fn prepare(session: &Session, server_uid: Uid) -> Result<(OwnedFd, Option<OwnedF
     // Only now: a daemon that a PAM module started belongs to the system, not to the session.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|errno| fault("prctl(PR_SET_CHILD_SUBREAPER)", errno.into()))?;
-    let signals = signal_descriptor().map_err(|error| fault("signalfd", error))?;
+    let signals = signals::descriptor().map_err(|error| fault("signalfd", error))?;
     let listener = match &session.socket {
         None => None,
         Some(path) => Some(listen(path, server_uid).map_err(|error| fault("listen", error))?),
@@ -130,40 +133,6 @@ fn listen_as_server(path: &std::ffi::CStr) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn signal_set() -> libc::sigset_t {
-    // SAFETY: a signal set is plain bits, which sigemptyset then sets.
-    let mut set = unsafe { std::mem::zeroed() };
-    // SAFETY: the set is valid, the signals exist.
-    unsafe {
-        libc::sigemptyset(&raw mut set);
-        for signal in [libc::SIGCHLD, libc::SIGTERM, libc::SIGHUP, libc::SIGINT] {
-            libc::sigaddset(&raw mut set, signal);
-        }
-    }
-    set
-}
-
-fn signal_descriptor() -> io::Result<OwnedFd> {
-    let set = signal_set();
-    // SAFETY: a valid set; the worker has one thread, so its mask is the process's.
-    if unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a valid set; the result is checked.
-    let raw = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
-    if raw < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new, and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
-}
-
-fn unblock() {
-    let set = signal_set();
-    // SAFETY: as in `signal_descriptor`.
-    unsafe { libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
-}
-
 impl Worker {
     fn run(&mut self, signals: &OwnedFd) {
         let mut slim = false;
@@ -172,6 +141,7 @@ impl Worker {
             let empty = self.is_empty();
             if empty {
                 self.since_idle = 0;
+                self.trees.all_ended();
                 if std::mem::take(&mut self.terminating) {
                     self.reply(&Reply::Done, None);
                 }
@@ -179,6 +149,8 @@ impl Worker {
                     return;
                 }
             }
+            let of_pam = &self.of_pam;
+            self.trees.tell(|| tree::children().into_iter().filter(|pid| !of_pam.contains(pid)).collect());
             let timeout = self.push(empty);
             let idle = timeout.is_none() && !slim;
             let ready = self.wait(signals, timeout.or(idle.then_some(IDLE)));
@@ -255,6 +227,7 @@ impl Worker {
     fn reap(&mut self) {
         while let Some((pid, status)) = collect_any() {
             self.of_pam.remove(&pid);
+            self.trees.collected(pid);
             let process = self.processes.values_mut().find(|one| one.pid == pid && one.ended.is_none());
             if let Some(process) = process {
                 process.ended = Some(status);
@@ -363,6 +336,7 @@ impl Worker {
         if self.ending != Ending::No {
             return (Reply::NotLaunched { step: 0, errno: libc::ESHUTDOWN, detail: 0 }, None);
         }
+        let told = if request.watched { sent.pop() } else { None };
         let cgroup = if request.cgroup { sent.pop() } else { None };
         // The trampoline's arguments only make sense with the program's behind them.
         let whole: Vec<_> = request.spec.iter().chain(&request.argv).cloned().collect();
@@ -379,6 +353,7 @@ impl Worker {
                 self.next = self.next.wrapping_add(1).max(1);
                 self.since_idle = self.since_idle.saturating_add(1);
                 self.processes.insert(id, Process { pid, ended: None });
+                self.trees.started(pid, told);
                 (Reply::Launched { id, pid }, Some(pidfd))
             }
             Err(LaunchFault { stage, errno, detail }) => {

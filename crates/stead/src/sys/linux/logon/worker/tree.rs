@@ -45,6 +45,11 @@ pub(super) fn session_of(pid: i32) -> Option<i32> {
     crate::sys::process::session_of(Pid::from_raw(pid)?).map(|session| session.as_raw_nonzero().get())
 }
 
+/// When a process started, in clock ticks since boot.
+pub(super) fn start_time(pid: i32) -> Option<u64> {
+    crate::sys::process::start_time(Pid::from_raw(pid)?)
+}
+
 /// Signals processes of the tree.
 pub(super) fn signal(pids: &BTreeSet<i32>, signal: Signal) {
     let own = children();

@@ -1,0 +1,86 @@
+//! When the last process of a tree has ended: what a server that leased something to the tree waits for.
+//!
+//! Every process here starts a POSIX session of its own, by which what it leaves behind is known. A process that left
+//! that session *and* was orphaned may be any tree's that is younger than it is old: it then counts as each one's, so
+//! that nothing is taken from it while it lives.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+
+use super::tree;
+
+/// The processes that the server asked for, and who is told of the end of their trees.
+#[derive(Default)]
+pub(super) struct Trees {
+    /// Those that have not been collected: their numbers are their own.
+    roots: BTreeSet<i32>,
+    /// Those that have, and whose session numbers may live on in what they left.
+    ended: BTreeSet<i32>,
+    watches: Vec<Watch>,
+}
+
+struct Watch {
+    root: i32,
+    started: u64,
+    /// Closed when the tree has ended.
+    _told: OwnedFd,
+}
+
+impl Trees {
+    /// A process was created; `told` is closed when its tree has ended.
+    pub(super) fn started(&mut self, root: i32, told: Option<OwnedFd>) {
+        self.roots.insert(root);
+        self.ended.remove(&root);
+        if let Some(told) = told {
+            let started = tree::start_time(root).unwrap_or(0);
+            self.watches.push(Watch { root, started, _told: told });
+        }
+    }
+
+    /// A child was collected.
+    pub(super) fn collected(&mut self, pid: i32) {
+        if self.roots.remove(&pid) {
+            self.ended.insert(pid);
+        }
+    }
+
+    /// The session has no process.
+    pub(super) fn all_ended(&mut self) {
+        self.ended.clear();
+        self.watches.clear();
+    }
+
+    /// Tells those whose trees have ended.
+    pub(super) fn tell(&mut self, children: impl FnOnce() -> Vec<i32>) {
+        if self.watches.iter().all(|watch| self.roots.contains(&watch.root)) {
+            return;
+        }
+        let orphans: Vec<Orphan> = children()
+            .into_iter()
+            .filter(|pid| !self.roots.contains(pid))
+            .filter_map(|pid| {
+                Some(Orphan { session: tree::session_of(pid)?, started: tree::start_time(pid)? })
+            })
+            .collect();
+        self.ended.retain(|root| orphans.iter().any(|orphan| orphan.session == *root));
+        let (roots, ended) = (&self.roots, &self.ended);
+        self.watches.retain(|watch| {
+            roots.contains(&watch.root) || orphans.iter().any(|orphan| orphan.may_be_of(watch, roots, ended))
+        });
+    }
+}
+
+struct Orphan {
+    session: i32,
+    started: u64,
+}
+
+impl Orphan {
+    fn may_be_of(&self, watch: &Watch, roots: &BTreeSet<i32>, ended: &BTreeSet<i32>) -> bool {
+        if roots.contains(&self.session) || ended.contains(&self.session) {
+            return self.session == watch.root;
+        }
+        self.started >= watch.started
+    }
+}
