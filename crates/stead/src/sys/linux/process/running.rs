@@ -160,7 +160,7 @@ impl Running {
     /// A process that another created, and waited for.
     pub(crate) fn elsewhere(spawned: Spawned, suspended: bool, names: Names) -> Self {
         let parent = Parent::Elsewhere(spawned.process);
-        let mut running = Self::new(spawned.pid, spawned.pidfd, parent, None, None, names);
+        let mut running = Self::new(spawned.pid, spawned.pidfd, parent, None, names);
         running.suspended = suspended.then_some(Suspended::Elsewhere);
         running
     }
