@@ -48,11 +48,10 @@ pub(super) fn add(
 
 fn add_rules(policy: &mut Policy, reader: &mut Reader<'_>, names: &dyn Names) {
     let (document, wrong) = DeTable::parse_recoverable(reader.text);
-    if !wrong.is_empty() {
-        for error in &wrong {
-            let span = error.span().unwrap_or(0..0);
-            reader.error(&span, format!("not TOML: {}", error.message().replace('\n', ", ")));
-        }
+    // What follows the first is mostly its consequence.
+    if let Some(error) = wrong.first() {
+        let span = error.span().unwrap_or(0..0);
+        reader.error(&span, format!("not TOML: {}", error.message().replace('\n', ", ")));
         return;
     }
     let document = document.get_ref();
@@ -118,9 +117,9 @@ fn allow(
 ) -> Option<Rule> {
     reader.refuse_unknown(table, ALLOW, "an [[allow]] rule");
     let callers = required(reader, table, span, "callers", "who asks the service");
-    let callers = callers.map(|value| people(reader, value, names));
+    let callers = callers.map(|value| people(reader, value, "callers", names));
     let clients = required(reader, table, span, "clients", "whom it may act for");
-    let clients = clients.map(|value| people(reader, value, names));
+    let clients = clients.map(|value| people(reader, value, "clients", names));
     let privileges = required(reader, table, span, "privileges", "what it may do");
     let privileges = privileges.map(|value| privileges_of(reader, value)).unwrap_or_default();
     let has = |privilege| privileges.contains(&privilege);
@@ -135,16 +134,18 @@ fn allow(
     let quota = table.get("quotas").map(|value| quota(reader, value));
 
     if !privileges.is_empty() {
+        let raises = has(Privilege::IncreaseQuota);
         let process = "assign-primary-token";
         needs(reader, table, span, creates, process, "programs", "\"any\", or a list of absolute paths");
-        useless(reader, table, creates, process, &["environment", "desktops"]);
-        let quota_limits = "\"any\", or the most of each";
-        needs(reader, table, span, has(Privilege::IncreaseQuota), "increase-quota", "limits", quota_limits);
-        let types = table.get("pam-services").is_none();
+        needs(reader, table, span, raises, "increase-quota", "limits", "\"any\", or the most of each");
+        let types = logs_on && table.get("pam-services").is_none();
         let of_types = format!("\"any\", or some of {}", LOGON_TYPES.join(", "));
-        needs(reader, table, span, logs_on && types, "logon or tcb", "logon-types", &of_types);
-        useless(reader, table, logs_on, "logon or tcb", &["pam-services"]);
-        if let (Some((key, _)), Some(Programs::Any)) = (table.get_key_value("environment"), &programs) {
+        needs(reader, table, span, types, "logon or tcb", "logon-types", &of_types);
+        useless(reader, table, creates, process, &["programs", "environment", "desktops"]);
+        useless(reader, table, raises, "increase-quota", &["limits"]);
+        useless(reader, table, logs_on, "logon or tcb", &["logon-types", "pam-services"]);
+        let environment = table.get_key_value("environment").filter(|_| creates);
+        if let (Some((key, _)), Some(Programs::Any)) = (environment, &programs) {
             reader.error(
                 &key.span(),
                 "`environment` means nothing where `programs` is \"any\": every variable may be set then",
@@ -196,7 +197,7 @@ fn deny(reader: &mut Reader<'_>, table: &DeTable<'_>, span: &Range<usize>, names
         reader.error(span, "a [[deny]] rule needs `callers` or `clients`: \"everyone\", or users and groups");
     }
     let mut everyone_or = |key| match table.get(key) {
-        Some(value) => people(reader, value, names),
+        Some(value) => people(reader, value, key, names),
         None => People::all(),
     };
     let (callers, clients) = (everyone_or("callers"), everyone_or("clients"));
@@ -238,7 +239,7 @@ fn required<'t, 'v>(
     value
 }
 
-/// `key` must be there exactly where the rule has the privileges that it is about.
+/// `key` must be there where the rule has the privilege that it is about.
 fn needs(
     reader: &mut Reader<'_>,
     table: &DeTable<'_>,
@@ -251,15 +252,9 @@ fn needs(
     if needed && table.get(key).is_none() {
         reader.error(span, format!("{privilege} needs `{key}`: {what}"));
     }
-    useless(
-        reader,
-        table,
-        needed || key == "logon-types" && table.get("pam-services").is_some(),
-        privilege,
-        &[key],
-    );
 }
 
+/// `keys` must not be there where the rule has none of the privileges that they are about.
 fn useless(reader: &mut Reader<'_>, table: &DeTable<'_>, used: bool, privilege: &str, keys: &[&str]) {
     for key in keys.iter().filter(|_| !used) {
         if let Some((key, _)) = table.get_key_value(*key) {

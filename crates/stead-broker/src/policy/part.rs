@@ -15,7 +15,7 @@ const PEOPLE: &[&str] = &["users", "groups"];
 const QUOTAS: &[&str] = &["sessions", "processes", "connections"];
 const MOST_OF_A_QUOTA: u64 = 1_000_000;
 
-pub(super) fn people(reader: &mut Reader<'_>, value: &Value<'_>, names: &dyn Names) -> People {
+pub(super) fn people(reader: &mut Reader<'_>, value: &Value<'_>, key: &str, names: &dyn Names) -> People {
     let mut people = People::default();
     let table = match value.get_ref() {
         DeValue::String(word) if word == "everyone" => return People::all(),
@@ -26,7 +26,7 @@ pub(super) fn people(reader: &mut Reader<'_>, value: &Value<'_>, names: &dyn Nam
             return people;
         }
     };
-    reader.refuse_unknown(table, PEOPLE, "who is meant");
+    reader.refuse_unknown(table, PEOPLE, &format!("`{key}`"));
     if table.is_empty() {
         reader.error(&value.span(), "nobody is meant: give `users` or `groups`, or leave the rule out");
     }
@@ -72,11 +72,24 @@ pub(super) fn privileges_of(reader: &mut Reader<'_>, value: &Value<'_>) -> Vec<P
     let known: Vec<&'static str> = Privilege::ALL.iter().map(|privilege| privilege.name()).collect();
     let mut privileges = Vec::new();
     for (name, span) in reader.strings(value, "privileges") {
-        if let Some(name) = reader.one_of(&name, &span, "privilege", &known) {
-            privileges.extend(Privilege::from_name(name));
+        // The name that Windows has for it says the same.
+        match known.iter().find(|known| windows_name(&name) == known.replace('-', "")) {
+            Some(near) => {
+                reader.error(&span, format!("there is no privilege {name:?}; did you mean `{near}`?"));
+            }
+            None => privileges
+                .extend(reader.one_of(&name, &span, "privilege", &known).and_then(Privilege::from_name)),
         }
     }
     privileges
+}
+
+/// `tcb` of `SeTcbPrivilege` and of `SE_TCB_NAME`; nothing of another form.
+fn windows_name(name: &str) -> String {
+    let plain = name.to_ascii_lowercase().replace('_', "");
+    let middle = plain.strip_prefix("se").unwrap_or_default();
+    let ends = ["privilege", "name"];
+    ends.iter().find_map(|end| middle.strip_suffix(end)).unwrap_or_default().to_owned()
 }
 
 fn is_any(value: &Value<'_>) -> bool {
@@ -127,7 +140,7 @@ pub(super) fn logon_types(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Optio
     let mut found = LogonTypes::default();
     if let Some(value) = types {
         found.any = is_any(value);
-        let listed = if found.any { Vec::new() } else { reader.strings(value, "logon types, or \"any\"") };
+        let listed = if found.any { Vec::new() } else { reader.strings(value, "logon types") };
         for (name, span) in listed {
             found.types.extend(reader.one_of(&name, &span, "logon type", LOGON_TYPES));
         }
@@ -153,7 +166,7 @@ pub(super) fn limits(reader: &mut Reader<'_>, value: &Value<'_>) -> Limits {
         return Limits::UpTo(Vec::new());
     };
     let known: Vec<&str> = LIMITS.iter().map(|(name, _)| *name).collect();
-    reader.refuse_unknown(table, &known, "limits");
+    reader.refuse_unknown(table, &known, "`limits`");
     let mut list = Vec::new();
     for (name, limit) in LIMITS {
         if let Some(value) = table.get(*name) {
@@ -174,7 +187,7 @@ pub(super) fn desktops(reader: &mut Reader<'_>, value: &Value<'_>) -> Desktops {
     if desktops.any {
         return desktops;
     }
-    for (name, span) in reader.strings(value, "desktops, or \"any\"") {
+    for (name, span) in reader.strings(value, "desktops") {
         match name.as_str() {
             "own" => desktops.own = true,
             "interactive" => desktops.interactive = true,
@@ -193,7 +206,7 @@ pub(super) fn desktops(reader: &mut Reader<'_>, value: &Value<'_>) -> Desktops {
 pub(super) fn quota(reader: &mut Reader<'_>, value: &Value<'_>) -> PartialQuota {
     let mut quota = PartialQuota::default();
     let Some(table) = reader.table(value, "a table such as { sessions = 100 }") else { return quota };
-    reader.refuse_unknown(table, QUOTAS, "quotas");
+    reader.refuse_unknown(table, QUOTAS, "[quotas]");
     let mut number = |key| {
         let value = table.get(key)?;
         reader.integer(value, 0, MOST_OF_A_QUOTA).and_then(|number| u32::try_from(number).ok())

@@ -1,3 +1,6 @@
 //! What the policy says, and how it says what is wrong with it.
 
 mod decisions;
+mod files;
+mod messages;
+mod properties;
