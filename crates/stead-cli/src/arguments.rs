@@ -31,6 +31,34 @@ pub enum Subcommand {
     Token(TokenArguments),
     /// Show which privileges of the reference page's this process holds
     Privileges(Form),
+    /// Show the logon sessions that the service keeps
+    #[cfg(unix)]
+    Sessions(Form),
+    /// Show the processes that the service created
+    #[cfg(unix)]
+    Ps(ProcessesArguments),
+    /// Signal processes that the service created, or end them with all their descendants
+    #[cfg(unix)]
+    Kill(KillArguments),
+    /// End every process of logon sessions, which are closed then
+    #[cfg(unix)]
+    Logoff {
+        /// The sessions, as `stead sessions` lists them
+        #[arg(required = true, value_name = "SESSION")]
+        sessions: Vec<String>,
+    },
+    /// Show who may use displays and terminals
+    #[cfg(unix)]
+    Desktop(DesktopArguments),
+    /// Check the policy, and explain what it says
+    #[cfg(unix)]
+    #[command(subcommand)]
+    Policy(PolicyArguments),
+    /// Say what is missing on this machine, and how to mend it
+    Doctor(DoctorArguments),
+    /// Show what the service does, as it does it
+    #[cfg(unix)]
+    Monitor(Form),
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -59,6 +87,119 @@ pub struct TokenArguments {
     /// The process's id
     #[arg(value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
     pub process: i32,
+    #[command(flatten)]
+    pub form: Form,
+}
+
+/// Which processes.
+#[cfg(unix)]
+#[derive(Debug, Args)]
+pub struct ProcessesArguments {
+    /// Only those of this logon session
+    #[arg(long, value_name = "SESSION")]
+    pub session: Option<String>,
+    /// Also those that have ended and were not asked for yet
+    #[arg(long)]
+    pub all: bool,
+    #[command(flatten)]
+    pub form: Form,
+}
+
+/// Which processes to signal, and how.
+#[cfg(unix)]
+#[derive(Debug, Args)]
+pub struct KillArguments {
+    /// The signal: TERM, SIGTERM or 15
+    #[arg(long, short, value_name = "SIGNAL", default_value = "TERM", conflicts_with = "tree")]
+    pub signal: String,
+    /// The whole process group, too
+    #[arg(long, conflicts_with = "tree")]
+    pub group: bool,
+    /// Kill the processes and all that descends from them
+    #[arg(long)]
+    pub tree: bool,
+    /// The processes, by name or pid as `stead ps` lists them
+    #[arg(required = true, value_name = "PROCESS")]
+    pub processes: Vec<String>,
+}
+
+/// Which desktops.
+#[cfg(unix)]
+#[derive(Debug, Args)]
+pub struct DesktopArguments {
+    /// Take back what servers granted that have ended since
+    #[arg(long, conflicts_with_all = ["desktops", "json"])]
+    pub sweep: bool,
+    /// The desktops: `:1`, /run/user/1000/wayland-0, /dev/tty3, `interactive`, `console` [default: all]
+    #[arg(value_name = "DESKTOP")]
+    pub desktops: Vec<OsString>,
+    #[command(flatten)]
+    pub form: Form,
+}
+
+/// What to do with the policy.
+#[cfg(unix)]
+#[derive(Debug, clap::Subcommand)]
+pub enum PolicyArguments {
+    /// Say what is wrong with the policy, each with its file, line and column
+    Check(CheckArguments),
+    /// Say what a caller may do as a client, and by which line
+    Explain(ExplainArguments),
+}
+
+/// What to check.
+#[cfg(unix)]
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// The folder, or one file [default: /etc/stead]
+    #[arg(value_name = "PLACE")]
+    pub place: Option<PathBuf>,
+    #[command(flatten)]
+    pub form: Form,
+}
+
+/// What to explain.
+#[cfg(unix)]
+#[derive(Debug, Args)]
+pub struct ExplainArguments {
+    /// The user that asks the service [default: oneself]
+    #[arg(long, value_name = "USER")]
+    pub caller: Option<OsString>,
+    /// The user as whom something is to be done [default: the caller]
+    #[arg(long, value_name = "USER")]
+    pub client: Option<OsString>,
+    /// Only this: assign-primary-token, increase-quota, impersonate, logon or tcb; the exit status is then the answer
+    #[arg(long, value_name = "PRIVILEGE")]
+    pub privilege: Option<String>,
+    /// How the client is to be logged on [default: interactive]
+    #[arg(long, value_name = "TYPE", value_enum)]
+    pub logon: Option<LogonKind>,
+    /// The program to be run
+    #[arg(long, value_name = "PROGRAM")]
+    pub program: Option<OsString>,
+    /// The desktop for it: none, own, interactive, or a name
+    #[arg(long, value_name = "DESKTOP")]
+    pub desktop: Option<String>,
+    /// Limits for it, above the service's own
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub limit: Vec<crate::run::limit::Setting>,
+    /// By this folder or file, instead of /etc/stead
+    #[arg(long, value_name = "PLACE", conflicts_with = "loaded")]
+    pub policy: Option<PathBuf>,
+    /// By what the running service has loaded
+    #[arg(long)]
+    pub loaded: bool,
+    #[command(flatten)]
+    pub form: Form,
+}
+
+/// What to look at.
+#[derive(Debug, Args)]
+pub struct DoctorArguments {
+    /// For running programs without the service, by one's own privileges
+    #[cfg(unix)]
+    #[arg(long)]
+    pub embedded: bool,
     #[command(flatten)]
     pub form: Form,
 }
@@ -128,6 +269,10 @@ pub struct RunArguments {
     #[cfg(unix)]
     #[arg(long, value_name = "NAME=VALUE")]
     pub limit: Vec<crate::run::limit::Setting>,
+    /// Let the program use a desktop: none, interactive, console, `:1`, /run/user/1000/wayland-0, /dev/tty3
+    #[cfg(unix)]
+    #[arg(long, value_name = "DESKTOP")]
+    pub desktop: Option<OsString>,
     /// Set a variable; without a value, pass on the caller's own
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub env: Vec<OsString>,
@@ -152,6 +297,20 @@ pub enum LogonKind {
     Batch,
     /// As a service
     Service,
+}
+
+#[cfg(unix)]
+impl LogonKind {
+    /// As the service's protocol has it.
+    pub fn on_the_wire(self) -> stead_protocol::LogonType {
+        match self {
+            Self::Interactive => stead_protocol::LogonType::Interactive,
+            Self::Network => stead_protocol::LogonType::Network,
+            Self::NetworkCleartext => stead_protocol::LogonType::NetworkCleartext,
+            Self::Batch => stead_protocol::LogonType::Batch,
+            Self::Service => stead_protocol::LogonType::Service,
+        }
+    }
 }
 
 impl From<LogonKind> for LogonType {

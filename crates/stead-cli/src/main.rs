@@ -2,13 +2,22 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+#[cfg(unix)]
+mod desktop;
+mod doctor;
 mod ending;
 mod output;
+#[cfg(unix)]
+mod policy;
 mod run;
+#[cfg(unix)]
+mod service;
 mod show;
 
 use std::process::ExitCode;
 
+#[cfg(unix)]
+use arguments::PolicyArguments;
 use arguments::{Arguments, Subcommand};
 use ending::{Ending, Failure};
 
@@ -32,6 +41,23 @@ fn dispatch(arguments: Arguments) -> Result<Ending, Failure> {
         #[cfg(unix)]
         Subcommand::Token(arguments) => show::token(&arguments),
         Subcommand::Privileges(form) => show::privileges(form),
+        #[cfg(unix)]
+        Subcommand::Sessions(form) => service::sessions(form),
+        #[cfg(unix)]
+        Subcommand::Ps(arguments) => service::ps(&arguments),
+        #[cfg(unix)]
+        Subcommand::Kill(arguments) => service::kill(&arguments),
+        #[cfg(unix)]
+        Subcommand::Logoff { sessions } => service::logoff(&sessions),
+        #[cfg(unix)]
+        Subcommand::Desktop(arguments) => desktop::desktop(&arguments),
+        #[cfg(unix)]
+        Subcommand::Policy(PolicyArguments::Check(arguments)) => policy::check(&arguments),
+        #[cfg(unix)]
+        Subcommand::Policy(PolicyArguments::Explain(arguments)) => policy::explain(&arguments),
+        Subcommand::Doctor(arguments) => doctor::doctor(&arguments),
+        #[cfg(unix)]
+        Subcommand::Monitor(form) => service::monitor(form),
         Subcommand::Completions { shell } => arguments::completions(shell),
         #[cfg(unix)]
         Subcommand::Man { directory } => arguments::manual(directory.as_deref()),

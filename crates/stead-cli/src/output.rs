@@ -25,6 +25,8 @@ pub enum Style {
     Good,
     /// Worth a look.
     Notable,
+    /// Missing.
+    Bad,
 }
 
 impl Style {
@@ -35,6 +37,7 @@ impl Style {
             Self::Quiet => "\x1b[2m",
             Self::Good => "\x1b[32m",
             Self::Notable => "\x1b[33m",
+            Self::Bad => "\x1b[31m",
         }
     }
 }
@@ -69,6 +72,17 @@ pub fn printable(text: &str) -> Cow<'_, str> {
         if one.is_control() { out.extend(one.escape_default()) } else { out.push(one) }
     }
     out.into()
+}
+
+/// The same for a text of several lines.
+#[cfg(unix)]
+pub fn printable_lines(text: &str) -> String {
+    text.split_inclusive('\n').fold(String::with_capacity(text.len()), |mut out, line| {
+        let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+        out.push_str(&printable(line));
+        out.push_str(end);
+        out
+    })
 }
 
 /// A table with a heading above and names of columns, both of which may be absent.
@@ -108,7 +122,9 @@ impl Table {
         let mut widths: Vec<usize> = self.columns.iter().map(|name| name.len()).collect();
         for row in &self.rows {
             widths.resize(widths.len().max(row.len()), 0);
-            for (width, cell) in widths.iter_mut().zip(row) {
+            // Nothing stands behind the last one.
+            let padded = row.len().saturating_sub(1);
+            for (width, cell) in widths.iter_mut().zip(&row[..padded]) {
                 *width = (*width).max(cell.text.chars().count());
             }
         }

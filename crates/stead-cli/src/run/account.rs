@@ -1,9 +1,10 @@
-//! As whom the program runs.
+//! As whom the program runs, and who makes it so: the service, or the command itself.
 
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 
-use stead::{Account, Logon, LogonSession, LogonType, Primary, Token};
+use stead::{Account, Logon, LogonSession, LogonType, Primary, Privilege, Service, Token};
 
 use super::secret::{self, Asker};
 use super::signals::Signals;
@@ -22,8 +23,13 @@ pub struct Identity {
 impl Identity {
     /// What the command line asks for; logs on where it must.
     pub fn of(arguments: &RunArguments, signals: &Signals) -> Result<Self, Failure> {
+        let service = service_for(arguments)?;
         let Some(name) = &arguments.user else {
-            let token = Token::current().map_err(super::not_started)?;
+            let token = match &service {
+                Some(service) => service.own_token(),
+                None => Token::current(),
+            };
+            let token = token.map_err(super::not_started)?;
             return Ok(Self { token, session: None, is_another: false });
         };
         let account = account(name);
@@ -34,8 +40,12 @@ impl Identity {
         } else {
             Logon::with_conversation(account, Asker::new(signals))
         };
-        let kind = arguments.logon.map_or(LogonType::Interactive, LogonType::from);
-        let session = logon.kind(kind).open().map_err(super::not_started)?;
+        let logon = logon.kind(arguments.logon.map_or(LogonType::Interactive, LogonType::from));
+        let session = match &service {
+            Some(service) => logon.open_through(service),
+            None => logon.open(),
+        };
+        let session = session.map_err(super::not_started)?;
         Ok(Self { token: session.token().clone(), session: Some(session), is_another: true })
     }
 
@@ -48,6 +58,37 @@ impl Identity {
         if let Err(error) = session.terminate().and_then(|()| session.close()) {
             output::complain(&error.to_string());
         }
+    }
+}
+
+/// The service; none where the command is to do it by itself, or can and no service runs.
+fn service_for(arguments: &RunArguments) -> Result<Option<Service>, Failure> {
+    if arguments.embedded {
+        return Ok(None);
+    }
+    let absent = match Service::connect() {
+        Ok(service) => return Ok(Some(service)),
+        Err(error) => error,
+    };
+    let nobody_there = absent.os_error().is_some_and(|source| {
+        matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    });
+    if !nobody_there {
+        return Err(super::not_started(absent));
+    }
+    // As oneself nothing is needed that one has not.
+    let missing = match arguments.user {
+        None => None,
+        Some(_) => Privilege::AssignPrimaryToken.require().err(),
+    };
+    match missing {
+        None => {
+            output::complain("no service is running; going on without it (--embedded says nothing)");
+            Ok(None)
+        }
+        Some(_) => Err(super::failed(format_args!(
+            "{absent}; start the service (systemctl start stead.socket), or run this as root"
+        ))),
     }
 }
 

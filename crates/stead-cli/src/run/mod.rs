@@ -61,6 +61,9 @@ fn command(arguments: &RunArguments, identity: &account::Identity) -> Result<Com
     {
         command.env("TERM", term);
     }
+    if let Some(desktop) = &arguments.desktop {
+        command.desktop(crate::desktop::named(desktop).map_err(not_started)?);
+    }
     variables(&mut command, &arguments.env);
     match &arguments.cwd {
         Some(directory) => {

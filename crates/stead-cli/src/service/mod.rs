@@ -1,0 +1,84 @@
+//! What the service is asked for, beside running programs: sessions, processes, the audit stream.
+
+mod monitor;
+mod processes;
+mod sessions;
+
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use stead::os::linux::{Uid, User};
+use stead_protocol::client::{CallError, Connection};
+use stead_protocol::{GetStatus, Method, SOCKET, SOCKET_VARIABLE, Status};
+
+use crate::ending::Failure;
+
+pub use monitor::monitor;
+pub use processes::{kill, ps};
+pub use sessions::{logoff, sessions};
+
+/// A service answers at once, or something is wrong with it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the service listens.
+pub fn path() -> PathBuf {
+    std::env::var_os(SOCKET_VARIABLE)
+        .filter(|path| !path.is_empty())
+        .map_or_else(|| SOCKET.into(), PathBuf::from)
+}
+
+/// A connection to the service.
+pub struct Line(Connection);
+
+impl Line {
+    /// Connects.
+    pub fn open() -> Result<Self, Failure> {
+        let path = path();
+        let failed = |error: std::io::Error| {
+            Failure::new(format_args!("connecting to the service at {}: {error}", path.display()))
+        };
+        Self::connect(&path, Some(PATIENCE)).map_err(failed)
+    }
+
+    /// The same, with what the system says.
+    pub fn connect(path: &std::path::Path, patience: Option<Duration>) -> std::io::Result<Self> {
+        let socket = UnixStream::connect(path)?;
+        socket.set_read_timeout(patience)?;
+        socket.set_write_timeout(patience)?;
+        Ok(Self(Connection::from(socket)))
+    }
+
+    /// Calls a method.
+    pub fn call<M: Method>(&mut self, call: &M) -> Result<M::Reply, Failure> {
+        self.try_call(call).map_err(Failure::new)
+    }
+
+    /// Calls a method, and tells a refusal from a failure.
+    pub fn try_call<M: Method>(&mut self, call: &M) -> Result<M::Reply, CallError> {
+        Ok(self.0.call(call, &[])?.0)
+    }
+}
+
+/// What the service says of itself.
+pub fn status(path: &std::path::Path, patience: Duration) -> Result<Status, CallError> {
+    Line::connect(path, Some(patience))?.try_call(&GetStatus {})
+}
+
+/// A user's name and number.
+fn named(uid: u32) -> String {
+    let user = Uid::new(uid).and_then(|uid| User::by_uid(uid).ok().flatten());
+    user.map_or_else(|| uid.to_string(), |user| format!("{} ({uid})", user.name().to_string_lossy()))
+}
+
+/// How long ago, in the two largest units.
+fn ago(since: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let seconds = now.saturating_sub(since);
+    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, seconds) => format!("{seconds} s"),
+        (0, 0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (0, hours, minutes, _) => format!("{hours} h {minutes} min"),
+        (days, hours, ..) => format!("{days} d {hours} h"),
+    }
+}
