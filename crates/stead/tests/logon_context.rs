@@ -114,9 +114,9 @@ fn without_pam_keyinit_a_session_has_a_keyring_of_its_own_all_the_same() {
 fn the_environment_is_the_accounts_and_pams_and_never_the_servers() {
     let bed = testbed::require!();
     let session =
-        logon(bed, "alice").env("XDG_SESSION_TYPE", "tty").env("STEAD_OWN", "a b=c").open().unwrap();
+        logon(bed, "alice").env("XDG_SESSION_CLASS", "user").env("STEAD_OWN", "a b=c").open().unwrap();
     let ours = seen(bed, &session);
-    assert_eq!(ours.variable("XDG_SESSION_TYPE"), Some("tty"));
+    assert_eq!(ours.variable("XDG_SESSION_CLASS"), Some("user"));
     assert_eq!(ours.variable("STEAD_OWN"), Some("a b=c"));
     assert_eq!(ours.variable("USER"), Some("alice"));
     assert_eq!(ours.variable("HOME"), bed.user("alice").home.to_str());

@@ -12,6 +12,7 @@ pub(crate) mod fuzzing;
 pub(crate) mod group;
 pub(crate) mod impersonate;
 pub(crate) mod local;
+pub(crate) mod logind;
 pub(crate) mod logon;
 pub(crate) mod privilege;
 pub(crate) mod proc;

@@ -2,9 +2,16 @@
 //!
 //! Each kind has a module of its own; here is only which of them a name means.
 
+mod door;
+mod entry;
+mod inode;
 pub(crate) mod keeper;
+mod posix_acl;
 mod record;
+mod seat;
+pub(crate) mod terminal;
 mod trustee;
+mod wayland;
 pub(crate) mod x11;
 
 use std::ffi::{OsStr, OsString};
@@ -25,23 +32,29 @@ pub(crate) type InteractiveId = String;
 pub(crate) enum Place {
     /// A display of an X server.
     X11(x11::Display),
+    /// A Wayland compositor's socket.
+    Wayland(wayland::Socket),
+    /// A terminal that is there already.
+    Terminal(terminal::Terminal),
 }
 
 impl Place {
     /// The desktop of a session at a seat.
+    #[expect(clippy::needless_pass_by_value, reason = "it is the last that is done with it")]
     pub(crate) fn interactive(session: InteractiveSession) -> Result<Self> {
-        let object = match session {
-            InteractiveSession::OfUser(user) => format!("interactive session of uid {user}"),
-            InteractiveSession::Id(id) => format!("interactive session {id}"),
-            _ => "interactive session".to_owned(),
-        };
-        Err(Error::new("finding an interactive desktop", ErrorKind::NotFound { object }))
+        seat::interactive(&session)
     }
 
     /// `:1`, a path of a Wayland socket, or a terminal.
     pub(crate) fn by_name(name: &OsStr) -> Result<Self> {
         if let Some(display) = x11::Display::parse(name) {
             return Ok(Self::X11(display));
+        }
+        if let Some(terminal) = terminal::Terminal::parse(name) {
+            return Ok(Self::Terminal(terminal));
+        }
+        if let Some(socket) = wayland::Socket::parse(name) {
+            return Ok(Self::Wayland(socket));
         }
         let what = format!(
             "{} is no desktop: give an X display of this machine (\":1\"), the absolute path of a Wayland \
@@ -51,10 +64,20 @@ impl Place {
         Err(Error::new("naming a desktop", ErrorKind::InvalidInput { what: what.into() }))
     }
 
+    /// The terminal that it is, if it is one: a process on it has it as its own.
+    pub(crate) fn terminal(&self) -> Option<&terminal::Terminal> {
+        match self {
+            Self::Terminal(terminal) => Some(terminal),
+            _ => None,
+        }
+    }
+
     /// Who may use it.
     pub(crate) fn access(&self) -> Result<AccessList> {
         match self {
             Self::X11(display) => x11::access(display),
+            Self::Wayland(socket) => wayland::access(socket),
+            Self::Terminal(terminal) => terminal::access(terminal),
         }
     }
 
@@ -62,6 +85,8 @@ impl Place {
     pub(crate) fn grant(&self, trustee: &Trustee) -> Result<Grant> {
         match self {
             Self::X11(display) => x11::grant(display, trustee).map(Grant::X11),
+            Self::Wayland(socket) => wayland::grant(socket, trustee).map(Grant::Wayland),
+            Self::Terminal(terminal) => terminal::grant(terminal, trustee).map(Grant::Terminal),
         }
     }
 }
@@ -70,6 +95,8 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::X11(display) => display.fmt(f),
+            Self::Wayland(socket) => socket.fmt(f),
+            Self::Terminal(terminal) => terminal.fmt(f),
         }
     }
 }
@@ -78,6 +105,8 @@ impl fmt::Display for Place {
 #[derive(Debug)]
 pub(crate) enum Grant {
     X11(x11::Grant),
+    Wayland(wayland::Grant),
+    Terminal(terminal::Grant),
 }
 
 impl Grant {
@@ -85,6 +114,8 @@ impl Grant {
     pub(crate) fn environment(&self) -> Vec<(OsString, OsString)> {
         match self {
             Self::X11(grant) => grant.environment(),
+            Self::Wayland(grant) => grant.environment(),
+            Self::Terminal(grant) => grant.environment(),
         }
     }
 
@@ -92,6 +123,8 @@ impl Grant {
     pub(crate) fn is_alive(&self) -> bool {
         match self {
             Self::X11(grant) => grant.is_alive(),
+            Self::Wayland(grant) => grant.is_alive(),
+            Self::Terminal(grant) => grant.is_alive(),
         }
     }
 
@@ -99,6 +132,8 @@ impl Grant {
     pub(crate) fn revoke(self) -> Result<()> {
         match self {
             Self::X11(grant) => grant.revoke(),
+            Self::Wayland(grant) => grant.revoke(),
+            Self::Terminal(grant) => grant.revoke(),
         }
     }
 }
@@ -110,6 +145,8 @@ pub(crate) fn sweep() -> Result<()> {
         record::abandoned().map_err(|error| Error::system(DOING, "reading /run/stead/desktops", error))?;
     let undone = abandoned.into_iter().map(|record| match record.text("kind") {
         Some(x11::KIND) => x11::undo(record),
+        Some(wayland::KIND) => wayland::undo(record),
+        Some(terminal::KIND) => terminal::undo(record),
         // Cut off before it said of what kind: nothing was granted.
         None => record.remove().map_err(|error| Error::system(DOING, "removing a record", error)),
         Some(kind) => {

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
+
 use crate::process::EnvironmentChanges;
 use crate::sys::account::AccountEntry;
 use crate::sys::token::Uid;
@@ -14,6 +16,20 @@ use crate::sys::token::Uid;
 const USER_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// The same for root.
 const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What leads a program to a desktop: only the one that was granted is there.
+const TO_A_DESKTOP: &[&str] = &[
+    "DISPLAY",
+    "XAUTHORITY",
+    "WAYLAND_DISPLAY",
+    "WAYLAND_SOCKET",
+    "XDG_SEAT",
+    "XDG_SESSION_TYPE",
+    "XDG_RUNTIME_DIR",
+    "XDG_VTNR",
+];
+/// What else belongs to a session before a screen or a terminal, as PAM set it.
+const OF_A_PERSON: &[&str] = &["DBUS_SESSION_BUS_ADDRESS", "TERM"];
 
 /// A block of variables, each name once, in a fixed order.
 #[derive(Debug)]
@@ -50,8 +66,26 @@ impl Environment {
         Self { variables, default_path }
     }
 
-    /// What shows the process to its desktop.
-    pub(crate) fn interactive<'a>(&mut self, variables: impl Iterator<Item = (&'a OsStr, &'a OsStr)>) {
+    /// Leaves nothing that leads to a desktop: PAM modules set some of it for whoever logs on.
+    pub(crate) fn non_interactive(&mut self) {
+        for name in TO_A_DESKTOP.iter().chain(OF_A_PERSON) {
+            self.variables.remove(OsStr::new(name));
+        }
+    }
+
+    /// Leads to this desktop and to no other.
+    pub(crate) fn interactive<'a>(
+        &mut self,
+        uid: Uid,
+        variables: impl IntoIterator<Item = (&'a OsStr, &'a OsStr)>,
+    ) {
+        for name in TO_A_DESKTOP {
+            self.variables.remove(OsStr::new(name));
+        }
+        if let Some(directory) = runtime_directory(uid) {
+            self.variables.insert("XDG_RUNTIME_DIR".into(), directory.into());
+        }
+        let variables = variables.into_iter();
         self.variables.extend(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 
@@ -91,6 +125,18 @@ impl Environment {
             .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok())
             .collect()
     }
+}
+
+/// The user's own directory for sockets, where there is one: made by whoever manages sessions, and closed to others.
+fn runtime_directory(uid: Uid) -> Option<String> {
+    let path = format!("/run/user/{uid}");
+    // The user can mount a file system of his own over it: it is not asked.
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    let known =
+        rustix::fs::statx(CWD, &path, flags, StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::UID).ok()?;
+    let mode = known.stx_mode.into();
+    let own = FileType::from_raw_mode(mode) == FileType::Directory && mode & 0o7777 == 0o700;
+    (own && known.stx_uid == uid.as_raw()).then_some(path)
 }
 
 /// The account's home; the root directory for a uid without an entry, or whose entry names none.
@@ -161,6 +207,26 @@ mod tests {
         let mut environment = Environment::of(alice.uid, Some(&alice), &[]);
         environment.change(&changes);
         assert_eq!(block(environment), ["ONLY=this"]);
+    }
+
+    #[test]
+    fn without_a_desktop_nothing_leads_to_one_and_with_one_nothing_leads_to_another() {
+        let alice = alice();
+        let pam: Vec<CString> = TO_A_DESKTOP
+            .iter()
+            .chain(OF_A_PERSON)
+            .map(|name| CString::new(format!("{name}=from PAM")).unwrap())
+            .collect();
+        let mut environment = Environment::of(alice.uid, Some(&alice), &pam);
+        environment.non_interactive();
+        assert!(block(environment).iter().all(|entry| !entry.contains("from PAM")));
+
+        let mut environment = Environment::of(alice.uid, Some(&alice), &pam);
+        environment.interactive(alice.uid, [(OsStr::new("DISPLAY"), OsStr::new(":7"))]);
+        let block = block(environment);
+        let theirs: Vec<&String> = block.iter().filter(|entry| entry.contains("from PAM")).collect();
+        assert_eq!(theirs, ["DBUS_SESSION_BUS_ADDRESS=from PAM", "TERM=from PAM"]);
+        assert!(block.contains(&"DISPLAY=:7".to_owned()), "{block:?}");
     }
 
     #[test]

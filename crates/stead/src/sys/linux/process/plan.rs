@@ -26,6 +26,7 @@ use super::running::{Names, Parent, Running, WorkerChild};
 use crate::desktop::AccessLease;
 use crate::error::{Error, Result};
 use crate::process::{Capture, Command, Program, Stdio, Stream};
+use crate::sys::desktop;
 use crate::sys::elsewhere::{Creation, Order, TokenElsewhere};
 use crate::sys::logon::SessionHandle;
 use crate::sys::token::{SecurityContext, Uid};
@@ -115,7 +116,8 @@ impl Elsewhere {
         let names = names(command, context);
         let mut streams =
             Streams { uid: context.uid, names: &names, descriptors: Vec::new(), ends: Ends::default() };
-        let terminal = command.pty.is_some().then_some(Terminal::Elsewhere);
+        let terminal = command.pty.is_some() || existing_terminal(command).is_some();
+        let terminal = terminal.then_some(Terminal::Elsewhere);
         streams.open(command, capture, terminal)?;
         let Streams { descriptors, ends, .. } = streams;
         let mut streams = [None, None, None];
@@ -153,9 +155,7 @@ impl Here {
         );
         // Before anything else that is undone only by the process's end: the grant may wait for the desktop.
         let lease = command.desktop.lease_for(token)?;
-        if let Some(lease) = &lease {
-            environment.interactive(lease.environment());
-        }
+        lead_to_desktop(&mut environment, command, context.uid, lease.as_ref());
         environment.change(&command.environment);
         let directory = match checked.directory {
             Some(directory) => directory,
@@ -165,8 +165,8 @@ impl Here {
 
         let mut streams =
             Streams { uid: context.uid, names: &names, descriptors: Vec::new(), ends: Ends::default() };
-        let terminal = command.pty.map(|size| pty::open(size, context.uid, &names.doing)).transpose()?;
-        streams.open(command, capture, terminal.map(Terminal::Here))?;
+        let terminal = terminal_of(command, context.uid, &names)?;
+        streams.open(command, capture, terminal)?;
         let Streams { mut descriptors, ends, .. } = streams;
         for (descriptor, number) in &command.native.descriptors {
             descriptors.push((duplicate(descriptor, &names)?, *number));
@@ -272,10 +272,13 @@ impl Here {
 }
 
 fn new_session(command: &Command) -> NewSession {
-    match (command.pty, command.native.job_control) {
-        (None, _) => NewSession::Setsid,
-        (Some(_), false) => NewSession::SetsidWithTerminal,
-        (Some(_), true) => NewSession::SetsidSupervised,
+    // Descriptor 0 is the terminal that is to control the process.
+    let controlled =
+        command.pty.is_some() || (existing_terminal(command).is_some() && command.stdin.is_none());
+    match (controlled, command.native.job_control) {
+        (false, _) => NewSession::Setsid,
+        (true, false) => NewSession::SetsidWithTerminal,
+        (true, true) => NewSession::SetsidSupervised,
     }
 }
 
@@ -307,6 +310,30 @@ fn credentials(command: &Command, context: &SecurityContext) -> Credentials {
     }
 }
 
+/// Puts into the environment what leads to the desktop or the terminal of the process, and nothing that leads elsewhere.
+fn lead_to_desktop(environment: &mut Environment, command: &Command, uid: Uid, lease: Option<&AccessLease>) {
+    let terminal = [(OsStr::new("XDG_SESSION_TYPE"), OsStr::new("tty"))];
+    match lease {
+        Some(lease) => environment.interactive(uid, lease.environment()),
+        None if command.pty.is_some() => environment.interactive(uid, terminal),
+        None => environment.non_interactive(),
+    }
+}
+
+/// The terminal of the process: a new one, or the one that its desktop is.
+fn terminal_of(command: &Command, uid: Uid, names: &Names) -> Result<Option<Terminal>> {
+    Ok(match (command.pty, existing_terminal(command)) {
+        (Some(size), _) => Some(Terminal::Here(pty::open(size, uid, &names.doing)?)),
+        (None, Some(existing)) => Some(Terminal::Existing(existing.stream()?)),
+        (None, None) => None,
+    })
+}
+
+/// The terminal that the command's desktop is, if it is one.
+fn existing_terminal(command: &Command) -> Option<&desktop::terminal::Terminal> {
+    command.desktop.place.as_ref().and_then(desktop::Place::terminal)
+}
+
 /// The standard streams, as they are being opened.
 struct Streams<'a> {
     uid: Uid,
@@ -318,6 +345,8 @@ struct Streams<'a> {
 /// A terminal of the process's own.
 enum Terminal {
     Here(pty::Pair),
+    /// One that was there before: the desktop that the process is on.
+    Existing(OwnedFd),
     /// Who creates the process opens it.
     Elsewhere,
 }
@@ -330,6 +359,12 @@ impl Streams<'_> {
             let (ours, theirs) = match (stream, &terminal) {
                 (Some(stream), _) => self.stream(stream, number)?,
                 (None, Some(Terminal::Here(pair))) => (None, duplicate(&pair.slave, self.names)?),
+                (None, Some(Terminal::Existing(_) | Terminal::Elsewhere))
+                    if capture == Capture::Yes && number > 0 =>
+                {
+                    self.stream(&captured, number)?
+                }
+                (None, Some(Terminal::Existing(device))) => (None, duplicate(device, self.names)?),
                 (None, Some(Terminal::Elsewhere)) => continue,
                 (None, None) if capture == Capture::Yes && number > 0 => self.stream(&captured, number)?,
                 (None, None) => self.stream(&Stdio::null(), number)?,
