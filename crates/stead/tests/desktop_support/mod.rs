@@ -1,0 +1,122 @@
+//! What the tests of desktops share.
+#![forbid(unsafe_code)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used)] // each test program uses a part of it
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use stead::os::linux::{LogonExt, LogonGid};
+use stead::{Account, Child, Command, Desktop, Logon, LogonSession, LogonType, Stdio};
+use testbed::Bed;
+
+/// A logon session that access lists can name.
+pub fn session(bed: &Bed, user: &str) -> LogonSession {
+    let gids = std::fs::read_to_string("/proc/self/gid_map").unwrap();
+    let all = gids.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+    // In a user namespace only the ids that it has; every test program draws from the same counter.
+    let range = if all { 0x7000_0000..=0x7000_0fff } else { 61_000..=61_999 };
+    let mut logon = Logon::password(Account::local(user), bed.user(user).password.as_str())
+        .kind(LogonType::Interactive)
+        .logon_gid(LogonGid::range(range));
+    if let Some(worker) = std::env::var_os(WORKER) {
+        logon = logon.worker(worker);
+    }
+    logon.open().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Where a copy of the test program, which is not beside it, finds the session worker.
+const WORKER: &str = "STEAD_TEST_WORKER";
+
+/// Another process of this test program, which plays a part; `prefix` starts it.
+pub fn role(bed: &Bed, prefix: &[&str], name: &str) -> std::process::Command {
+    let program = bed.this_program();
+    let mut words = prefix.iter().map(std::ffi::OsStr::new).chain([program.as_os_str()]);
+    let mut command = std::process::Command::new(words.next().unwrap());
+    let own = std::env::current_exe().unwrap();
+    command
+        .args(words)
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(WORKER, own.parent().unwrap().parent().unwrap().join("stead-session"));
+    command
+}
+
+/// A process that runs until it is told to end, and its first line.
+pub struct Running {
+    pub child: Child,
+    pub said: String,
+}
+
+impl Running {
+    pub fn start(command: &mut Command, session: &LogonSession) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn_as(session.token()).unwrap_or_else(|error| panic!("{error}"));
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        Self { child, said: said.trim_end().to_owned() }
+    }
+
+    /// Ends it by the end of its standard input.
+    pub fn end(mut self) {
+        drop(self.child.stdin.take());
+        self.child.wait().unwrap();
+    }
+
+    pub fn tell(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+}
+
+/// What a program of the session prints, whether it ends well or not.
+pub fn printed(command: &mut Command, session: &LogonSession) -> String {
+    let output = command.output_as(session.token()).unwrap_or_else(|error| panic!("{error}"));
+    let text = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&text).trim_end().to_owned()
+}
+
+/// A shell with this script.
+pub fn shell(script: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(script);
+    command
+}
+
+/// Waits until something holds; tests wait for states, and never measure times.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..6000 {
+        if holds() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("it never came to pass that {what}");
+}
+
+/// Waits until the desktop's access list is what it was.
+pub fn until_as_before(desktop: &Desktop, before: &stead::desktop::AccessList) {
+    until("the access list is what it was", || desktop.access().unwrap() == *before);
+}
+
+/// The access list as getfacl prints it, and the mode.
+pub fn getfacl(path: &Path) -> String {
+    let run = |program: &str, arguments: &[&str]| {
+        let output = std::process::Command::new(program).args(arguments).arg(path).output();
+        let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    run("getfacl", &["--numeric", "--absolute-names"]) + &run("stat", &["-c", "%a %u %g"])
+}
+
+/// Changes an access list, as an administrator would.
+pub fn setfacl(entry: &str, path: &Path) {
+    let status = std::process::Command::new("setfacl").args(["-m", entry]).arg(path).status().unwrap();
+    assert!(status.success(), "setfacl -m {entry}");
+}
+
+/// The folders of grants that there are.
+pub fn grants() -> Vec<String> {
+    let entries = std::fs::read_dir("/run/stead/desktops").into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| !name.starts_with('.')).collect()
+}
