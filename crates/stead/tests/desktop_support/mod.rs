@@ -45,20 +45,29 @@ pub fn role(bed: &Bed, prefix: &[&str], name: &str) -> std::process::Command {
 pub struct Running {
     pub child: Child,
     pub said: String,
+    out: BufReader<std::process::ChildStdout>,
 }
 
 impl Running {
     pub fn start(command: &mut Command, session: &LogonSession) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn_as(session.token()).unwrap_or_else(|error| panic!("{error}"));
+        let mut running =
+            Self { out: BufReader::new(child.stdout.take().unwrap()), child, said: String::new() };
+        running.said = running.line();
+        running
+    }
+
+    /// The next line.
+    pub fn line(&mut self) -> String {
         let mut said = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        Self { child, said: said.trim_end().to_owned() }
+        self.out.read_line(&mut said).unwrap();
+        said.trim_end().to_owned()
     }
 
     /// Ends it by the end of its standard input.
     pub fn end(mut self) {
-        drop(self.child.stdin.take());
+        self.child.stdin = None;
         self.child.wait().unwrap();
     }
 
