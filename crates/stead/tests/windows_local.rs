@@ -113,6 +113,75 @@ fn the_threads_token_is_the_one_that_was_put_there() {
     assert!(matches!(refused.kind(), ErrorKind::LevelTooLow { .. }), "{refused}");
 }
 
+#[test]
+fn a_pipe_is_reached_in_the_closure() {
+    let address = address("in-the-closure");
+    let listener = ListenOptions::new().open_to_all().bind(&address).unwrap();
+    let mut client = own().impersonate(|me| me.connect(&address)).unwrap().unwrap();
+    let mut server = listener.accept().unwrap();
+    client.write_all(b"as the client").unwrap();
+    let mut text = [0; 13];
+    server.read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"as the client");
+    // Neither another machine's pipe, nor what is no pipe.
+    for path in [r"\\server\pipe\name", r"C:\pipe", "notes.txt"] {
+        let refused = own().impersonate(|me| me.connect(path)).unwrap().unwrap_err();
+        assert!(matches!(refused.kind(), ErrorKind::InvalidInput { .. }), "{path}: {refused}");
+    }
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn a_pipe_of_tokios_own_has_a_client_once_something_was_read() {
+    use ::tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use ::tokio::net::windows::named_pipe::ServerOptions;
+
+    let runtime = ::tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (client, other_end) = runtime.block_on(async {
+        let address = address("tokios-own");
+        let mut server = ServerOptions::new().create(address.as_path()).unwrap();
+        let options = ConnectOptions::new();
+        let mut stream = stead::local::tokio::Stream::connect_with(&address, &options).await.unwrap();
+        server.connect().await.unwrap();
+        stream.write_all(b"hello").await.unwrap();
+        server.read_exact(&mut [0; 5]).await.unwrap();
+        (Client::of(&server), Client::of(&stream))
+    });
+    let other_end = other_end.unwrap_err();
+    assert!(matches!(other_end.kind(), ErrorKind::InvalidInput { .. }), "{other_end}");
+    let client = client.unwrap();
+    testbed::skip_under_wine!("ImpersonateNamedPipeClient impersonates the server itself");
+    let token = client.token().unwrap();
+    assert_eq!((token.level(), token.user_sid()), (ImpersonationLevel::Impersonation, own().user_sid()));
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn an_end_is_told_by_tokio_too() {
+    use ::tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use stead::local::tokio;
+
+    let runtime = ::tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let address = address("tokio-end");
+        let listener = tokio::Listener::new(Listener::bind(&address).unwrap()).unwrap();
+        let options = ConnectOptions::new();
+        let (client, server) =
+            ::tokio::join!(tokio::Stream::connect_with(&address, &options), listener.accept());
+        let (mut client, mut server) = (client.unwrap(), server.unwrap());
+        client.write_all(b"question").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut question = Vec::new();
+        server.read_to_end(&mut question).await.unwrap();
+        assert_eq!(question, b"question");
+        server.write_all(b"answer").await.unwrap();
+        drop(server);
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"answer");
+    });
+}
+
 #[cfg(feature = "tokio")]
 #[test]
 fn the_same_pair_works_with_tokio() {

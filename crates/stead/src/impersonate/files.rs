@@ -4,12 +4,11 @@
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
-#[cfg(unix)]
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use super::Impersonating;
 use crate::error::{Error, ErrorKind, Result};
+use crate::local::Stream;
 use crate::sys::impersonate::{as_server, files};
 
 /// How [`Impersonating::open_with`] opens a file; the manner of [`std::fs::OpenOptions`].
@@ -23,48 +22,68 @@ use crate::sys::impersonate::{as_server, files};
 /// ```
 #[doc(alias = "CreateFile")]
 #[derive(Debug, Clone)]
-pub struct OpenOptions(pub(crate) files::Options);
+#[expect(clippy::struct_excessive_bools, reason = "they are independent, as in std")]
+pub struct OpenOptions {
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+    pub(crate) append: bool,
+    pub(crate) truncate: bool,
+    pub(crate) create: bool,
+    pub(crate) create_new: bool,
+    /// What only this platform has.
+    #[cfg(unix)]
+    pub(crate) native: files::NativeOptions,
+}
 
 impl OpenOptions {
     /// Nothing is asked for yet: at least one of read, write and append must be.
     #[must_use]
     pub const fn new() -> Self {
-        Self(files::Options::new())
+        Self {
+            read: false,
+            write: false,
+            append: false,
+            truncate: false,
+            create: false,
+            create_new: false,
+            #[cfg(unix)]
+            native: files::NativeOptions::new(),
+        }
     }
 
     /// For reading.
     pub const fn read(&mut self, read: bool) -> &mut Self {
-        self.0.read = read;
+        self.read = read;
         self
     }
 
     /// For writing.
     pub const fn write(&mut self, write: bool) -> &mut Self {
-        self.0.write = write;
+        self.write = write;
         self
     }
 
     /// For writing at the end, always.
     pub const fn append(&mut self, append: bool) -> &mut Self {
-        self.0.append = append;
+        self.append = append;
         self
     }
 
     /// Empties the file.
     pub const fn truncate(&mut self, truncate: bool) -> &mut Self {
-        self.0.truncate = truncate;
+        self.truncate = truncate;
         self
     }
 
     /// Creates the file where there is none. Not through a symbolic link that leads nowhere.
     pub const fn create(&mut self, create: bool) -> &mut Self {
-        self.0.create = create;
+        self.create = create;
         self
     }
 
     /// Creates the file, and fails where there is one.
     pub const fn create_new(&mut self, create_new: bool) -> &mut Self {
-        self.0.create_new = create_new;
+        self.create_new = create_new;
         self
     }
 }
@@ -83,26 +102,30 @@ impl Default for OpenOptions {
 /// ```
 #[derive(Debug, Clone, Copy)]
 #[doc(alias = "AccessCheck")]
-pub struct Access(files::Rights);
+pub struct Access {
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+    pub(crate) execute: bool,
+}
 
 impl Access {
     /// That it is there, and may be reached.
-    pub const EXISTS: Self = Self(files::Rights { read: false, write: false, execute: false });
+    pub const EXISTS: Self = Self { read: false, write: false, execute: false };
     /// That it may be read; a directory: listed.
-    pub const READ: Self = Self(files::Rights { read: true, write: false, execute: false });
+    pub const READ: Self = Self { read: true, ..Self::EXISTS };
     /// That it may be written; a directory: entries created and removed.
-    pub const WRITE: Self = Self(files::Rights { read: false, write: true, execute: false });
+    pub const WRITE: Self = Self { write: true, ..Self::EXISTS };
     /// That it may be executed; a directory: passed through.
-    pub const EXECUTE: Self = Self(files::Rights { read: false, write: false, execute: true });
+    pub const EXECUTE: Self = Self { execute: true, ..Self::EXISTS };
 
     /// Both.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
-        Self(files::Rights {
-            read: self.0.read || other.0.read,
-            write: self.0.write || other.0.write,
-            execute: self.0.execute || other.0.execute,
-        })
+        Self {
+            read: self.read || other.read,
+            write: self.write || other.write,
+            execute: self.execute || other.execute,
+        }
     }
 }
 
@@ -161,21 +184,22 @@ impl Impersonating<'_> {
         #[cfg(unix)]
         if let Some(holder) = &self.token.data().elsewhere.0 {
             self.may_start(path, || self.doing(DOING, path))?;
-            return holder.open(path, &options.0);
+            return holder.open(path, options);
         }
-        self.reach(DOING, path, |path| files::open(path, &options.0))
+        self.reach(DOING, path, |path| files::open(path, options))
     }
 
-    /// Connects to the Unix socket at `path`.
+    /// Connects to the Unix socket or the named pipe at `path`, which an [`Address`](crate::local::Address) is too.
     ///
-    /// The other side sees the client's effective ids, and the server's process id.
+    /// The other side sees the client's identity: on Linux its effective ids, and the server's process id; on Windows
+    /// it may impersonate the client. A listener that takes no more connections is not waited for.
     ///
     /// # Errors
     ///
     /// As of all that [reaches files](Impersonating#errors).
-    #[cfg(unix)]
-    pub fn connect(&self, path: impl AsRef<Path>) -> Result<UnixStream> {
-        self.reach("connecting to", path.as_ref(), files::connect)
+    #[doc(alias = "CreateFile")]
+    pub fn connect(&self, path: impl AsRef<Path>) -> Result<Stream> {
+        self.reach("connecting to", path.as_ref(), files::connect).map(Stream)
     }
 
     /// What the file system says of the object at `path`; of what a symbolic link leads to.
@@ -207,7 +231,7 @@ impl Impersonating<'_> {
     #[doc(alias = "AccessCheck")]
     #[doc(alias = "faccessat2")]
     pub fn access(&self, path: impl AsRef<Path>, access: Access) -> Result<bool> {
-        self.reach("checking access to", path.as_ref(), |path| files::may(path, access.0))
+        self.reach("checking access to", path.as_ref(), |path| files::may(path, access))
     }
 
     /// The names in a directory.

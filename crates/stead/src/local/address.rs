@@ -25,7 +25,8 @@ impl Address {
     ///
     /// On Linux a socket in `/run/stead/local`, a directory that root owns and that the listener creates:
     /// only servers that run as root can have a name, and no other user can take one beforehand. Abstract
-    /// sockets, which anyone can bind first, are not used.
+    /// sockets, which anyone can bind first, are not used. On Windows the pipe `stead.NAME`, which any program may
+    /// take that is there first: a server that is not fails, and a client can demand whose its server is.
     ///
     /// # Errors
     ///
@@ -44,7 +45,7 @@ impl Address {
         })
     }
 
-    /// The socket at `path`.
+    /// The socket at `path`; on Windows the pipe, `\\\\.\\pipe\\name`.
     pub fn path(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -62,6 +63,12 @@ impl Address {
     #[cfg(unix)]
     pub(crate) fn own_directory(&self) -> Option<&Path> {
         if self.named { self.path.parent() } else { None }
+    }
+}
+
+impl AsRef<Path> for Address {
+    fn as_ref(&self) -> &Path {
+        &self.path
     }
 }
 

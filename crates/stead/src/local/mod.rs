@@ -10,7 +10,8 @@
 //!
 //! let listener = ListenOptions::new().open_to_all().bind(&Address::name("report")?)?;
 //! loop {
-//!     let stream = listener.accept()?;
+//!     let mut stream = listener.accept()?;
+//!     std::io::Read::read(&mut stream, &mut [0; 64])?; // on Windows a client is known when something was read
 //!     println!("{}", stream.client()?.token()?);
 //! }
 //! # }
@@ -26,8 +27,13 @@
 #![forbid(unsafe_code)]
 
 mod address;
-
+mod listener;
+mod options;
+mod stream;
 #[cfg(feature = "tokio")]
-pub use crate::sys::local::tokio;
-pub use crate::sys::local::{ConnectOptions, ListenOptions, Listener, Stream};
+pub mod tokio;
+
 pub use address::Address;
+pub use listener::Listener;
+pub use options::{ConnectOptions, ListenOptions};
+pub use stream::Stream;

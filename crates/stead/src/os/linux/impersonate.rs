@@ -18,17 +18,17 @@ pub trait OpenOptionsExt: sealed::Sealed {
 
 impl OpenOptionsExt for OpenOptions {
     fn mode(&mut self, mode: u32) -> &mut Self {
-        self.0.mode = mode;
+        self.native.mode = mode;
         self
     }
 
     fn no_follow(&mut self, no_follow: bool) -> &mut Self {
-        self.0.no_follow = no_follow;
+        self.native.no_follow = no_follow;
         self
     }
 
     fn special_files(&mut self, special_files: bool) -> &mut Self {
-        self.0.special_files = special_files;
+        self.native.special_files = special_files;
         self
     }
 }

@@ -4,6 +4,7 @@ mod account;
 mod client;
 mod desktop;
 mod impersonate;
+mod local;
 mod logon;
 mod process;
 #[cfg(feature = "service")]

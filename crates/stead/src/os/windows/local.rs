@@ -1,7 +1,11 @@
 //! What only Windows has of local connections.
 #![forbid(unsafe_code)]
 
-use crate::local::ConnectOptions;
+use std::os::windows::io::{AsHandle, BorrowedHandle, OwnedHandle};
+
+use crate::error::{Error, Result};
+use crate::local::{ConnectOptions, Stream};
+use crate::sys::local;
 use crate::sys::sid::Sid;
 
 /// Whose a server must be before a client grants it anything, in Windows' terms.
@@ -27,5 +31,33 @@ impl ConnectOptionsExt for ConnectOptions {
     fn server_sid(mut self, sid: Sid) -> Self {
         self.server = Some(sid);
         self
+    }
+}
+
+impl AsHandle for Stream {
+    fn as_handle(&self) -> BorrowedHandle<'_> {
+        self.0.as_handle()
+    }
+}
+
+/// A server's end of a named pipe that was accepted elsewhere. Time limits are kept where it is overlapped.
+impl TryFrom<OwnedHandle> for Stream {
+    type Error = Error;
+
+    fn try_from(pipe: OwnedHandle) -> Result<Self> {
+        local::Stream::of(pipe).map(Self)
+    }
+}
+
+impl From<Stream> for OwnedHandle {
+    fn from(stream: Stream) -> Self {
+        stream.0.into_handle()
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl AsHandle for crate::local::tokio::Stream {
+    fn as_handle(&self) -> BorrowedHandle<'_> {
+        self.0.as_handle()
     }
 }

@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use rustix::process::Pid;
 
-use super::impersonate::files;
 use super::process::Names;
 use super::token::Taken;
 use crate::error::Result;
+use crate::impersonate::OpenOptions;
 use crate::process::{Command, Containment};
 use crate::token::{Impersonation, ImpersonationLevel, Token};
 
@@ -30,7 +30,7 @@ pub(crate) trait TokenElsewhere: Send + Sync {
     fn restrict(&self, taken: &Taken) -> Result<Arc<dyn TokenElsewhere>>;
 
     /// Opens a file with the token's rights; a relative path begins at its user's home.
-    fn open(&self, path: &Path, options: &files::Options) -> Result<File>;
+    fn open(&self, path: &Path, options: &OpenOptions) -> Result<File>;
 }
 
 /// A client whose token another process makes.

@@ -8,7 +8,6 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags};
@@ -17,19 +16,14 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::thread::raw;
 use crate::error::{Error, ErrorKind};
+use crate::impersonate::{Access, OpenOptions};
 use crate::sys::account::AccountEntry;
+use crate::sys::local::Stream;
 use crate::token::{Impersonation, Token};
 
-/// How to open a file.
+/// What only Linux can be asked when a file is opened.
 #[derive(Debug, Clone, Copy)]
-#[expect(clippy::struct_excessive_bools, reason = "they are independent, as in std")]
-pub(crate) struct Options {
-    pub(crate) read: bool,
-    pub(crate) write: bool,
-    pub(crate) append: bool,
-    pub(crate) truncate: bool,
-    pub(crate) create: bool,
-    pub(crate) create_new: bool,
+pub(crate) struct NativeOptions {
     /// Fail where the last component is a symbolic link.
     pub(crate) no_follow: bool,
     /// Accept FIFOs, devices: what is neither a file nor a directory.
@@ -38,20 +32,10 @@ pub(crate) struct Options {
     pub(crate) mode: u32,
 }
 
-impl Options {
+impl NativeOptions {
     /// Nothing is asked for.
     pub(crate) const fn new() -> Self {
-        Self {
-            read: false,
-            write: false,
-            append: false,
-            truncate: false,
-            create: false,
-            create_new: false,
-            no_follow: false,
-            special_files: false,
-            mode: 0o666,
-        }
+        Self { no_follow: false, special_files: false, mode: 0o666 }
     }
 }
 
@@ -139,12 +123,12 @@ pub(crate) fn locate(path: &Path, no_follow: bool) -> Result<OwnedFd, Refused> {
     Ok(found)
 }
 
-pub(crate) fn open(path: &Path, options: &Options) -> Result<File, Refused> {
-    let flags = options.flags()?;
+pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<File, Refused> {
+    let flags = flags(options)?;
     // More than one round only where somebody creates and removes the file meanwhile.
     for _ in 0..16 {
         if !options.create_new {
-            match locate(path, options.no_follow) {
+            match locate(path, options.native.no_follow) {
                 Ok(found) => return open_located(&found, flags, options),
                 Err(Refused::Call { errno: Errno::NOENT, .. }) if options.create => {}
                 Err(refused) => return Err(refused),
@@ -152,7 +136,7 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<File, Refused> {
         }
         // O_EXCL: what is opened here is a regular file that did not exist a moment ago.
         let flags = flags | OFlags::CREATE | OFlags::EXCL;
-        let mode = Mode::from_raw_mode(options.mode & 0o7777);
+        let mode = Mode::from_raw_mode(options.native.mode & 0o7777);
         match rustix::fs::openat2(CWD, path, flags, mode, ResolveFlags::NO_MAGICLINKS) {
             Ok(created) => return Ok(created.into()),
             Err(Errno::EXIST) if !options.create_new => {}
@@ -164,7 +148,7 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<File, Refused> {
 }
 
 /// Opens the object that is held, with the permissions of its inode.
-fn open_located(found: &OwnedFd, flags: OFlags, options: &Options) -> Result<File, Refused> {
+fn open_located(found: &OwnedFd, flags: OFlags, options: &OpenOptions) -> Result<File, Refused> {
     let stat = rustix::fs::fstat(found).map_err(in_call("fstat"))?;
     let kind = FileType::from_raw_mode(stat.st_mode);
     // Everybody may open it, and each process gets its own (tty(4)).
@@ -174,7 +158,7 @@ fn open_located(found: &OwnedFd, flags: OFlags, options: &Options) -> Result<Fil
     let special = match kind {
         FileType::RegularFile | FileType::Directory => false,
         FileType::Symlink => return Err(in_call("openat2")(Errno::LOOP)),
-        _ if options.special_files => true,
+        _ if options.native.special_files => true,
         _ => return Err(Refused::Special),
     };
     // O_NONBLOCK: nothing that the client owns makes the open wait, be it a FIFO without a writer or a lease
@@ -195,30 +179,28 @@ fn link_to(descriptor: &OwnedFd) -> String {
     format!("/proc/thread-self/fd/{}", descriptor.as_raw_fd())
 }
 
-impl Options {
-    fn flags(&self) -> Result<OFlags, Refused> {
-        let access = match (self.read, self.write || self.append) {
-            (true, false) => OFlags::RDONLY,
-            (false, true) => OFlags::WRONLY,
-            (true, true) => OFlags::RDWR,
-            (false, false) => return Err(Refused::Options("neither read nor write")),
-        };
-        let changes = self.truncate || self.create || self.create_new;
-        if changes && access == OFlags::RDONLY {
-            return Err(Refused::Options("truncate or create without write"));
-        }
-        if self.truncate && self.append && !self.create_new {
-            return Err(Refused::Options("truncate with append"));
-        }
-        let mut flags = access | OFlags::CLOEXEC;
-        flags.set(OFlags::APPEND, self.append);
-        flags.set(OFlags::TRUNC, self.truncate && !self.create_new);
-        Ok(flags)
+fn flags(options: &OpenOptions) -> Result<OFlags, Refused> {
+    let access = match (options.read, options.write || options.append) {
+        (true, false) => OFlags::RDONLY,
+        (false, true) => OFlags::WRONLY,
+        (true, true) => OFlags::RDWR,
+        (false, false) => return Err(Refused::Options("neither read nor write")),
+    };
+    let changes = options.truncate || options.create || options.create_new;
+    if changes && access == OFlags::RDONLY {
+        return Err(Refused::Options("truncate or create without write"));
     }
+    if options.truncate && options.append && !options.create_new {
+        return Err(Refused::Options("truncate with append"));
+    }
+    let mut flags = access | OFlags::CLOEXEC;
+    flags.set(OFlags::APPEND, options.append);
+    flags.set(OFlags::TRUNC, options.truncate && !options.create_new);
+    Ok(flags)
 }
 
 /// Connects a stream socket to the one bound at `path`.
-pub(crate) fn connect(path: &Path) -> Result<UnixStream, Refused> {
+pub(crate) fn connect(path: &Path) -> Result<Stream, Refused> {
     let found = locate(path, false)?;
     // By the descriptor's own name: connect(2) would follow magic links in a path, and takes 107 bytes.
     let address = SocketAddrUnix::new(link_to(&found)).map_err(in_call("connect"))?;
@@ -228,19 +210,11 @@ pub(crate) fn connect(path: &Path) -> Result<UnixStream, Refused> {
         .map_err(in_call("socket"))?;
     rustix::net::connect(&socket, &address).map_err(in_call("connect"))?;
     rustix::io::ioctl_fionbio(&socket, false).map_err(in_call("ioctl(FIONBIO)"))?;
-    Ok(socket.into())
-}
-
-/// What faccessat2 is asked.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Rights {
-    pub(crate) read: bool,
-    pub(crate) write: bool,
-    pub(crate) execute: bool,
+    Ok(Stream { socket: socket.into() })
 }
 
 /// Whether the kernel would let the thread's effective ids do so.
-pub(crate) fn may(path: &Path, rights: Rights) -> Result<bool, Refused> {
+pub(crate) fn may(path: &Path, rights: Access) -> Result<bool, Refused> {
     let found = match locate(path, false) {
         Ok(found) => found,
         Err(Refused::Call { errno: Errno::ACCESS | Errno::PERM, .. }) => return Ok(false),

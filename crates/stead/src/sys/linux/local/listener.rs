@@ -1,7 +1,7 @@
 //! Where clients connect.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -16,23 +16,10 @@ use crate::error::{Error, ErrorKind, Result};
 /// As many as std's listeners keep waiting.
 const BACKLOG: i32 = 128;
 
-/// Where clients connect.
-///
-/// Dropped, it takes its socket out of the file system, if it is still the one that it put there.
-///
-/// ```no_run
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use stead::local::{Address, Listener};
-/// let listener = Listener::bind(&Address::path("/run/report/socket"))?;
-/// for stream in listener.incoming() {
-///     println!("{:?}", stream?.client()?);
-/// }
-/// # Ok(()) }
-/// ```
+/// A listening socket, and what it put into the file system.
 #[derive(Debug)]
-#[doc(alias = "CreateNamedPipe")]
-pub struct Listener {
-    pub(super) socket: UnixListener,
+pub(crate) struct Listener {
+    pub(crate) socket: UnixListener,
     /// Held for its drop.
     _bound: Option<Bound>,
 }
@@ -51,46 +38,6 @@ impl Drop for Bound {
         if std::fs::symlink_metadata(&self.path).is_ok_and(|found| same(&found)) {
             let _ = std::fs::remove_file(&self.path);
         }
-    }
-}
-
-/// How to listen: who may connect.
-#[derive(Debug, Clone, Default)]
-#[doc(alias = "SECURITY_ATTRIBUTES")]
-pub struct ListenOptions {
-    everyone: bool,
-}
-
-impl ListenOptions {
-    /// Only the server's own user (and root) may connect.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Every user who reaches the socket's directory may connect.
-    #[must_use]
-    pub fn open_to_all(self) -> Self {
-        Self { everyone: true }
-    }
-
-    /// Listens at `address`.
-    ///
-    /// # Errors
-    ///
-    /// * [`ErrorKind::InvalidInput`]: something else is there, another server listens there, or somebody
-    ///   else's socket is left there; or the directory is one where others could replace the socket.
-    /// * [`ErrorKind::System`]: the socket cannot be created.
-    #[doc(alias = "CreateNamedPipe")]
-    pub fn bind(&self, address: &Address) -> Result<Listener> {
-        let binding = Binding { address };
-        if let Some(directory) = address.own_directory() {
-            create_for_all(directory).map_err(|source| binding.system("mkdir", source))?;
-        }
-        binding.require_safe_directory()?;
-        binding.remove_own_leftover()?;
-        let (socket, bound) = binding.bind(self.everyone)?;
-        Ok(Listener { socket, _bound: Some(bound) })
     }
 }
 
@@ -210,58 +157,29 @@ fn create_for_all(directory: &Path) -> io::Result<()> {
 }
 
 impl Listener {
-    /// Listens at `address` for the server's own user.
-    ///
-    /// # Errors
-    ///
-    /// As [`ListenOptions::bind`].
-    #[doc(alias = "CreateNamedPipe")]
-    pub fn bind(address: &Address) -> Result<Self> {
-        ListenOptions::default().bind(address)
+    pub(crate) fn bind(address: &Address, everyone: bool) -> Result<Self> {
+        let binding = Binding { address };
+        if let Some(directory) = address.own_directory() {
+            create_for_all(directory).map_err(|source| binding.system("mkdir", source))?;
+        }
+        binding.require_safe_directory()?;
+        binding.remove_own_leftover()?;
+        let (socket, bound) = binding.bind(everyone)?;
+        Ok(Self { socket, _bound: Some(bound) })
     }
 
-    /// Waits for the next client to connect.
-    ///
-    /// # Errors
-    ///
-    /// Those of accept(2); one for want of descriptors may pass.
-    #[doc(alias = "ConnectNamedPipe")]
-    pub fn accept(&self) -> io::Result<Stream> {
+    /// One from elsewhere (systemd's socket activation); it is left in the file system.
+    pub(crate) fn of(descriptor: OwnedFd) -> Result<Self> {
+        crate::sys::client::require_listening(descriptor.as_fd())?;
+        Ok(Self { socket: descriptor.into(), _bound: None })
+    }
+
+    pub(crate) fn accept(&self) -> io::Result<Stream> {
         let (socket, _) = self.socket.accept()?;
         Ok(Stream { socket })
     }
 
-    /// Every next client, for ever.
-    ///
-    /// # Errors
-    ///
-    /// Each is that of one [`accept`](Self::accept); the next may succeed.
-    pub fn incoming(&self) -> impl Iterator<Item = io::Result<Stream>> + '_ {
-        std::iter::repeat_with(|| self.accept())
-    }
-
-    /// Whether [`accept`](Self::accept) fails instead of waiting.
-    ///
-    /// # Errors
-    ///
-    /// Those of the system.
-    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+    pub(crate) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.socket.set_nonblocking(nonblocking)
-    }
-}
-
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-/// A listening Unix stream socket from elsewhere (systemd's socket activation); it is left in the file system.
-impl TryFrom<OwnedFd> for Listener {
-    type Error = Error;
-
-    fn try_from(descriptor: OwnedFd) -> Result<Self> {
-        crate::sys::client::require_listening(descriptor.as_fd())?;
-        Ok(Self { socket: descriptor.into(), _bound: None })
     }
 }

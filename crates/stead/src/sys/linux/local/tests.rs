@@ -4,9 +4,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
-use super::*;
 use crate::ImpersonationLevel;
 use crate::error::ErrorKind;
+use crate::local::{Address, ConnectOptions, ListenOptions, Listener, Stream};
 use crate::os::linux::{ConnectOptionsExt, Uid};
 use crate::sys::client::level;
 
@@ -64,8 +64,7 @@ fn nothing_is_granted_to_another_users_server() {
     let other = ConnectOptions::new().server_uid(Uid::new(own + 1).unwrap());
     let refused = Stream::connect_with(&place.address(), &other).unwrap_err();
     assert!(matches!(refused.kind(), ErrorKind::AccessDenied { .. }), "{refused}");
-    let mut server =
-        UnixListener::from(OwnedFd::from(listener.socket.try_clone().unwrap())).accept().unwrap().0;
+    let mut server = UnixListener::from(listener.as_fd().try_clone_to_owned().unwrap()).accept().unwrap().0;
     assert_eq!(server.read(&mut [0; 8]).unwrap(), 0);
     let own = ConnectOptions::new().server_uid(Uid::new(own).unwrap());
     assert!(Stream::connect_with(&place.address(), &own).is_ok());
@@ -137,13 +136,13 @@ fn a_name_is_no_path() {
 fn only_a_connected_socket_becomes_a_stream() {
     let place = Place::new("descriptor");
     let listener = Listener::bind(&place.address()).unwrap();
-    let copy = OwnedFd::from(listener.socket.try_clone().unwrap());
+    let copy = listener.as_fd().try_clone_to_owned().unwrap();
     assert!(Stream::try_from(copy.try_clone().unwrap()).is_err());
     assert!(Listener::try_from(copy).is_ok());
     let (one, _other) = UnixStream::pair().unwrap();
     assert!(Stream::try_from(OwnedFd::from(one)).is_err());
     let _client = Stream::connect(&place.address()).unwrap();
-    let accepted = OwnedFd::from(listener.socket.accept().unwrap().0);
+    let accepted = OwnedFd::from(listener.accept().unwrap());
     assert!(Stream::try_from(accepted).is_ok());
     // The client's own end is none, though it has a name.
     let options = ConnectOptions::new().level(ImpersonationLevel::Identification);

@@ -10,8 +10,8 @@ use super::connection::{Line, PATIENCE, Service};
 use super::error::{protocol, undescribed};
 use super::process;
 use crate::error::Result;
+use crate::impersonate::OpenOptions;
 use crate::sys::elsewhere::{Creation, Order, TokenElsewhere};
-use crate::sys::impersonate::files;
 use crate::sys::logon::SessionHandle;
 use crate::sys::token::{
     CapabilitySet, CapabilitySets, Elsewhere, Gid, GroupSet, Label, LoginUid, SecureBits, SecurityContext,
@@ -64,7 +64,7 @@ impl TokenElsewhere for Held {
         Ok(Self::new(&self.line, &opened))
     }
 
-    fn open(&self, path: &Path, options: &files::Options) -> Result<File> {
+    fn open(&self, path: &Path, options: &OpenOptions) -> Result<File> {
         let doing = format!("opening {} through the service", path.display());
         let call = OpenFile {
             token: self.number,

@@ -10,6 +10,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, IsTerminal};
 use std::os::windows::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use windows_sys::Win32::Foundation::{
     ERROR_ACCESS_DENIED, ERROR_FILE_NOT_FOUND, ERROR_INVALID_NAME, ERROR_PATH_NOT_FOUND,
@@ -21,27 +22,11 @@ use windows_sys::Win32::Storage::FileSystem::{
 };
 
 use crate::error::{Error, ErrorKind};
+use crate::impersonate::{Access, OpenOptions};
+use crate::local::{Address, ConnectOptions};
 use crate::sys::account::AccountEntry;
+use crate::sys::local::Stream;
 use crate::token::{Impersonation, Token};
-
-/// How to open a file.
-#[derive(Debug, Clone, Copy)]
-#[expect(clippy::struct_excessive_bools, reason = "they are independent, as in std")]
-pub(crate) struct Options {
-    pub(crate) read: bool,
-    pub(crate) write: bool,
-    pub(crate) append: bool,
-    pub(crate) truncate: bool,
-    pub(crate) create: bool,
-    pub(crate) create_new: bool,
-}
-
-impl Options {
-    /// Nothing is asked for.
-    pub(crate) const fn new() -> Self {
-        Self { read: false, write: false, append: false, truncate: false, create: false, create_new: false }
-    }
-}
 
 /// Why an object was not reached.
 #[derive(Debug)]
@@ -50,6 +35,8 @@ pub(crate) enum Refused {
     Call { call: &'static str, source: io::Error },
     /// Neither a file nor a directory: a pipe, a console, a device.
     Special,
+    /// A pipe could not be connected to.
+    Pipe(Error),
 }
 
 impl Refused {
@@ -60,6 +47,7 @@ impl Refused {
                 let what = format!("{} is neither a file nor a directory", path.display());
                 return Error::new(doing, ErrorKind::InvalidInput { what: what.into() });
             }
+            Self::Pipe(error) => return error,
             Self::Call { call, source } => (call, source),
         };
         let object = || path.display().to_string();
@@ -88,8 +76,7 @@ pub(crate) fn home(token: &Token<Impersonation>, _account: Option<&AccountEntry>
     crate::sys::thread_token::profile_directory(token.data().context.handle())
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "larger on other platforms")]
-pub(crate) fn open(path: &Path, options: &Options) -> Result<File, Refused> {
+pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<File, Refused> {
     let mut std = std::fs::OpenOptions::new();
     std.read(options.read)
         .write(options.write)
@@ -106,6 +93,12 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<File, Refused> {
     require_ordinary(file)
 }
 
+/// Connects to the pipe at `path`, of this machine; one that is busy is not waited for.
+pub(crate) fn connect(path: &Path) -> Result<Stream, Refused> {
+    let options = ConnectOptions::new().timeout(Duration::ZERO);
+    Stream::connect(&Address::path(path), &options).map_err(Refused::Pipe)
+}
+
 /// A file or a directory, or nothing.
 fn require_ordinary(file: File) -> Result<File, Refused> {
     // A pipe or a console has no such information; a name like `NUL` leads to a device wherever it stands.
@@ -117,16 +110,8 @@ fn require_ordinary(file: File) -> Result<File, Refused> {
     if ordinary { Ok(file) } else { Err(Refused::Special) }
 }
 
-/// What is asked about a file.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Rights {
-    pub(crate) read: bool,
-    pub(crate) write: bool,
-    pub(crate) execute: bool,
-}
-
 /// Whether the system would let the thread's token do so: it is asked by opening, which changes nothing.
-pub(crate) fn may(path: &Path, rights: Rights) -> Result<bool, Refused> {
+pub(crate) fn may(path: &Path, rights: Access) -> Result<bool, Refused> {
     let mut access = FILE_READ_ATTRIBUTES;
     for (wanted, right) in
         [(rights.read, FILE_READ_DATA), (rights.write, FILE_WRITE_DATA), (rights.execute, FILE_EXECUTE)]

@@ -10,101 +10,28 @@ use windows_sys::Win32::Storage::FileSystem::{
     FILE_FLAG_FIRST_PIPE_INSTANCE, FILE_FLAG_OVERLAPPED, PIPE_ACCESS_DUPLEX,
 };
 use windows_sys::Win32::System::Pipes::{
-    CreateNamedPipeW, PIPE_READMODE_BYTE, PIPE_REJECT_REMOTE_CLIENTS, PIPE_TYPE_BYTE,
+    CreateNamedPipeW, PIPE_READMODE_BYTE, PIPE_REJECT_REMOTE_CLIENTS, PIPE_TYPE_MESSAGE,
     PIPE_UNLIMITED_INSTANCES, PIPE_WAIT,
 };
 
 use super::pipe::{self, Wait, is};
 use super::{Address, Stream, wide};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::dacl::{Attributes, Dacl, Descriptor};
+use crate::sys::dacl::{Ace, Attributes, Dacl, Descriptor, PIPE_SERVER};
 use crate::sys::impersonate::thread::as_process;
-use crate::sys::thread_token::process_user;
+use crate::sys::sid::Sid;
+use crate::sys::token::{SecurityContext, own_context};
 
 /// What the pipe keeps for a reader that is slow.
 const BUFFER: u32 = 64 * 1024;
 
-/// Where clients connect.
-///
-/// The first instance of its pipe, and always one more than there are connections: between two clients the name
-/// is not free for anybody else.
-///
-/// ```no_run
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use stead::local::{Address, Listener};
-/// let listener = Listener::bind(&Address::name("report")?)?;
-/// for stream in listener.incoming() {
-///     println!("{:?}", stream?);
-/// }
-/// # Ok(()) }
-/// ```
+/// The instance that the next client gets, and what every next one is made from.
 #[derive(Debug)]
-#[doc(alias = "CreateNamedPipe")]
-pub struct Listener {
+pub(crate) struct Listener {
     pub(super) instances: Instances,
     /// The one that the next client gets.
     pub(super) next: Mutex<Option<OwnedHandle>>,
     nonblocking: AtomicBool,
-}
-
-/// How to listen: who may connect.
-///
-/// The system and the administrators may always; a token from the network (`S-1-5-2`) never, nor may a client of
-/// another machine. No client can add an instance of its own to the pipe.
-#[derive(Debug, Clone, Default)]
-#[doc(alias = "SECURITY_ATTRIBUTES")]
-pub struct ListenOptions {
-    everyone: bool,
-}
-
-impl ListenOptions {
-    /// Only the server's own user (and the administrators) may connect.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Every user who is logged on may connect (Authenticated Users).
-    #[must_use]
-    pub fn open_to_all(self) -> Self {
-        Self { everyone: true }
-    }
-
-    /// Listens at `address`.
-    ///
-    /// # Errors
-    ///
-    /// * [`ErrorKind::InvalidInput`]: another server listens there, or the address is no local pipe's.
-    /// * [`ErrorKind::System`]: the pipe cannot be created.
-    ///
-    /// Reference: [CreateNamedPipeW](https://learn.microsoft.com/windows/win32/api/namedpipeapi/nf-namedpipeapi-createnamedpipew).
-    #[doc(alias = "CreateNamedPipe")]
-    #[doc(alias = "FILE_FLAG_FIRST_PIPE_INSTANCE")]
-    #[doc(alias = "PIPE_REJECT_REMOTE_CLIENTS")]
-    pub fn bind(&self, address: &Address) -> Result<Listener> {
-        let doing = || format!("listening at {address}");
-        let system = |call| move |source: io::Error| Error::system(doing(), call, source);
-        let name = wide(address, "listening at")?;
-        // As the server: in an impersonation the pipe would be the client's.
-        let bound = as_process(|| {
-            let own = process_user().map_err(system("OpenProcessToken"))?;
-            let dacl = Some(Dacl::of_pipe(&own, self.everyone));
-            let descriptor = Descriptor { owner: Some(own), dacl };
-            let attributes = descriptor.to_attributes().map_err(system("InitializeAcl"))?;
-            let instances = Instances { name, attributes };
-            let first = instances.create(FILE_FLAG_FIRST_PIPE_INSTANCE).map_err(|source| {
-                if is(&source, ERROR_ACCESS_DENIED) || is(&source, ERROR_PIPE_BUSY) {
-                    let what = "another server listens there".into();
-                    return Error::new(doing(), ErrorKind::InvalidInput { what }).with_source(source);
-                }
-                Error::system(doing(), "CreateNamedPipeW", source)
-            })?;
-            let next = Mutex::new(Some(first));
-            Ok(Listener { instances, next, nonblocking: AtomicBool::new(false) })
-        });
-        bound
-            .map_err(|fault| Error::system(doing(), "SetThreadToken", io::Error::other(fault.to_string())))?
-    }
 }
 
 /// What every instance of one pipe is made from.
@@ -122,13 +49,15 @@ impl Instances {
 
     fn create(&self, first: u32) -> io::Result<OwnedHandle> {
         let attributes = self.attributes.raw();
+        // Of messages, read as a stream of bytes: an empty message then tells that nothing more will come
+        // (Stream::shutdown).
         // SAFETY: the name ends with a NUL, the attributes point into `self`, and both are only read during the
         // call; no handle of a child process inherits the new one.
         let raw = unsafe {
             CreateNamedPipeW(
                 self.name.as_ptr(),
                 PIPE_ACCESS_DUPLEX | FILE_FLAG_OVERLAPPED | first,
-                PIPE_TYPE_BYTE | PIPE_READMODE_BYTE | PIPE_WAIT | PIPE_REJECT_REMOTE_CLIENTS,
+                PIPE_TYPE_MESSAGE | PIPE_READMODE_BYTE | PIPE_WAIT | PIPE_REJECT_REMOTE_CLIENTS,
                 PIPE_UNLIMITED_INSTANCES,
                 BUFFER,
                 BUFFER,
@@ -145,26 +74,36 @@ impl Instances {
 }
 
 impl Listener {
-    /// Listens at `address` for the server's own user.
-    ///
-    /// # Errors
-    ///
-    /// As [`ListenOptions::bind`].
-    #[doc(alias = "CreateNamedPipe")]
-    pub fn bind(address: &Address) -> Result<Self> {
-        ListenOptions::default().bind(address)
+    pub(crate) fn bind(address: &Address, everyone: bool) -> Result<Self> {
+        let doing = || format!("listening at {address}");
+        let system = |call| move |source: io::Error| Error::system(doing(), call, source);
+        let name = wide(address, "listening at")?;
+        // As the server: in an impersonation the pipe would be the client's.
+        let bound = as_process(|| {
+            let server = Server::of(&own_context()?).map_err(system("GetTokenInformation"))?;
+            let dacl = Some(server.dacl(everyone).ok_or_else(|| {
+                let why = "the server's token has restricting SIDs, by which it could not add an instance";
+                Error::new(doing(), ErrorKind::AccessDenied { object: format!("{address}: {why}") })
+            })?);
+            let descriptor = Descriptor { owner: Some(server.user), dacl };
+            let attributes = descriptor.to_attributes().map_err(system("InitializeAcl"))?;
+            let instances = Instances { name, attributes };
+            let first = instances.create(FILE_FLAG_FIRST_PIPE_INSTANCE).map_err(|source| {
+                if is(&source, ERROR_ACCESS_DENIED) || is(&source, ERROR_PIPE_BUSY) {
+                    let what = "another server listens there".into();
+                    return Error::new(doing(), ErrorKind::InvalidInput { what }).with_source(source);
+                }
+                Error::system(doing(), "CreateNamedPipeW", source)
+            })?;
+            let next = Mutex::new(Some(first));
+            Ok(Self { instances, next, nonblocking: AtomicBool::new(false) })
+        });
+        bound
+            .map_err(|fault| Error::system(doing(), "SetThreadToken", io::Error::other(fault.to_string())))?
     }
 
-    /// Waits for the next client to connect.
-    ///
     /// Threads that accept at the same time take turns.
-    ///
-    /// # Errors
-    ///
-    /// Those of ConnectNamedPipe, and of CreateNamedPipeW for the next client's instance; the client that came
-    /// is then kept for the next call.
-    #[doc(alias = "ConnectNamedPipe")]
-    pub fn accept(&self) -> io::Result<Stream> {
+    pub(crate) fn accept(&self) -> io::Result<Stream> {
         let nonblocking = self.nonblocking.load(Ordering::Relaxed);
         let mut next = if nonblocking {
             match self.next.try_lock() {
@@ -194,18 +133,77 @@ impl Listener {
         }
     }
 
-    /// Every next client, for ever.
-    pub fn incoming(&self) -> impl Iterator<Item = io::Result<Stream>> + '_ {
-        std::iter::repeat_with(|| self.accept())
-    }
-
-    /// Whether [`accept`](Self::accept) fails instead of waiting.
-    ///
-    /// # Errors
-    ///
-    /// None on Windows.
-    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+    #[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
+    pub(crate) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.nonblocking.store(nonblocking, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+/// What of the server's own token decides whether it may add instances to its own pipe.
+#[derive(Debug)]
+struct Server {
+    user: Sid,
+    logon: Option<Sid>,
+    /// Whether it came over the network itself.
+    network: bool,
+    /// What it is granted must be granted to one of these too; none where it is not restricted.
+    restricting: Vec<Sid>,
+}
+
+impl Server {
+    fn of(context: &SecurityContext) -> io::Result<Self> {
+        let network = context.groups.iter().any(|group| group.sid == Sid::NETWORK);
+        let restricting = if context.restricted { context.restricting()? } else { Vec::new() };
+        Ok(Self { user: context.user, logon: context.logon_sid(), network, restricting })
+    }
+
+    /// The pipe's list; `None` where the server itself would be refused its second instance.
+    fn dacl(&self, everyone: bool) -> Option<Dacl> {
+        let mut dacl = Dacl::of_pipe(&self.user, everyone);
+        if self.network {
+            // What comes first decides: the server before its kind. Machines elsewhere are refused by the pipe.
+            let own = dacl.0.iter().position(|ace| ace.sid == self.user)?;
+            let own = dacl.0.remove(own);
+            dacl.0.insert(0, own);
+        }
+        if self.restricting.is_empty() || self.restricting.contains(&self.user) {
+            return Some(dacl);
+        }
+        // Its own logon session is nobody else's; what else restricts it may be everybody's.
+        let logon = self.logon.filter(|logon| self.restricting.contains(logon))?;
+        dacl.0.insert(1, Ace::allow(logon, PIPE_SERVER));
+        Some(dacl)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::dacl::AceKind;
+
+    fn server(network: bool, restricting: &[Sid]) -> Server {
+        let logon: Sid = "S-1-5-5-0-7".parse().unwrap();
+        Server { user: Sid::LOCAL_SERVICE, logon: Some(logon), network, restricting: restricting.to_vec() }
+    }
+
+    #[test]
+    fn a_server_that_came_over_the_network_is_not_denied_its_own_pipe() {
+        let usual = server(false, &[]).dacl(true).unwrap();
+        assert_eq!((usual.0[0].kind, usual.0[0].sid), (AceKind::Deny, Sid::NETWORK));
+        let own = server(true, &[]).dacl(true).unwrap();
+        assert_eq!((own.0[0].kind, own.0[0].sid), (AceKind::Allow, Sid::LOCAL_SERVICE));
+        assert_eq!((own.0[1].kind, own.0[1].sid), (AceKind::Deny, Sid::NETWORK));
+        assert_eq!(own.0.len(), usual.0.len());
+    }
+
+    #[test]
+    fn a_restricted_server_is_let_by_what_is_its_own_or_refused() {
+        let logon = "S-1-5-5-0-7".parse().unwrap();
+        let by_user = server(false, &[Sid::EVERYONE, Sid::LOCAL_SERVICE]).dacl(false).unwrap();
+        assert_eq!(by_user, server(false, &[]).dacl(false).unwrap());
+        let by_logon = server(false, &[Sid::EVERYONE, logon]).dacl(false).unwrap();
+        assert_eq!(by_logon.0[1], Ace::allow(logon, PIPE_SERVER));
+        assert_eq!(server(false, &[Sid::EVERYONE]).dacl(false), None, "that would be everybody's server");
     }
 }

@@ -2,19 +2,23 @@
 
 mod listener;
 mod pipe;
+mod shared;
 mod stream;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "tokio")]
-pub mod tokio;
+pub(crate) mod tokio;
 
-pub use crate::local::Address;
-pub use listener::{ListenOptions, Listener};
-pub use stream::{ConnectOptions, Stream};
+pub(crate) use listener::Listener;
+pub(crate) use stream::Stream;
 
 use std::os::windows::ffi::OsStrExt;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::local::{Address, ConnectOptions};
+
+/// How a client says whose its server must be.
+pub(crate) type ServerIdentity = crate::sys::sid::Sid;
 
 /// Where names live. Any program may take one: a server takes its own first, or fails, and a client can demand
 /// whose the server is.

@@ -1,13 +1,4 @@
 //! The same pair for tokio.
-//!
-//! ```no_run
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use stead::local::{Address, Listener, tokio};
-//!
-//! let listener = tokio::Listener::new(Listener::bind(&Address::name("report")?)?)?;
-//! let stream = listener.accept().await?;
-//! # Ok(()) }
-//! ```
 
 use std::io;
 use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, IntoRawHandle, OwnedHandle};
@@ -19,41 +10,28 @@ use ::tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use ::tokio::net::windows::named_pipe::{NamedPipeClient, NamedPipeServer};
 use ::tokio::sync::Mutex;
 
-use super::stream::Shared;
-use super::{Address, ConnectOptions};
+use super::pipe;
+use super::shared::Shared;
 use crate::client::{Client, Confinement};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
-/// Where clients connect, for tokio.
+/// The call that watches a handle.
+pub(crate) const WATCHING: &str = "CreateIoCompletionPort";
+
 #[derive(Debug)]
-#[doc(alias = "CreateNamedPipe")]
-pub struct Listener {
+pub(crate) struct Listener {
     next: Mutex<Option<NamedPipeServer>>,
     whole: super::Listener,
 }
 
 impl Listener {
-    /// Makes a listener tokio's. Within a runtime only.
-    ///
-    /// # Errors
-    ///
-    /// When its handle cannot be watched.
-    pub fn new(listener: super::Listener) -> io::Result<Self> {
+    pub(crate) fn new(listener: super::Listener) -> io::Result<Self> {
         let first = listener.next.lock().unwrap_or_else(PoisonError::into_inner).take();
         let first = first.map(server).transpose()?;
         Ok(Self { next: Mutex::new(first), whole: listener })
     }
 
-    /// Waits for the next client to connect.
-    ///
-    /// Where the future is dropped before its end, no client is lost.
-    ///
-    /// # Errors
-    ///
-    /// Those of ConnectNamedPipe, and of CreateNamedPipeW for the next client's instance; the client that came
-    /// is then kept for the next call.
-    #[doc(alias = "ConnectNamedPipe")]
-    pub async fn accept(&self) -> io::Result<Stream> {
+    pub(crate) async fn accept(&self) -> io::Result<Stream> {
         let mut next = self.next.lock().await;
         if next.is_none() {
             *next = Some(server(self.whole.instances.one_more()?)?);
@@ -72,9 +50,8 @@ fn server(instance: OwnedHandle) -> io::Result<NamedPipeServer> {
     unsafe { NamedPipeServer::from_raw_handle(instance.into_raw_handle()) }
 }
 
-/// One end of a local connection, for tokio.
 #[derive(Debug)]
-pub struct Stream {
+pub(crate) struct Stream {
     end: End,
     shared: Arc<Shared>,
 }
@@ -86,13 +63,9 @@ enum End {
 }
 
 impl Stream {
-    /// Makes a connection tokio's. Within a runtime only.
-    ///
-    /// # Errors
-    ///
-    /// When its handle cannot be watched.
-    pub fn new(stream: super::Stream) -> io::Result<Self> {
+    pub(crate) fn new(stream: super::Stream) -> io::Result<Self> {
         let super::Stream { pipe, shared } = stream;
+        shared.set_nonblocking(pipe.as_handle(), false)?;
         let end = if shared.is_server() {
             End::Server(server(pipe)?)
         } else {
@@ -102,90 +75,69 @@ impl Stream {
         Ok(Self { end, shared })
     }
 
-    /// Connects as the options say, on a thread that may wait.
-    ///
-    /// # Errors
-    ///
-    /// As [`Stream::connect_with`](super::Stream::connect_with).
-    #[doc(alias = "CreateFile")]
-    pub async fn connect_with(address: &Address, options: &ConnectOptions) -> Result<Self> {
-        const DOING: &str = "connecting";
-        let (address, options) = (address.clone(), options.clone());
-        let connecting = ::tokio::task::spawn_blocking(move || options.connect(&address)).await;
-        let stream =
-            connecting.map_err(|error| Error::system(DOING, "spawn_blocking", io::Error::other(error)))??;
-        Self::new(stream).map_err(|source| Error::system(DOING, "CreateIoCompletionPort", source))
-    }
-
-    /// Who is at the other end, at the level that it granted.
-    ///
-    /// # Errors
-    ///
-    /// As [`Stream::client`](super::Stream::client).
-    #[doc(alias = "ImpersonateNamedPipeClient")]
-    pub fn client(&self) -> Result<Client> {
-        self.client_with(Confinement::Refuse)
-    }
-
-    /// The same, choosing what to do about the client's confinement.
-    ///
-    /// # Errors
-    ///
-    /// As [`Stream::client`](super::Stream::client).
-    pub fn client_with(&self, confinement: Confinement) -> Result<Client> {
+    pub(crate) fn client_with(&self, confinement: Confinement) -> Result<Client> {
         self.shared.client_with(self.as_handle(), confinement)
     }
-}
 
-impl AsHandle for Stream {
-    fn as_handle(&self) -> BorrowedHandle<'_> {
-        let raw = match &self.end {
-            End::Server(pipe) => pipe.as_raw_handle(),
-            End::Client(pipe) => pipe.as_raw_handle(),
-        };
-        // SAFETY: the pipe is open for as long as `self`, which the result borrows.
-        unsafe { BorrowedHandle::borrow_raw(raw) }
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
+    pub(crate) fn poll_read(
+        &mut self,
         task: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = into.filled().len();
-        let polled = match &mut this.end {
-            End::Server(pipe) => Pin::new(pipe).poll_read(task, into),
-            End::Client(pipe) => Pin::new(pipe).poll_read(task, into),
-        };
-        if into.filled().len() > before {
-            this.shared.received(this.as_handle());
+        if into.remaining() == 0 {
+            return Poll::Ready(Ok(()));
         }
-        polled
+        let raw = self.end.raw();
+        // SAFETY: the pipe is open for as long as `self`, which is borrowed all the while.
+        let handle = unsafe { BorrowedHandle::borrow_raw(raw) };
+        let end = &mut self.end;
+        self.shared.poll_read(handle, || {
+            let before = into.filled().len();
+            let polled = match end {
+                End::Server(pipe) => Pin::new(pipe).poll_read(task, into),
+                End::Client(pipe) => Pin::new(pipe).poll_read(task, into),
+            };
+            (into.filled().len() - before, polled)
+        })
     }
-}
 
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, task: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().end {
+    pub(crate) fn poll_write(&mut self, task: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        // An empty message would be the end.
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        self.write(task, bytes)
+    }
+
+    fn write(&mut self, task: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.end {
             End::Server(pipe) => Pin::new(pipe).poll_write(task, bytes),
             End::Client(pipe) => Pin::new(pipe).poll_write(task, bytes),
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().end {
-            End::Server(pipe) => Pin::new(pipe).poll_flush(task),
-            End::Client(pipe) => Pin::new(pipe).poll_flush(task),
+    /// The end is told by an empty message, after what was written before it; where the pipe knows none, by the
+    /// stream's drop.
+    pub(crate) fn poll_shutdown(&mut self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !pipe::has_messages(self.as_handle())? {
+            return Poll::Ready(Ok(()));
+        }
+        self.write(task, &[]).map_ok(drop)
+    }
+}
+
+impl End {
+    fn raw(&self) -> std::os::windows::io::RawHandle {
+        match self {
+            Self::Server(pipe) => pipe.as_raw_handle(),
+            Self::Client(pipe) => pipe.as_raw_handle(),
         }
     }
+}
 
-    fn poll_shutdown(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().end {
-            End::Server(pipe) => Pin::new(pipe).poll_shutdown(task),
-            End::Client(pipe) => Pin::new(pipe).poll_shutdown(task),
-        }
+impl AsHandle for Stream {
+    fn as_handle(&self) -> BorrowedHandle<'_> {
+        // SAFETY: the pipe is open for as long as `self`, which the result borrows.
+        unsafe { BorrowedHandle::borrow_raw(self.end.raw()) }
     }
 }

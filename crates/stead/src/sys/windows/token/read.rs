@@ -10,9 +10,10 @@ use std::sync::Arc;
 use windows_sys::Win32::Foundation::LUID;
 use windows_sys::Win32::Security::{
     IsTokenRestricted, LookupPrivilegeNameW, TOKEN_INFORMATION_CLASS, TokenElevationType, TokenGroups,
-    TokenIntegrityLevel, TokenLinkedToken, TokenPrivileges, TokenSessionId,
+    TokenIntegrityLevel, TokenLinkedToken, TokenPrivileges, TokenRestrictedSids, TokenSessionId,
 };
 
+use super::super::sid::Sid;
 use super::super::thread_token::{information, sid_at, statistics, user};
 use super::super::wide::narrow;
 use super::{Elevation, Group, SecurityContext, TokenPrivilege};
@@ -39,7 +40,7 @@ impl SecurityContext {
         let restricted = unsafe { IsTokenRestricted(token.as_raw_handle()) } != 0;
         Ok(Self {
             user: user(token)?,
-            groups: groups(token)?,
+            groups: groups(token, TokenGroups)?,
             privileges: privileges(token)?,
             integrity: integrity(token)?,
             session_id: number(token, TokenSessionId)?,
@@ -52,6 +53,11 @@ impl SecurityContext {
             },
             handle: Arc::new(handle),
         })
+    }
+
+    /// The restricting SIDs.
+    pub(crate) fn restricting(&self) -> io::Result<Vec<Sid>> {
+        Ok(groups(self.handle(), TokenRestrictedSids)?.into_iter().map(|group| group.sid).collect())
     }
 
     /// The other half of a split administrator, as the caller may have it; `None` without one.
@@ -69,8 +75,8 @@ impl SecurityContext {
 }
 
 /// TOKEN_GROUPS: a number, then that many SID_AND_ATTRIBUTES, in words of the machine.
-fn groups(token: BorrowedHandle<'_>) -> io::Result<Vec<Group>> {
-    let answer = information(token, TokenGroups)?;
+fn groups(token: BorrowedHandle<'_>, class: TOKEN_INFORMATION_CLASS) -> io::Result<Vec<Group>> {
+    let answer = information(token, class)?;
     let first = |word: usize| answer.get(word).map(|word| *word & 0xffff_ffff);
     let count = first(0).ok_or_else(|| malformed("no groups"))?;
     (0..count)
