@@ -6,6 +6,8 @@ mod build;
 #[cfg(target_os = "linux")]
 mod demo;
 mod fuzz;
+#[cfg(target_os = "linux")]
+mod install;
 #[cfg(windows)]
 mod native;
 mod runner;
@@ -35,6 +37,10 @@ usage: cargo xtask COMMAND
   fuzz [TARGET] [--minutes N]
                     give the decoders whatever breaks them, each for 10 minutes; takes nightly Rust and cargo-fuzz
   unsafe [--short]  list the unsafe code, and fail if any stands outside of sys/ and the trampoline
+  install [--prefix DIR] [--sysconfdir DIR] [--destdir DIR]
+                    the command, the session worker, units, PAM services, policy, manual pages, completions; /usr/local
+                    unless told otherwise; what is configured already stays as it is
+  deb               a Debian package of the same; takes cargo-deb
   shell [COMMAND]   run a command, or a shell, as root of the testbed, the examples on its PATH; says who its users are
 
 In the testbed there are throw-away users, PAM services and homes that exist nowhere else. It is made for each run, by
@@ -60,6 +66,10 @@ fn main() -> ExitCode {
         Some("bench") => bench::run(rest),
         #[cfg(target_os = "linux")]
         Some("shell") => shell::run(rest),
+        #[cfg(target_os = "linux")]
+        Some("install") => install::run(rest),
+        #[cfg(target_os = "linux")]
+        Some("deb") => install::deb(rest),
         Some("fuzz") => fuzz::run(rest),
         Some("unsafe") => unsafe_code::run(rest),
         None | Some("help" | "-h" | "--help") => {

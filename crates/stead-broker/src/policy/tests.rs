@@ -4,3 +4,4 @@ mod decisions;
 mod files;
 mod messages;
 mod properties;
+mod written;

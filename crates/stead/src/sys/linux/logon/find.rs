@@ -119,7 +119,8 @@ struct Program {
 }
 
 /// The configured one, or the first that is there: beside the server's program, one folder up (where cargo
-/// keeps tests and examples a folder down), in libexec; then the server's program itself.
+/// keeps tests and examples a folder down), in the libexec of the server's own prefix and of the system; then
+/// the server's program itself.
 fn find(configured: Option<&Path>) -> Result<Program> {
     let missing = |why: String| {
         Error::new("looking for the session worker", ErrorKind::WorkerUnavailable { why: why.into() })
@@ -134,9 +135,11 @@ fn find(configured: Option<&Path>) -> Result<Program> {
     }
     let server = std::fs::read_link("/proc/self/exe").unwrap_or_default();
     let beside = server.parent();
+    let libexec = beside.and_then(Path::parent).map(|prefix| prefix.join("libexec/stead"));
     let folders = [
         beside,
         beside.and_then(Path::parent),
+        libexec.as_deref(),
         Some(Path::new("/usr/libexec/stead")),
         Some(Path::new("/usr/lib/stead")),
     ];
