@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::Command;
 
 fn main() {
-    for path in ["build.rs", "src/program", "src/report.rs", "src/syscall.rs", "src/wire.rs"] {
+    for path in ["build.rs", "src/program", "src/kernel.rs", "src/report.rs", "src/syscall.rs", "src/wire.rs"]
+    {
         println!("cargo::rerun-if-changed={path}");
     }
     let target = variable("TARGET");

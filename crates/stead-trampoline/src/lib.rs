@@ -10,6 +10,7 @@
 //! This library is the host's half: [`spec`] says what the program shall do, [`report`] what came of it,
 //! [`IMAGE`] is the program itself.
 
+pub mod kernel;
 pub mod report;
 pub mod spec;
 pub mod syscall;

@@ -91,6 +91,8 @@ pub struct Credentials {
     pub ambient: u64,
     /// The bounding set.
     pub bounding: u64,
+    /// The highest capability of this kernel: that there are no more must not rest on one answer of its own.
+    pub last_capability: u32,
     /// The securebits flags.
     pub securebits: u32,
     /// Whether no_new_privs is set.
@@ -197,6 +199,7 @@ impl Spec {
         if let Some(credentials) = &self.credentials {
             header.uid = credentials.uid;
             header.gid = credentials.gid;
+            header.last_capability = credentials.last_capability;
             header.securebits = credentials.securebits;
             header.permitted = credentials.permitted;
             header.effective = credentials.effective;
@@ -257,6 +260,7 @@ impl Spec {
                 inheritable: header.inheritable,
                 ambient: header.ambient,
                 bounding: header.bounding,
+                last_capability: header.last_capability,
                 securebits: header.securebits,
                 no_new_privs: has(flag::NO_NEW_PRIVS),
             }),

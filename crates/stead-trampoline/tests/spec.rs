@@ -74,6 +74,7 @@ impl Dice {
             inheritable: self.long(),
             ambient: self.long(),
             bounding: self.long(),
+            last_capability: self.short(),
             securebits: self.short(),
             no_new_privs: self.coin(),
         }
@@ -195,7 +196,7 @@ fn a_header_of_another_version_or_with_unknown_flags_is_refused() {
     spec.keep.clear();
     let good = arguments(&spec);
     assert!(Spec::decode(&good).is_some());
-    for (offset, value) in [(0, 2), (5 + 3, 0x7f)] {
+    for (offset, value) in [(0, 9), (5 + 3, 0x7f)] {
         let mut arguments = good.clone();
         let mut header = arguments[1].as_bytes().to_vec();
         header[offset] = 0x80 | value;

@@ -75,10 +75,11 @@ fn search(
     for index in spec.candidates..spec.program {
         let path = argv.pointer(index);
         // SAFETY: all of them are NUL-terminated strings, or arrays of such that end with a null pointer.
-        let outcome: syscall::Result<Infallible> = match unsafe { system_call!(EXECVE, path, arguments, environment) } {
-            Ok(_) => continue, // it does not return
-            Err(errno) => Err(errno),
-        };
+        let outcome: syscall::Result<Infallible> =
+            match unsafe { system_call!(EXECVE, path, arguments, environment) } {
+                Ok(_) => continue, // it does not return
+                Err(errno) => Err(errno),
+            };
         let Err(errno) = outcome;
         match errno {
             // Perhaps a later one can be executed; if not, this is what is told.

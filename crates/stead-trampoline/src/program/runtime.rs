@@ -2,7 +2,7 @@
 
 use core::arch::{asm, global_asm};
 
-use crate::Vector;
+use crate::{Vector, steps};
 
 #[cfg(target_arch = "x86_64")]
 global_asm!(
@@ -40,7 +40,7 @@ unsafe extern "C" fn start(stack: *const usize) -> ! {
         let pointers = stack.add(1).cast::<*const u8>();
         (Vector { pointers, count: *stack }, pointers.add(*stack + 1))
     };
-    crate::main(argv, environment)
+    steps::main(argv, environment)
 }
 
 /// Ends the process.

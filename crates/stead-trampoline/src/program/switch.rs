@@ -27,14 +27,17 @@ pub fn take_on(spec: &Spec) -> Result<(), Failure> {
         effective: header.effective,
         inheritable: header.inheritable,
     };
-    let old = Old { uids: uids().at(Step::UserId, 0)?, gids: gids().at(Step::GroupId, 0)?,
-        capabilities: capabilities().at(Step::Capabilities, 0)? };
+    let old = Old {
+        uids: uids().at(Step::UserId, 0)?,
+        gids: gids().at(Step::GroupId, 0)?,
+        capabilities: capabilities().at(Step::Capabilities, 0)?,
+    };
 
     // From now on no process of the client's may trace this one or open its descriptors, whatever the
     // system does for changed ids (fs.suid_dumpable); execve of the program ends it.
     process_control(prctl::SET_DUMPABLE, 0, 0).at(Step::Shield, 0)?;
     // While CAP_SETPCAP is there.
-    bound(header.bounding, old.capabilities)?;
+    bound(header, old.capabilities)?;
     let securebits = process_control(prctl::GET_SECUREBITS, 0, 0).at(Step::SecureBits, 0)? as u32;
     // Only a token with capabilities of its own, or with other securebits, needs the server's to
     // outlive the change of uid for a moment.
@@ -103,28 +106,27 @@ fn gids() -> syscall::Result<[u32; 3]> {
 
 /// Makes the bounding set this one. It can only shrink: what the token has and the process has not is
 /// an error, for the process would be less than the token.
-fn bound(wanted: u64, now: Capabilities) -> Result<(), Failure> {
+fn bound(header: &Header, now: Capabilities) -> Result<(), Failure> {
+    let wanted = header.bounding;
+    let last = header.last_capability;
+    if last >= u64::BITS || (wanted >> last) >> 1 != 0 {
+        // The kernel does not know it, and would pass it over in the sets that capset is given.
+        return Err(errno::EINVAL).at(Step::BoundingSet, 63u32.saturating_sub(wanted.leading_zeros()));
+    }
     let all_there = has_all(wanted, now);
-    // The kernel takes what it does not know out of the sets that capset is given, and says nothing: of the
-    // highest one it is asked by number, and knows all below it.
-    let highest = 63u32.saturating_sub(wanted.leading_zeros());
-    for capability in 0..64u32 {
+    for capability in 0..=last {
         let wants = wanted >> capability & 1 != 0;
-        if wants && all_there && capability != highest {
+        if wants && all_there {
             continue;
         }
-        let has = match process_control(prctl::CAPBSET_READ, capability as usize, 0) {
-            Ok(has) => has != 0,
-            // Beyond the last one that the kernel knows.
-            Err(errno::EINVAL) if wanted >> capability == 0 => break,
-            Err(errno) => return Err(errno).at(Step::BoundingSet, capability),
-        };
+        let asked = || process_control(prctl::CAPBSET_READ, capability as usize, 0);
+        let has = asked().at(Step::BoundingSet, capability)? != 0;
         if wants && !has {
             return Err(errno::EPERM).at(Step::BoundingSet, capability);
         }
         if has && !wants {
             process_control(prctl::CAPBSET_DROP, capability as usize, 0).at(Step::BoundingSet, capability)?;
-            if process_control(prctl::CAPBSET_READ, capability as usize, 0) != Ok(0) {
+            if asked() != Ok(0) {
                 return Err(errno::EPERM).at(Step::ReadBack, part::BOUNDING_SET);
             }
         }

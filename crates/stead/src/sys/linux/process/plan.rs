@@ -29,7 +29,7 @@ use crate::process::{Capture, Command, Program, Stdio, Stream};
 use crate::sys::desktop;
 use crate::sys::elsewhere::{Creation, Order, TokenElsewhere};
 use crate::sys::logon::SessionHandle;
-use crate::sys::token::{SecurityContext, Uid};
+use crate::sys::token::{SecurityContext, Uid, last_capability};
 use crate::token::{Primary, Token};
 
 /// The umask of a process whose token has no logon session to say another.
@@ -305,6 +305,7 @@ fn credentials(command: &Command, context: &SecurityContext) -> Credentials {
         inheritable: sets.inheritable.bits() | granted,
         ambient: sets.ambient.bits() | granted,
         bounding: sets.bounding.bits(),
+        last_capability: last_capability(),
         securebits: context.securebits.0,
         no_new_privs: context.no_new_privs || command.native.no_new_privs,
     }

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 
 use rustix::fs::{CWD, Mode, OFlags};
+use stead_trampoline::syscall::{prctl, process_control};
 
 use super::{
     CapabilitySet, CapabilitySets, Gid, GroupSet, Label, LoginUid, SecureBits, SecurityContext, Uid,
@@ -84,4 +86,11 @@ pub(crate) fn label(process: &OwnedFd) -> io::Result<Option<Label>> {
         text.pop();
     }
     Ok((!text.is_empty()).then(|| Label(text.into())))
+}
+
+/// The highest capability that the kernel knows, as all of them answer; where none does, one that it knows not.
+pub(crate) fn last_capability() -> u32 {
+    static LAST: OnceLock<u32> = OnceLock::new();
+    let known = |capability: &u32| process_control(prctl::CAPBSET_READ, *capability as usize, 0).is_ok();
+    *LAST.get_or_init(|| (0..u64::BITS).rev().find(known).unwrap_or(u64::BITS - 1))
 }

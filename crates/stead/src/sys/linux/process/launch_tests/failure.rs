@@ -39,6 +39,7 @@ fn everything() -> Spec {
         inheritable: 1 << 5,
         ambient: 1 << 5,
         bounding: bounding() & !(1 << 21),
+        last_capability: last_capability(),
         securebits: 1,
         no_new_privs: true,
         ..credentials()

@@ -17,6 +17,7 @@ use stead_trampoline::spec::{Credentials, Keyring, NewSession, ProcessDefaults, 
 
 use super::report::pipe;
 use super::{Awaited, Launch, LaunchFault, ReportOutcome, Started, await_report, launch};
+use crate::sys::token::last_capability;
 
 /// Nobody's ids, and in the map of a container too.
 const UID: u32 = 50_001;
@@ -61,6 +62,7 @@ fn credentials() -> Credentials {
         inheritable: 0,
         ambient: 0,
         bounding: bounding(),
+        last_capability: last_capability(),
         securebits: 0,
         no_new_privs: false,
     }
@@ -195,6 +197,7 @@ fn a_token_with_capabilities_gives_exactly_those_and_keeps_them_over_execve() {
         inheritable: NET_BIND_SERVICE | KILL,
         ambient: NET_BIND_SERVICE,
         bounding: all & !(1 << 21),
+        last_capability: last_capability(),
         securebits: NOROOT,
         no_new_privs: true,
         ..credentials()
