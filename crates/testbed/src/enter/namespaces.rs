@@ -122,6 +122,8 @@ pub(super) fn furnish(plan: &Plan) -> io::Result<()> {
     let kept = kept_directories(plan);
     tmpfs(Path::new("/run"), c"mode=0755")?;
     tmpfs(Path::new("/var/log"), c"mode=0755")?;
+    // X servers leave their sockets and locks in it.
+    tmpfs(Path::new("/tmp"), c"mode=1777")?;
     if Path::new("/dev/shm").is_dir() {
         tmpfs(Path::new("/dev/shm"), c"mode=1777")?;
     }
@@ -158,11 +160,17 @@ fn kept_directories(plan: &Plan) -> Vec<(PathBuf, OwnedFd)> {
     let mut wanted: Vec<PathBuf> = std::env::current_dir().into_iter().collect();
     wanted.extend(std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned)));
     wanted.extend(plan.programs.iter().filter_map(|(_, path)| path.parent().map(Path::to_owned)));
+    // Of /tmp whole branches: a target directory there is more than the programs in it.
+    for path in &mut wanted {
+        if let Some(first) = path.strip_prefix("/tmp").ok().and_then(|rest| rest.components().next()) {
+            *path = Path::new("/tmp").join(first);
+        }
+    }
     wanted.sort();
     wanted.dedup();
     wanted
         .into_iter()
-        .filter(|path| ["/run", "/var/log", "/dev/shm"].iter().any(|hidden| path.starts_with(hidden)))
+        .filter(|path| ["/run", "/var/log", "/dev/shm", "/tmp"].iter().any(|hidden| path.starts_with(hidden)))
         .filter_map(|path| {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let descriptor = rustix::fs::open(&path, flags, FileMode::empty()).ok()?;
