@@ -31,6 +31,15 @@ pub struct OpenFile {
     /// Creates it, and fails where it is there.
     #[serde(default)]
     pub create_new: bool,
+    /// Fails where the last component is a symbolic link.
+    #[serde(default)]
+    pub no_follow: bool,
+    /// Accepts what is neither a file nor a directory.
+    #[serde(default)]
+    pub special_files: bool,
+    /// The permissions of a file that is created, before the umask; 0666 where it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
     /// How long it may take, in milliseconds; ten seconds where it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<u64>,

@@ -6,6 +6,7 @@ use std::num::NonZeroI32;
 use std::os::fd::OwnedFd;
 
 use crate::process::{Child, Command, Program};
+use crate::sys::process::Running;
 use crate::sys::token::CapabilitySet;
 
 pub use crate::sys::process::{Cgroup, Limit};
@@ -202,6 +203,28 @@ impl ChildExt for Child {
 
     fn signal_group(&self, signal: Signal) -> crate::Result<()> {
         crate::sys::process::send_signal_to_group(&self.running, signal.as_raw())
+    }
+}
+
+impl Child {
+    /// A process that an earlier run of the server created, and that lives on: pinned by its pidfd.
+    ///
+    /// It is no child of this run, so its exit status is the kernel's to tell
+    /// ([`ErrorKind::StatusLost`](crate::ErrorKind::StatusLost) before Linux 6.15), and its tree is the POSIX session
+    /// that it began.
+    ///
+    /// # Errors
+    /// `ClientChanged` when it has ended; `System` when the descriptor is no pidfd.
+    ///
+    /// ```no_run
+    /// # fn example(pidfd: std::os::fd::OwnedFd) -> stead::Result<()> {
+    /// let mut earlier = stead::Child::adopt(pidfd)?;
+    /// earlier.kill_tree()?;
+    /// # Ok(()) }
+    /// ```
+    #[doc(alias = "OpenProcess")]
+    pub fn adopt(pidfd: OwnedFd) -> crate::Result<Self> {
+        Ok(Self { stdin: None, stdout: None, stderr: None, pty: None, running: Running::adopt(pidfd)? })
     }
 }
 

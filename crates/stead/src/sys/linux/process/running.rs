@@ -165,6 +165,19 @@ impl Running {
         running
     }
 
+    /// A process that an earlier run of the server created.
+    pub(crate) fn adopt(pidfd: OwnedFd) -> Result<Self> {
+        const DOING: &str = "adopting a process";
+        let ids = as_server(|| crate::sys::client::ids(pidfd.as_fd()))
+            .map_err(|source| Error::system(DOING, "ioctl(PIDFD_GET_INFO)", source))?;
+        let pid = ids.and_then(|ids| Pid::from_raw(ids.pid.cast_signed())).ok_or_else(|| {
+            let what = "the process has ended, or is not to be seen from here".into();
+            Error::new(DOING, ErrorKind::ClientChanged { what })
+        })?;
+        let names = Names { doing: DOING.to_owned(), program: String::new(), directory: String::new() };
+        Ok(Self::new(pid, pidfd, Parent::Server, None, None, names))
+    }
+
     /// Waits for the first word of the trampoline, or for "executed".
     pub(crate) fn await_start(
         &mut self,

@@ -1,0 +1,74 @@
+//! Who calls: by the library's own client, of the connection itself.
+
+use std::os::fd::AsFd;
+
+use stead::os::linux::{ClientExt, Gid, GroupSet, Uid, User};
+use stead::{Client, ErrorKind, Impersonation, Token};
+use stead_protocol::Failure;
+
+use super::failure::failure;
+use crate::policy;
+
+/// Who calls, as of connect.
+#[derive(Debug)]
+pub(super) struct Caller {
+    client: Client,
+    pub(super) uid: Uid,
+    /// What the policy knows of it.
+    pub(super) policy: policy::Caller,
+    pub(super) pid: u32,
+}
+
+impl Caller {
+    /// The caller at the other end of a connection.
+    pub(super) fn of(connection: impl AsFd) -> stead::Result<Self> {
+        let client = Client::of(connection)?;
+        let identity = client.identity()?;
+        let (uid, pid) = (identity.uid, identity.pid);
+        let gids = with(identity.groups, identity.gid);
+        let policy = policy::Caller::new(uid, gids).account_groups(account_groups(uid)?);
+        Ok(Self { client, uid, policy, pid })
+    }
+
+    /// Its own token. How it is confined is looked at now.
+    pub(super) fn token(&self) -> stead::Result<Token<Impersonation>> {
+        self.client.token()
+    }
+
+    /// The pidfd that pins it.
+    pub(super) fn pidfd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.client.pidfd()
+    }
+
+    /// Fails when something confines the caller more than the service, or that cannot be known.
+    ///
+    /// What the policy gives is given to a user; what needs no policy rests on what the process could do by
+    /// itself, and a confined one could do less.
+    pub(super) fn require_free(&self) -> Result<(), Failure> {
+        self.token().map(drop).map_err(|error| failure(&error))
+    }
+
+    /// What confines it, for people to read.
+    pub(super) fn confined(&self) -> Option<String> {
+        match self.token() {
+            Ok(_) => None,
+            Err(error) => match error.kind() {
+                ErrorKind::ClientConfined { part } => Some(part.to_string()),
+                _ => Some(error.to_string()),
+            },
+        }
+    }
+}
+
+/// The groups, and one more.
+pub(super) fn with(groups: &GroupSet, gid: Gid) -> impl Iterator<Item = Gid> {
+    groups.as_slice().iter().copied().chain([gid]).collect::<Vec<_>>().into_iter()
+}
+
+/// The groups that the account database has a user in; none where it does not know the user.
+pub(super) fn account_groups(uid: Uid) -> stead::Result<Vec<Gid>> {
+    match User::by_uid(uid)? {
+        Some(user) => Ok(with(&user.groups()?, user.gid()).collect()),
+        None => Ok(Vec::new()),
+    }
+}

@@ -1,0 +1,258 @@
+//! One connection: its calls, one after the other.
+//!
+//! The task itself never waits for anything but the socket. A call is handled on a thread that may wait, with
+//! the connection's state, and with the descriptors that came with the call, which are closed there too. A
+//! caller has a bounded number of such threads at a time.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use stead::os::linux::Uid;
+use stead_protocol::{Failure, FailureKind, NotDecoded, Request};
+use tokio::net::UnixStream;
+use tokio::time::Instant;
+
+use super::caller::Caller;
+use super::failure::failure;
+use super::given::Given;
+use super::process::Tracked;
+use super::service::Service;
+use super::slots::ConnectionSlot;
+use super::token::Held;
+use super::transport::{Arrived, Transport};
+use super::{dispatch, introspect, stream};
+
+pub(super) type Connection = zlink::Connection<Transport>;
+
+/// What a call looks like before its method is known.
+#[derive(Debug, Deserialize)]
+struct Incoming {
+    method: String,
+    parameters: Option<Box<RawValue>>,
+}
+
+/// What a connection knows between its calls.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) caller: Caller,
+    /// The tokens it opened.
+    pub(super) tokens: BTreeMap<u64, Held>,
+    pub(super) next_token: u64,
+    /// Processes that it created suspended: they end with it if nobody resumes them.
+    pub(super) suspended: Vec<Weak<Tracked>>,
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        for process in self.suspended.iter().filter_map(Weak::upgrade) {
+            process.abandon();
+        }
+    }
+}
+
+/// What a call is answered with.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) parameters: Value,
+    pub(super) descriptors: Vec<OwnedFd>,
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve(service: Arc<Service>, stream: UnixStream, uid: Uid, slot: ConnectionSlot) {
+    let transport = Transport::new(stream);
+    let arrived = transport.arrived();
+    let socket = transport.stream();
+    let mut connection = Connection::new(transport);
+    let mut state = None;
+    let end = calls(&service, &mut connection, &arrived, &socket, uid, &mut state).await;
+    if let Err(error) = end {
+        tracing::debug!(%uid, %error, "a connection was ended");
+    }
+    drop(connection);
+    let rest = arrived.take(u64::MAX);
+    // Tokens may hold sessions open, and descriptors may belong to file systems of the caller.
+    let _ = tokio::task::spawn_blocking(move || drop((state, rest))).await;
+    drop(slot);
+}
+
+async fn calls(
+    service: &Arc<Service>,
+    connection: &mut Connection,
+    arrived: &Arc<Arrived>,
+    socket: &Arc<UnixStream>,
+    uid: Uid,
+    kept: &mut Option<State>,
+) -> zlink::Result<()> {
+    for number in 0_u64.. {
+        let received = connection.receive_call::<Incoming>().await.map(|(call, _)| call);
+        let given = Given::new(arrived.take(number));
+        let call = match received {
+            Ok(call) => call,
+            Err(error) => {
+                let _ = service.blocking(uid, move || drop(given)).await;
+                return match error {
+                    zlink::Error::UnexpectedEof => Ok(()),
+                    error => Err(error),
+                };
+            }
+        };
+        let (oneway, more) = (call.oneway(), call.more());
+        let Incoming { method, parameters } = call.method();
+        let parameters = parameters.as_ref().map(|raw| raw.get());
+        let result = match introspect::answer(method, parameters) {
+            Some(result) => {
+                let _ = service.blocking(uid, move || drop(given)).await;
+                result
+            }
+            None => match decode(method, parameters) {
+                Ok(Request::Monitor(_)) if !more => Err(FailureKind::ExpectedMore {}.while_doing("")),
+                Ok(request) => {
+                    let taken = kept.take();
+                    let (state, result) = prepare(service, socket, uid, taken).await;
+                    match (state, result) {
+                        (Some(state), Ok(())) => match request {
+                            Request::Monitor(_) => {
+                                let end = stream::monitor(service, connection, socket, &state).await;
+                                *kept = Some(state);
+                                return end;
+                            }
+                            Request::WaitProcess(call) => {
+                                let result = stream::wait(service, socket, &state, &call).await;
+                                *kept = Some(state);
+                                result
+                            }
+                            request => {
+                                let handled = handle(service, uid, socket, state, request, given).await;
+                                let (state, result) = handled;
+                                let lost = state.is_none();
+                                *kept = state;
+                                if lost {
+                                    return reply(connection, oneway, result).await;
+                                }
+                                result
+                            }
+                        },
+                        (state, result) => {
+                            *kept = state;
+                            let _ = service.blocking(uid, move || drop(given)).await;
+                            result.map(|()| Answer { parameters: Value::Null, descriptors: Vec::new() })
+                        }
+                    }
+                }
+                Err(failure) => {
+                    let _ = service.blocking(uid, move || drop(given)).await;
+                    Err(failure)
+                }
+            },
+        };
+        reply(connection, oneway, result).await?;
+    }
+    Ok(())
+}
+
+/// Knows the caller, at its first call.
+async fn prepare(
+    service: &Arc<Service>,
+    socket: &Arc<UnixStream>,
+    uid: Uid,
+    kept: Option<State>,
+) -> (Option<State>, Result<(), Failure>) {
+    if kept.is_some() {
+        return (kept, Ok(()));
+    }
+    let socket = Arc::clone(socket);
+    match service.blocking(uid, move || Caller::of(&*socket)).await {
+        Ok(Ok(caller)) => {
+            let (tokens, suspended) = Default::default();
+            (Some(State { caller, tokens, next_token: 1, suspended }), Ok(()))
+        }
+        Ok(Err(error)) => (None, Err(failure(&error))),
+        Err(failure) => (None, Err(failure)),
+    }
+}
+
+async fn handle(
+    service: &Arc<Service>,
+    uid: Uid,
+    socket: &UnixStream,
+    state: State,
+    request: Request,
+    given: Given,
+) -> (Option<State>, Result<Answer, Failure>) {
+    let mut pause = Duration::from_millis(20);
+    let (mut state, mut request, mut given) = (state, request, given);
+    loop {
+        let again = match &request {
+            Request::CloseSession(call) => Some(Request::CloseSession(call.clone())),
+            _ => None,
+        };
+        let handled = once(service, uid, state, request, given).await;
+        match (handled, again) {
+            // Others still hold the session, or it has processes: no thread waits for them.
+            ((Some(same), Err(failure)), Some(call))
+                if matches!(failure.kind, FailureKind::DeadlinePassed { .. }) && !stream::is_gone(socket) =>
+            {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+                (state, request, given) = (same, call, Given::new(Vec::new()));
+            }
+            (handled, _) => return handled,
+        }
+    }
+}
+
+async fn once(
+    service: &Arc<Service>,
+    uid: Uid,
+    mut state: State,
+    request: Request,
+    mut given: Given,
+) -> (Option<State>, Result<Answer, Failure>) {
+    let began = Instant::now();
+    let kind = dispatch::slot_of(&request);
+    let inner = Arc::clone(service);
+    let work = move || {
+        let result = dispatch::handle(&inner, &mut state, request, &mut given);
+        drop(given);
+        (state, result)
+    };
+    match service.blocking_in(kind, uid, work).await {
+        Ok((state, result)) => {
+            if let Err(failure) = &result
+                && matches!(failure.kind, FailureKind::PolicyDenied { .. })
+            {
+                service.settle_denial(began).await;
+            }
+            (Some(state), result)
+        }
+        Err(failure) => (None, Err(failure)),
+    }
+}
+
+fn decode(method: &str, parameters: Option<&str>) -> Result<Request, Failure> {
+    Request::decode(method, parameters).map_err(|error| match error {
+        NotDecoded::Parameters(parameter) => FailureKind::InvalidParameter { parameter }.while_doing(""),
+        NotDecoded::NoSuchMethod => introspect::unknown(method),
+    })
+}
+
+async fn reply(
+    connection: &mut Connection,
+    oneway: bool,
+    result: Result<Answer, Failure>,
+) -> zlink::Result<()> {
+    if oneway {
+        return Ok(());
+    }
+    match result {
+        Ok(Answer { parameters, descriptors }) => {
+            connection.send_reply(&zlink::Reply::new(Some(parameters)), descriptors).await
+        }
+        Err(failure) => connection.send_error(&failure, Vec::new()).await,
+    }
+}

@@ -1,0 +1,241 @@
+//! Creating a process for a caller.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use stead::desktop::{Desktop, InteractiveSession};
+use stead::os::linux::{CommandExt, Limit};
+use stead::process::Containment;
+use stead::{Command, PtySize, Stdio};
+use stead_protocol::{CreateProcess, CreatedProcess, Failure, FailureKind, Text};
+
+use super::connection::State;
+use super::explain::desktop_request;
+use super::failure::{failure, invalid, system};
+use super::folder::{new_id, now, written};
+use super::given::Given;
+use super::process::{Held as HeldProcess, Proof, Record, Tracked};
+use super::service::Service;
+use super::token::{Held, Origin};
+use super::{limits, watch};
+use crate::policy::{Privilege, ProgramRequest, Request, RuleRef, Subject};
+use crate::throttle::Holding;
+
+const DOING: &str = "creating a process";
+/// The longest that a program may take to be executed.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Creates the process, if the policy lets the caller; what goes with the reply.
+pub(super) fn create(
+    service: &Arc<Service>,
+    state: &mut State,
+    call: &CreateProcess,
+    given: &Given,
+) -> Result<(CreatedProcess, Vec<OwnedFd>), Failure> {
+    let held = state.token(call.token)?;
+    let subject = held.subject()?;
+    let rule = decide(service, state, call, &subject)?;
+    let raised = limits_of(held, call)?;
+    decide_quota(service, state, call, &subject, &raised)?;
+    let token = held.to_primary().map_err(|error| failure(&error))?;
+    let counted = service.take(&state.caller, Holding::Process)?;
+
+    let mut command = command(call, given)?;
+    for (limit, soft, hard) in raised.all {
+        command.limit(limit, soft, hard);
+    }
+    if let Some(name) = &call.desktop {
+        let uid = held.uid();
+        let desktop = match name.as_bytes() {
+            b"interactive" => Desktop::interactive(InteractiveSession::OfUser(uid)),
+            b"active" => Desktop::interactive(InteractiveSession::Active),
+            b"console" => Desktop::interactive(InteractiveSession::Console),
+            _ => Desktop::by_name(name.as_os_str()),
+        };
+        command.desktop(desktop.map_err(|error| failure(&error))?);
+    }
+    let session = match &held.origin {
+        Origin::Logon { session, .. } => Some(Arc::clone(session)),
+        _ => None,
+    };
+    let mut child = command.spawn_as(&token).map_err(|error| failure(&error))?;
+    let terminal = child.pty.take().map(OwnedFd::from);
+    let id = new_id();
+    let record = Record {
+        id: written(id),
+        pid: child.id(),
+        proof: Proof::of(child.as_fd(), child.id()),
+        uid: held.uid().as_raw(),
+        owner: state.caller.uid.as_raw(),
+        session: session.as_ref().map(|session| session.id().to_string()),
+        program: call.program.clone().unwrap_or_else(|| Text::from("(an open file)")),
+        since: now(),
+        containment: match child.containment() {
+            Containment::Cgroup => "cgroup",
+            Containment::SessionWorker => "session_worker",
+            _ => "posix_session",
+        }
+        .to_owned(),
+        own: rule == RuleRef::Itself,
+        end: None,
+    };
+    let pidfd = child.as_fd().try_clone_to_owned().map_err(|error| system(DOING, "fcntl", error))?;
+    let theirs = pidfd.try_clone().map_err(|error| system(DOING, "fcntl", error))?;
+    let kept = HeldProcess { child: Some(child), earlier: None, session, counted: Some(counted) };
+    let tracked = service
+        .processes
+        .add(id, Tracked::new(record, Some(pidfd), kept))
+        .map_err(|error| system(DOING, "write", error))?;
+    if tracked.is_suspended() {
+        state.suspended.push(Arc::downgrade(&tracked));
+    }
+    service.note_start(&state.caller, &tracked.record, &call.arguments, &rule);
+    watch::until_its_end(service, &tracked);
+    let created =
+        CreatedProcess { process: tracked.describe(), pidfd: 0, terminal: terminal.is_some().then_some(1) };
+    Ok((created, std::iter::once(theirs).chain(terminal).collect()))
+}
+
+/// Whether it may be created: by which rule.
+fn decide(
+    service: &Service,
+    state: &State,
+    call: &CreateProcess,
+    subject: &Subject,
+) -> Result<RuleRef, Failure> {
+    let program = match (&call.program, call.pinned) {
+        (Some(name), None) => ProgramRequest::Path(name.as_bytes()),
+        (None, Some(_)) => ProgramRequest::Descriptor,
+        _ => return Err(invalid(DOING, "it takes a program, or an open file in its place")),
+    };
+    let set = call.environment.set.iter().map(|variable| variable.name.as_bytes());
+    let removed = call.environment.remove.iter().map(Text::as_bytes);
+    let desktop = call.desktop.as_ref().map(Text::to_string_lossy);
+    let request = Request::new(Privilege::AssignPrimaryToken, subject)
+        .program(program)
+        .environment(set.chain(removed))
+        .desktop(desktop.as_deref().map_or_else(Default::default, desktop_request));
+    Ok(service.decide(&state.caller, &request)?.rule)
+}
+
+/// Limits of a new process.
+struct Limits {
+    /// What is set, soft and hard.
+    all: Vec<(Limit, u64, u64)>,
+    /// What of it is above what the caller, or the service, has.
+    above: Vec<(Limit, u64)>,
+}
+
+fn limits_of(held: &Held, call: &CreateProcess) -> Result<Limits, Failure> {
+    let mut limits = Limits { all: Vec::new(), above: Vec::new() };
+    for asked in &call.limits {
+        let limit = limits::by_name(&asked.name)
+            .ok_or_else(|| invalid(DOING, format!("there is no limit {:?}", asked.name)))?;
+        let (soft, hard) = (asked.soft.unwrap_or(Limit::UNLIMITED), asked.hard.unwrap_or(Limit::UNLIMITED));
+        if hard > most(held, limit) {
+            limits.above.push((limit, hard));
+        }
+        limits.all.push((limit, soft, hard));
+    }
+    if let Origin::Own(own) = &held.origin {
+        let others = own.iter().filter(|(limit, ..)| !limits.all.iter().any(|(set, ..)| set == limit));
+        let others: Vec<_> = others.copied().collect();
+        limits.all.extend(others);
+    }
+    Ok(limits)
+}
+
+/// The hard limit up to which nobody has to be asked.
+fn most(held: &Held, limit: Limit) -> u64 {
+    let own = limits::own(limit);
+    match &held.origin {
+        Origin::Own(limits) => {
+            limits.iter().find(|(one, ..)| *one == limit).map_or(own, |(.., hard)| own.min(*hard))
+        }
+        _ => own,
+    }
+}
+
+fn decide_quota(
+    service: &Service,
+    state: &State,
+    call: &CreateProcess,
+    subject: &Subject,
+    limits: &Limits,
+) -> Result<(), Failure> {
+    let nice = call.nice.unwrap_or(0);
+    if limits.above.is_empty() && nice >= 0 && call.oom_score_adj.unwrap_or(0) >= 0 {
+        return Ok(());
+    }
+    let mut request = Request::new(Privilege::IncreaseQuota, subject);
+    for (limit, hard) in &limits.above {
+        request = request.limit(*limit, *hard);
+    }
+    if nice < 0 {
+        // As RLIMIT_NICE counts it.
+        request = request.limit(Limit::Nice, u64::from((20 - i64::from(nice)).unsigned_abs().min(40) as u32));
+    }
+    service.decide(&state.caller, &request).map(drop)
+}
+
+fn command(call: &CreateProcess, given: &Given) -> Result<Command, Failure> {
+    let mut command = match (&call.program, call.pinned) {
+        (Some(name), None) => Command::new(name.as_os_str()),
+        (None, Some(index)) => Command::pinned(given.copy(index)?),
+        _ => {
+            let kind = FailureKind::InvalidInput { what: "no program".to_owned() };
+            return Err(kind.while_doing(DOING));
+        }
+    };
+    command.args(call.arguments.iter().map(Text::as_os_str));
+    if let Some(name) = &call.argument_zero {
+        command.arg0(name.as_os_str());
+    }
+    if call.environment.clear {
+        command.env_clear();
+    }
+    for name in &call.environment.remove {
+        command.env_remove(name.as_os_str());
+    }
+    for variable in &call.environment.set {
+        command.env(variable.name.as_os_str(), variable.value.as_os_str());
+    }
+    if let Some(directory) = &call.directory {
+        command.current_dir(directory.as_os_str());
+    }
+    if let Some(index) = call.stdin {
+        command.stdin(Stdio::from(given.copy(index)?));
+    }
+    if let Some(index) = call.stdout {
+        command.stdout(Stdio::from(given.copy(index)?));
+    }
+    if let Some(index) = call.stderr {
+        command.stderr(Stdio::from(given.copy(index)?));
+    }
+    for further in &call.descriptors {
+        command.fd(given.copy(further.descriptor)?, further.target);
+    }
+    if let Some(nice) = call.nice {
+        command.nice(nice);
+    }
+    if let Some(score) = call.oom_score_adj {
+        command.oom_score_adj(score);
+    }
+    if let Some(mask) = call.umask {
+        command.umask(mask);
+    }
+    if let Some(size) = call.terminal {
+        command.pty(PtySize {
+            rows: size.rows,
+            columns: size.columns,
+            pixel_width: size.pixel_width,
+            pixel_height: size.pixel_height,
+        });
+    }
+    if let Some(deadline) = call.deadline {
+        command.deadline(Duration::from_millis(deadline).min(LONGEST));
+    }
+    command.no_new_privs(call.no_new_privs).suspended(call.suspended);
+    Ok(command)
+}

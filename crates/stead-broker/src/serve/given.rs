@@ -1,0 +1,31 @@
+//! The descriptors that came with a call.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use stead_protocol::{Failure, Index};
+
+use super::failure::{invalid, system};
+
+/// The descriptors that came with a call. They are closed with it, on the thread that handles the call.
+#[derive(Debug)]
+pub(super) struct Given(Vec<OwnedFd>);
+
+impl Given {
+    pub(super) fn new(descriptors: Vec<OwnedFd>) -> Self {
+        Self(descriptors)
+    }
+
+    /// The one at `index`.
+    pub(super) fn get(&self, index: Index) -> Result<BorrowedFd<'_>, Failure> {
+        let found = usize::try_from(index).ok().and_then(|index| self.0.get(index));
+        found.map(AsFd::as_fd).ok_or_else(|| {
+            invalid("taking a descriptor", format!("no descriptor {index} came with the call"))
+        })
+    }
+
+    /// A copy of the one at `index`, which may be asked for more than once.
+    pub(super) fn copy(&self, index: Index) -> Result<OwnedFd, Failure> {
+        let copied = self.get(index)?.try_clone_to_owned();
+        copied.map_err(|error| system("taking a descriptor", "fcntl", error))
+    }
+}

@@ -1,0 +1,90 @@
+//! Where the service listens.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use rustix::net::{AddressFamily, SocketType};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags};
+
+use super::ServeError;
+use super::folder::Folder;
+
+/// Removes the socket that the service bound, when it ends.
+#[derive(Debug)]
+pub(super) struct BoundAt(Option<PathBuf>);
+
+impl Drop for BoundAt {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// The listener: the service manager's, or one of our own.
+pub(super) fn listener(path: &Path) -> Result<(UnixListener, BoundAt), ServeError> {
+    let failed = |error| ServeError::Listen { path: path.to_owned(), error };
+    let (listener, bound) = match passed().map_err(failed)? {
+        Some(listener) => (listener, BoundAt(None)),
+        None => bind(path)?,
+    };
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// The one that the service manager passed, looked at before it is believed.
+fn passed() -> io::Result<Option<UnixListener>> {
+    let mut numbers = sd_notify::listen_fds()?;
+    let Some(number) = numbers.next() else { return Ok(None) };
+    if numbers.next().is_some() {
+        return Err(io::Error::other("the service manager passed more than one socket"));
+    }
+    // A copy by this process's own pidfd: the number alone proves to nobody that it may be owned.
+    let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+    let passed: OwnedFd = rustix::process::pidfd_getfd(&own, number, PidfdGetfdFlags::empty())?;
+    let of_unix = rustix::net::sockopt::socket_domain(&passed)? == AddressFamily::UNIX;
+    let stream = rustix::net::sockopt::socket_type(&passed)? == SocketType::STREAM;
+    if !of_unix || !stream || !rustix::net::sockopt::socket_acceptconn(&passed)? {
+        return Err(io::Error::other("what the service manager passed is no listening Unix stream socket"));
+    }
+    Ok(Some(passed.into()))
+}
+
+fn bind(path: &Path) -> Result<(UnixListener, BoundAt), ServeError> {
+    let failed = |error| ServeError::Listen { path: path.to_owned(), error };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    let listener = match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            // One that a run left which could not remove it; nobody answers at it.
+            if UnixStream::connect(path).is_ok() {
+                return Err(ServeError::AnotherRuns { path: path.to_owned() });
+            }
+            std::fs::remove_file(path).map_err(failed)?;
+            UnixListener::bind(path).map_err(failed)?
+        }
+        bound => bound.map_err(failed)?,
+    };
+    // Everybody may connect: who does is told by the kernel, and what it may do by the policy.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(failed)?;
+    Ok((listener, BoundAt(Some(path.to_owned()))))
+}
+
+/// Held as long as the service runs: two of them would not know of each other's processes.
+pub(super) fn only_one(state: &Path) -> Result<File, ServeError> {
+    let failed = |error| ServeError::State { path: state.to_owned(), error };
+    Folder::at(state).map_err(failed)?;
+    let path = state.join("lock");
+    let lock = File::create(&path).map_err(failed)?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::AGAIN) => Err(ServeError::AnotherRuns { path }),
+        Err(errno) => Err(failed(errno.into())),
+    }
+}

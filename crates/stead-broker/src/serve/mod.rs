@@ -1,0 +1,219 @@
+//! The service: `stead serve`.
+//!
+//! One process takes calls, asks the policy, and has the library do what it allows. PAM is called, and sessions are
+//! kept, by a worker process for each session; files are opened by a helper that is the client. So nothing that a
+//! client controls is parsed here but the messages themselves, and what happens to this process ends nobody's
+//! session: the next run finds sessions and processes again.
+
+mod caller;
+mod client;
+mod connection;
+mod create;
+mod diag;
+mod dispatch;
+mod explain;
+mod failure;
+mod file;
+mod folder;
+mod given;
+mod helper;
+mod introspect;
+mod limits;
+mod listen;
+mod process;
+mod secret;
+mod service;
+mod session;
+mod slots;
+mod stream;
+mod token;
+mod transport;
+mod watch;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use stead::os::linux::Uid;
+use stead_protocol::{Failure, FailureKind, SOCKET};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::audit;
+use crate::policy::{Caller, DEFAULT_FOLDER, PolicyErrors};
+use service::Service;
+
+/// Threads that may wait, of all users together; each user has its own share of them.
+const WAITING_THREADS: usize = 2048;
+/// How long what is under way may take when the service ends.
+const LAST_CALLS: Duration = Duration::from_secs(2);
+
+/// What the service is started with.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// Where it listens, unless its service manager listens for it.
+    pub socket: PathBuf,
+    /// The folder of the policy.
+    pub policy: PathBuf,
+    /// The folder of what it writes down to find it again after a restart.
+    pub state: PathBuf,
+    /// The program of session workers, where it is not beside the service's own.
+    pub worker: Option<PathBuf>,
+    /// Where the audit records go.
+    pub audit: audit::Options,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            socket: SOCKET.into(),
+            policy: DEFAULT_FOLDER.into(),
+            state: "/run/stead/service".into(),
+            worker: None,
+            audit: audit::Options::default(),
+        }
+    }
+}
+
+/// Why the service could not begin, or had to end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The policy has errors.
+    #[error("the policy has errors:\n{0}")]
+    Policy(PolicyErrors),
+    /// It cannot listen.
+    #[error("cannot listen at {}: {error}", path.display())]
+    Listen {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// What it writes down has no place.
+    #[error("cannot keep the service's records in {}: {error}", path.display())]
+    State {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Another service runs already.
+    #[error("another service runs already: it holds {}", path.display())]
+    AnotherRuns {
+        /// What it holds.
+        path: PathBuf,
+    },
+    /// The audit log cannot be opened.
+    #[error("cannot open the audit log: {0}")]
+    Audit(io::Error),
+    /// It lacks what it takes.
+    #[error("{0}")]
+    Library(stead::Error),
+    /// The system lacks what it takes.
+    #[error("cannot start: {0}")]
+    System(io::Error),
+}
+
+/// Lets the program be the service's helpers: call it first in `main`, before any thread is started.
+///
+/// It contains [`stead::init`]. In a process that is no helper it returns at once.
+pub fn init() {
+    stead::init();
+    helper::run_if_asked();
+}
+
+/// Runs the service until it is told to end (SIGTERM, SIGINT). SIGHUP lets it read its policy anew.
+///
+/// [`init`] must have been called before.
+///
+/// # Errors
+/// Why it could not begin.
+pub fn run(options: Options) -> Result<(), ServeError> {
+    stead::Privilege::AssignPrimaryToken.require().map_err(ServeError::Library)?;
+    // Before any thread: what the service manager passed is this process's alone.
+    let (listener, bound) = listen::listener(&options.socket)?;
+    let _only = listen::only_one(&options.state)?;
+    let threads = std::thread::available_parallelism().map_or(2, |number| number.get().clamp(2, 8));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .max_blocking_threads(WAITING_THREADS)
+        .enable_all()
+        .build()
+        .map_err(ServeError::System)?;
+    let ended = runtime.block_on(serve(options, listener));
+    runtime.shutdown_timeout(LAST_CALLS);
+    drop(bound);
+    ended
+}
+
+async fn serve(options: Options, listener: std::os::unix::net::UnixListener) -> Result<(), ServeError> {
+    let begun = tokio::task::spawn_blocking(move || {
+        let service = Arc::new(Service::begin(options)?);
+        watch::recover(&service);
+        Ok(service)
+    });
+    let service = begun.await.map_err(|error| ServeError::System(io::Error::other(error)))??;
+    let listener = UnixListener::from_std(listener).map_err(ServeError::System)?;
+    let handler = |kind| signal(kind).map_err(ServeError::System);
+    let (mut hangup, mut terminate) = (handler(SignalKind::hangup())?, handler(SignalKind::terminate())?);
+    let mut interrupt = handler(SignalKind::interrupt())?;
+    tokio::spawn(watch::sweep(Arc::clone(&service)));
+    tokio::spawn(watch::watchdog());
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    service.note_begin();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => take(&service, stream),
+                // No descriptor left: what is open must end first.
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be taken");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+            _ = hangup.recv() => {
+                let mut state = vec![NotifyState::Reloading];
+                state.extend(NotifyState::monotonic_usec_now());
+                let _ = sd_notify::notify(&state);
+                let service = Arc::clone(&service);
+                let _ = tokio::task::spawn_blocking(move || service.reload()).await;
+                let _ = sd_notify::notify(&[NotifyState::Ready]);
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    service.note_stop();
+    Ok(())
+}
+
+/// Takes a connection, unless its user has as many as it may have.
+fn take(service: &Arc<Service>, stream: UnixStream) {
+    let Some(uid) = stream.peer_cred().ok().and_then(|peer| Uid::new(peer.uid())) else { return };
+    // Its groups are not known yet: a rule for a group gives no more connections.
+    let quota = service.policy().quota(&Caller::new(uid, []));
+    let most = quota.connections as usize;
+    if let Some(slot) = service.slots.connection(uid, most) {
+        tokio::spawn(connection::serve(Arc::clone(service), stream, uid, slot));
+    } else {
+        let kind = FailureKind::QuotaReached { of: "connections".to_owned(), most: most as u64 };
+        refuse(&stream, &kind.while_doing("connecting to the service"));
+    }
+}
+
+/// Says why a connection is not served, if that can be said without waiting.
+fn refuse(stream: &UnixStream, failure: &Failure) {
+    if let Ok(mut message) = serde_json::to_vec(failure) {
+        message.push(0);
+        let _ = rustix::net::send(
+            stream,
+            &message,
+            rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL,
+        );
+    }
+}

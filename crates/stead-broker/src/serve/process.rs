@@ -1,0 +1,370 @@
+//! The processes that the service created, in this run or an earlier one.
+//!
+//! Each is written down, with what proves that a number is still the same process: its inode among the pidfds, or the
+//! moment it was started. A pid alone is never believed (CVE-2017-2616).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use stead::logon::StartedProcess;
+use stead::os::linux::{ChildExt, Signal, Uid};
+use stead::{Child, LogonSession};
+use stead_protocol as wire;
+use stead_protocol::{
+    Failure, FailureKind, GetProcess, KillTree, ListProcesses, Nothing, ResumeProcess, SignalProcess, Text,
+};
+use tokio::sync::watch;
+
+use super::caller::Caller;
+use super::failure::{failure, invalid};
+use super::folder::{Folder, now, parsed, written};
+use crate::throttle::Held as Counted;
+
+/// How long the status of a process that has ended is told.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+/// The statuses that are told of one user's processes at most.
+const MOST_REMEMBERED: usize = 1024;
+/// How long a worker may take from the end of a process to knowing its status.
+const REAPING: Duration = Duration::from_secs(1);
+
+/// What is written down of a process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) id: String,
+    pub(super) pid: u32,
+    pub(super) proof: Proof,
+    pub(super) uid: u32,
+    pub(super) owner: u32,
+    pub(super) session: Option<String>,
+    pub(super) program: Text,
+    pub(super) since: u64,
+    pub(super) containment: String,
+    /// Whether it needed no rule of the policy.
+    pub(super) own: bool,
+    pub(super) end: Option<(u64, End)>,
+}
+
+/// What a process is known again by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Proof {
+    /// The inode of its pidfds, which no other process ever gets (Linux 6.9).
+    inode: Option<u64>,
+    /// When it was started, in ticks since the machine was.
+    started: Option<u64>,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum End {
+    /// With this wait status.
+    Status(i32),
+    /// Nobody can tell.
+    Lost,
+}
+
+/// A process, with what is held of it.
+#[derive(Debug)]
+pub(super) struct Tracked {
+    pub(super) record: Record,
+    pub(super) pidfd: Option<OwnedFd>,
+    held: Mutex<Held>,
+    suspended: AtomicBool,
+    end: watch::Sender<Option<(u64, End)>>,
+}
+
+/// What is dropped once it has ended.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub(super) child: Option<Child>,
+    /// One that an earlier run created in a session.
+    pub(super) earlier: Option<StartedProcess>,
+    /// Kept open while it runs.
+    pub(super) session: Option<Arc<LogonSession>>,
+    pub(super) counted: Option<Counted>,
+}
+
+impl Tracked {
+    pub(super) fn new(record: Record, pidfd: Option<OwnedFd>, held: Held) -> Self {
+        let suspended = held.child.as_ref().is_some_and(Child::is_suspended).into();
+        let end = watch::Sender::new(record.end);
+        Self { record, pidfd, held: Mutex::new(held), suspended, end }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells when it has ended, and how.
+    pub(super) fn end(&self) -> watch::Receiver<Option<(u64, End)>> {
+        self.end.subscribe()
+    }
+
+    pub(super) fn is_suspended(&self) -> bool {
+        self.suspended.load(Ordering::Relaxed)
+    }
+
+    /// Ends it if it is still suspended: whoever could have resumed it is gone.
+    pub(super) fn abandon(&self) {
+        if self.is_suspended()
+            && let Some(child) = &mut self.held().child
+        {
+            let _ = child.kill();
+        }
+    }
+
+    pub(super) fn describe(&self) -> wire::Process {
+        let Record { id, pid, uid, owner, session, program, since, containment, .. } = self.record.clone();
+        let running = self.end.borrow().is_none();
+        let suspended = running && self.is_suspended();
+        wire::Process { id, pid, uid, owner, session, program, since, containment, suspended, running }
+    }
+
+    /// Collects the status of a process whose pidfd says that it has ended.
+    fn collect(&self) -> End {
+        let mut held = self.held();
+        let raw = of_worker(held.earlier.as_ref()).or_else(|| {
+            let status: ExitStatus = held.child.as_mut()?.try_wait().ok()??;
+            Some(status.into_raw())
+        });
+        held.session = None;
+        held.counted = None;
+        raw.map_or(End::Lost, End::Status)
+    }
+}
+
+/// The wait status that the worker of an earlier run's session kept.
+fn of_worker(process: Option<&StartedProcess>) -> Option<i32> {
+    let give_up = Instant::now() + REAPING;
+    loop {
+        match process?.exit_status() {
+            Ok(Some(status)) => return Some(status.into_raw()),
+            Ok(None) if Instant::now() < give_up => std::thread::sleep(Duration::from_millis(2)),
+            Ok(None) | Err(_) => return None,
+        }
+    }
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Processes {
+    folder: Folder,
+    known: Mutex<BTreeMap<u64, Arc<Tracked>>>,
+}
+
+impl Processes {
+    pub(super) fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self { folder: Folder::at(path)?, known: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Tracked>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn running(&self) -> usize {
+        self.lock().values().filter(|one| one.end.borrow().is_none()).count()
+    }
+
+    /// Writes a process down, and knows it from now on.
+    pub(super) fn add(&self, id: u64, tracked: Tracked) -> io::Result<Arc<Tracked>> {
+        self.folder.write(&tracked.record.id, &tracked.record)?;
+        let tracked = Arc::new(tracked);
+        self.lock().insert(id, Arc::clone(&tracked));
+        Ok(tracked)
+    }
+
+    /// What an earlier run wrote down.
+    pub(super) fn written(&self) -> Vec<Record> {
+        self.folder.read_all().unwrap_or_default()
+    }
+
+    /// A process has ended: its status is collected, written down and told.
+    pub(super) fn ended(&self, tracked: &Tracked) -> End {
+        let end = tracked.collect();
+        let when = now();
+        let record = Record { end: Some((when, end)), ..tracked.record.clone() };
+        if let Err(error) = self.folder.write(&record.id, &record) {
+            tracing::warn!(%error, "the end of a process could not be written down");
+        }
+        tracked.end.send_replace(Some((when, end)));
+        end
+    }
+
+    /// Forgets processes that ended long ago, and the oldest of too many.
+    pub(super) fn sweep(&self) {
+        let long_ago = now().saturating_sub(REMEMBERED.as_secs());
+        let mut of_owner: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
+        let mut forgotten = Vec::new();
+        for (id, one) in &*self.lock() {
+            let Some((when, _)) = *one.end.borrow() else { continue };
+            if when <= long_ago {
+                forgotten.push(*id);
+            } else {
+                of_owner.entry(one.record.owner).or_default().push((when, *id));
+            }
+        }
+        for ended in of_owner.values_mut() {
+            ended.sort_unstable();
+            let many = ended.len().saturating_sub(MOST_REMEMBERED);
+            forgotten.extend(ended.iter().take(many).map(|(_, id)| *id));
+        }
+        let mut dropped = Vec::new();
+        for id in forgotten {
+            self.folder.remove(&written(id));
+            dropped.extend(self.lock().remove(&id));
+        }
+    }
+
+    /// The process of this id, if `may` holds for it; who may not know it is told that there is none.
+    fn find(&self, id: &str, may: impl Fn(&Record) -> bool) -> Result<Arc<Tracked>, Failure> {
+        let found = parsed(id).and_then(|id| self.lock().get(&id).cloned());
+        found.filter(|tracked| may(&tracked.record)).ok_or_else(|| {
+            FailureKind::NoSuchHandle { of: "process".to_owned() }.while_doing("looking up a process")
+        })
+    }
+
+    /// One that the caller may know of.
+    pub(super) fn seen(&self, caller: &Caller, id: &str) -> Result<Arc<Tracked>, Failure> {
+        self.find(id, |record| may_see(caller.uid, record))
+    }
+
+    /// One that the caller, or another process of its user, asked for.
+    fn owned(&self, caller: &Caller, id: &str) -> Result<Arc<Tracked>, Failure> {
+        let uid = caller.uid;
+        let found = self.find(id, |record| uid == Uid::ROOT || record.owner == uid.as_raw())?;
+        if found.record.own {
+            // Nothing that a sandboxed process of the same user should reach.
+            caller.require_free()?;
+        }
+        Ok(found)
+    }
+
+    pub(super) fn list(&self, caller: &Caller, call: &ListProcesses) -> wire::Processes {
+        let all: Vec<Arc<Tracked>> = self.lock().values().cloned().collect();
+        let of_session = |record: &Record| call.session.is_none() || record.session == call.session;
+        let seen = all.iter().filter(|one| may_see(caller.uid, &one.record) && of_session(&one.record));
+        wire::Processes { processes: seen.map(|one| one.describe()).collect() }
+    }
+
+    pub(super) fn get(
+        &self,
+        caller: &Caller,
+        call: &GetProcess,
+    ) -> Result<(wire::Process, Option<OwnedFd>), Failure> {
+        let found = self.seen(caller, &call.process)?;
+        let pidfd = found.pidfd.as_ref().filter(|_| found.end.borrow().is_none());
+        let pidfd = pidfd.map(OwnedFd::try_clone).transpose();
+        let pidfd = pidfd.map_err(|error| super::failure::system("looking up a process", "fcntl", error))?;
+        Ok((found.describe(), pidfd))
+    }
+
+    pub(super) fn resume(&self, caller: &Caller, call: &ResumeProcess) -> Result<Nothing, Failure> {
+        let found = self.owned(caller, &call.process)?;
+        let mut held = found.held();
+        if let Some(child) = &mut held.child {
+            let resumed = child.resume();
+            found.suspended.store(child.is_suspended(), Ordering::Relaxed);
+            resumed.map_err(|error| failure(&error))?;
+        }
+        Ok(Nothing {})
+    }
+
+    pub(super) fn signal(
+        &self,
+        caller: &Caller,
+        call: &SignalProcess,
+    ) -> Result<(Arc<Tracked>, Nothing), Failure> {
+        let signal = Signal::from_raw(call.signal)
+            .ok_or_else(|| invalid("signalling a process", format!("there is no signal {}", call.signal)))?;
+        let found = self.owned(caller, &call.process)?;
+        if let Some(child) = &found.held().child {
+            child.signal(signal).map_err(|error| failure(&error))?;
+        }
+        Ok((found, Nothing {}))
+    }
+
+    pub(super) fn kill_tree(
+        &self,
+        caller: &Caller,
+        call: &KillTree,
+    ) -> Result<(Arc<Tracked>, Nothing), Failure> {
+        let found = self.owned(caller, &call.process)?;
+        let mut guard = found.held();
+        let held = &mut *guard;
+        let killed = match (&held.earlier, &mut held.child) {
+            (Some(earlier), _) => earlier.kill_tree(),
+            (None, Some(child)) => child.kill_tree(),
+            (None, None) => Ok(()),
+        };
+        drop(guard);
+        killed.map(|()| (found, Nothing {})).map_err(|error| failure(&error))
+    }
+}
+
+fn may_see(uid: Uid, record: &Record) -> bool {
+    uid == Uid::ROOT || [record.owner, record.uid].contains(&uid.as_raw())
+}
+
+impl Proof {
+    /// What the process that `pidfd` pins will be known again by; `pid` is what it is called now.
+    pub(super) fn of(pidfd: BorrowedFd<'_>, pid: u32) -> Self {
+        /// `PID_FS_MAGIC`: before there was that file system all pidfds had one inode.
+        const PIDFS: i64 = 0x5049_4446;
+        let is_pidfs = rustix::fs::fstatfs(pidfd).is_ok_and(|found| found.f_type == PIDFS);
+        let inode = rustix::fs::fstat(pidfd).ok().filter(|_| is_pidfs).map(|found| found.st_ino);
+        Self { inode, started: started(pid) }
+    }
+
+    /// The process that is called `pid`, if it is the one that this was made of.
+    pub(super) fn find(self, pid: u32) -> Option<OwnedFd> {
+        let number = rustix::process::Pid::from_raw(pid.cast_signed())?;
+        let pidfd = rustix::process::pidfd_open(number, rustix::process::PidfdFlags::empty()).ok()?;
+        let found = Self::of(pidfd.as_fd(), pid);
+        let same = match (self.inode, found.inode) {
+            (Some(ours), Some(found)) => ours == found,
+            _ => self.started.is_some() && self.started == found.started,
+        };
+        // The number was read by name: it was this process's if the process is still there.
+        let mut watched = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+        let lives = rustix::event::poll(&mut watched, Some(&rustix::event::Timespec::default())) == Ok(0);
+        (same && (lives || self.inode.is_some())).then_some(pidfd)
+    }
+}
+
+/// When a process was started: the 22nd field of its `stat`, counted from behind its name, which may hold anything.
+fn started(pid: u32) -> Option<u64> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    std::str::from_utf8(stat.get(end + 1..)?).ok()?.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_again_and_another_is_not_taken_for_it() {
+        let mut one = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = rustix::process::Pid::from_child(&one);
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+        let proof = Proof::of(pidfd.as_fd(), one.id());
+        assert!(proof.find(one.id()).is_some());
+        if proof.inode.is_some() {
+            assert!(proof.find(other.id()).is_none());
+        }
+        one.kill().unwrap();
+        one.wait().unwrap();
+        assert!(proof.find(one.id()).is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+}

@@ -1,0 +1,262 @@
+//! What all connections share.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use stead::os::linux::Uid;
+use stead_protocol::{Failure, FailureKind, GetStatus, Status, Text};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::caller::Caller;
+use super::failure::system;
+use super::file::Helpers;
+use super::folder::now;
+use super::process::{End, Processes, Record};
+use super::session::Sessions;
+use super::slots::{Kind, Slots};
+use super::{Options, ServeError};
+use crate::audit::{self, Event, Log, Outcome};
+use crate::policy::{Decision, Policy, Privilege, Request, RuleRef, Subject};
+use crate::throttle::{Attempt, Failures, Held, Holding, Quotas, Wait};
+
+/// From its arrival to its answer a denial takes at least this long: longer than the account database usually takes
+/// to know a user, or not to.
+const DENIAL: Duration = Duration::from_millis(100);
+
+/// What all connections share.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub(super) options: Options,
+    policy: RwLock<Arc<Policy>>,
+    pub(super) slots: Arc<Slots>,
+    pub(super) quotas: Quotas,
+    failures: Mutex<Failures>,
+    pub(super) sessions: Sessions,
+    pub(super) processes: Processes,
+    pub(super) helpers: Helpers,
+    pub(super) audit: Log,
+    runtime: Handle,
+    since: u64,
+}
+
+impl Service {
+    /// Reads the policy, and finds again what an earlier run left.
+    pub(super) fn begin(options: Options) -> Result<Self, ServeError> {
+        let policy = Policy::load(&options.policy).map_err(ServeError::Policy)?;
+        let failures = Mutex::new(Failures::new(policy.failed_logons()));
+        let folder = |error| ServeError::State { path: options.state.clone(), error };
+        let sessions = Sessions::at(&options.state.join("sessions")).map_err(folder)?;
+        let processes = Processes::at(&options.state.join("processes")).map_err(folder)?;
+        let audit = Log::open(options.audit.clone()).map_err(ServeError::Audit)?;
+        Ok(Self {
+            audit,
+            runtime: Handle::current(),
+            options,
+            policy: RwLock::new(Arc::new(policy)),
+            slots: Arc::default(),
+            quotas: Quotas::default(),
+            failures,
+            sessions,
+            processes,
+            helpers: Helpers::default(),
+            since: now(),
+        })
+    }
+
+    /// The policy as it is now.
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the policy anew: all of it, or nothing changes.
+    pub(super) fn reload(&self) {
+        // The same signal follows a log that was moved away.
+        self.audit.reopen();
+        match Policy::load(&self.options.policy) {
+            Ok(policy) => {
+                self.failures().set(policy.failed_logons());
+                let (allow, deny) = policy.rule_counts();
+                *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+                self.note_policy(allow, deny);
+                tracing::info!(allow, deny, "the policy was read anew");
+            }
+            Err(errors) => {
+                let record = audit::Record::new(Event::PolicyRefused).outcome(Outcome::Failed);
+                self.audit.record(record.detail(errors.to_string()));
+                tracing::error!(%errors, "the policy stays as it was: the new one has errors");
+            }
+        }
+    }
+
+    /// Failed logons.
+    pub(super) fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins an attempt to log a user on, unless too many have failed.
+    pub(super) fn attempt(&self, caller: Uid, user: &str) -> Result<Attempt, Failure> {
+        self.failures().begin(std::time::Instant::now(), caller, user).map_err(|Wait(wait)| {
+            let after = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            FailureKind::TryLater { after }.while_doing(format!("logging on {user}"))
+        })
+    }
+
+    /// Counts one more that the caller holds, unless it has as many as it may have.
+    pub(super) fn take(&self, caller: &Caller, holding: Holding) -> Result<Held, Failure> {
+        let quota = self.policy().quota(&caller.policy);
+        self.quotas.take(caller.uid, holding, quota).map_err(|exceeded| {
+            let of = match exceeded.holding {
+                Holding::Session => "sessions",
+                Holding::Process => "processes",
+                _ => "connections",
+            };
+            let kind = FailureKind::QuotaReached { of: of.to_owned(), most: exceeded.most.into() };
+            kind.while_doing("counting what the caller holds")
+        })
+    }
+
+    /// Does what may wait on a thread for it, within what the user may occupy.
+    pub(super) async fn blocking<R: Send + 'static>(
+        &self,
+        uid: Uid,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> Result<R, Failure> {
+        self.blocking_in(Kind::Call, uid, work).await
+    }
+
+    /// The same, for a kind of work.
+    pub(super) async fn blocking_in<R: Send + 'static>(
+        &self,
+        kind: Kind,
+        uid: Uid,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> Result<R, Failure> {
+        let permit = self.slots.work(kind, uid).await;
+        let task = tokio::task::spawn_blocking(move || {
+            let result = work();
+            drop(permit);
+            result
+        });
+        task.await.map_err(|error| {
+            tracing::error!(%error, "a call could not be handled");
+            system("handling a call", "spawn_blocking", std::io::Error::other("the service failed"))
+        })
+    }
+
+    /// Waits until a denial may be told: that a user exists must not show in how long it took.
+    pub(super) async fn settle_denial(&self, began: Instant) {
+        tokio::time::sleep_until(began + DENIAL).await;
+    }
+
+    /// Asks the policy, and writes down what it says.
+    pub(super) fn decide(&self, caller: &Caller, request: &Request<'_>) -> Result<Decision, Failure> {
+        let decision = self.policy().decide(&caller.policy, request);
+        self.note_decision(caller, request, &decision);
+        if decision.allowed {
+            // What needs no rule rests on what the caller's process could do by itself: a confined one less.
+            if decision.rule == RuleRef::Itself {
+                caller.require_free()?;
+            }
+            return Ok(decision);
+        }
+        Err(denied(request.privilege, &request.client.name))
+    }
+
+    fn note_decision(&self, caller: &Caller, request: &Request<'_>, decision: &Decision) {
+        let record = audit::Record::decision(request.privilege, decision)
+            .caller(caller.uid, None, Some(caller.pid))
+            .client(request.client.uid, Some(&request.client.name));
+        self.audit.record(record);
+    }
+
+    /// A logon was tried.
+    pub(super) fn note_logon(&self, caller: &Caller, client: &Subject, kind: &str, failed: Option<&Failure>) {
+        let record = audit::Record::new(Event::Logon)
+            .caller(caller.uid, None, Some(caller.pid))
+            .client(client.uid, Some(&client.name))
+            .logon(kind);
+        self.audit.record(match failed {
+            None => record.outcome(Outcome::Ok),
+            Some(failure) => record.outcome(Outcome::Failed).detail(failure.to_string()),
+        });
+    }
+
+    /// A process was created, by this rule.
+    pub(super) fn note_start(&self, caller: &Caller, process: &Record, arguments: &[Text], rule: &RuleRef) {
+        let record = of_process(Event::ProcessStart, process, arguments)
+            .caller(caller.uid, None, Some(caller.pid))
+            .outcome(Outcome::Ok)
+            .rule(&rule.to_string());
+        self.audit.record(record);
+    }
+
+    /// A process has ended.
+    pub(super) fn note_end(&self, process: &Record, end: End) {
+        let mut record = of_process(Event::ProcessEnd, process, &[]).detail(super::watch::shown(end));
+        if let Some(owner) = Uid::new(process.owner) {
+            record = record.caller(owner, None, None);
+        }
+        self.audit.record(record);
+    }
+
+    /// A process was sent a signal, or its tree was ended.
+    pub(super) fn note_signal(&self, caller: &Caller, process: &Record, what: &str) {
+        let record = of_process(Event::Signal, process, &[]).caller(caller.uid, None, Some(caller.pid));
+        self.audit.record(record.outcome(Outcome::Ok).detail(what));
+    }
+
+    /// The service takes calls from now on.
+    pub(super) fn note_begin(&self) {
+        let (allow, deny) = self.policy().rule_counts();
+        self.audit.record(audit::Record::new(Event::ServiceStart).pid(std::process::id()));
+        self.note_policy(allow, deny);
+    }
+
+    /// It takes no more.
+    pub(super) fn note_stop(&self) {
+        self.audit.record(audit::Record::new(Event::ServiceStop).pid(std::process::id()));
+        self.audit.flush(Duration::from_secs(1));
+    }
+
+    fn note_policy(&self, allow: usize, deny: usize) {
+        let detail = format!("{allow} rules allow, {deny} deny");
+        self.audit.record(audit::Record::new(Event::PolicyLoaded).outcome(Outcome::Ok).detail(detail));
+    }
+
+    /// Where tasks of the service run.
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    pub(super) fn status(&self, caller: &Caller, _call: &GetStatus) -> Status {
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            since: self.since,
+            connections: self.slots.connections() as u64,
+            sessions: self.sessions.count() as u64,
+            processes: self.processes.running() as u64,
+            caller: caller.uid.as_raw(),
+            confined: caller.confined(),
+        }
+    }
+}
+
+fn of_process(event: Event, process: &Record, arguments: &[Text]) -> audit::Record {
+    let mut record = audit::Record::new(event)
+        .client(Uid::new(process.uid), None)
+        .program(process.program.as_bytes(), arguments.iter().map(Text::as_bytes))
+        .pid(process.pid);
+    if let Some(session) = &process.session {
+        record = record.session(session);
+    }
+    record
+}
+
+/// The one answer to whoever is not entitled: it says what was asked, and nothing of whether there is such a user.
+pub(super) fn denied(privilege: Privilege, client: &str) -> Failure {
+    let kind =
+        FailureKind::PolicyDenied { privilege: privilege.name().to_owned(), client: client.to_owned() };
+    kind.while_doing("asking the policy")
+}

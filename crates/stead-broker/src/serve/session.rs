@@ -1,0 +1,399 @@
+//! Logon sessions: each in a worker process of its own, which outlives the service.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use stead::os::linux::{LogonExt, LogonGid, LogonSessionExt, TokenExt, Uid};
+use stead::{Account, ErrorKind, Lifetime, Logon, LogonSession, SessionId};
+use stead_protocol as wire;
+use stead_protocol::{
+    CloseSession, Failure, FailureKind, LogOn, Nothing, OpenSession, OpenedSession, TerminateSession, Text,
+    Variable,
+};
+
+use super::connection::State;
+use super::explain::{logon_type, subject};
+use super::failure::{failure, invalid};
+use super::folder::{Folder, now};
+use super::given::Given;
+use super::secret::{self, Talk};
+use super::service::{Service, denied};
+use super::token::{AnyToken, Held, Origin};
+use crate::policy::{LogonRequest, Privilege, Request, Subject};
+use crate::throttle::{Held as Counted, Holding};
+
+/// The longest that a logon may be given.
+const LONGEST: Duration = Duration::from_secs(300);
+/// A worker that was let go of just now takes this long to notice at most.
+const LET_GO: Duration = Duration::from_secs(5);
+
+/// What is written down of a session.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) id: String,
+    pub(super) uid: u32,
+    pub(super) user_name: Text,
+    pub(super) owner: u32,
+    pub(super) logon_type: wire::LogonType,
+    pub(super) s4u: bool,
+    pub(super) since: u64,
+}
+
+/// A session that the service opened, in this run or an earlier one.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) record: Record,
+    id: SessionId,
+    /// Held by the tokens and processes of it; without any it is the worker's alone.
+    attached: Mutex<Weak<LogonSession>>,
+    _counted: Counted,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    folder: Folder,
+    known: Mutex<BTreeMap<String, Arc<Known>>>,
+}
+
+impl Sessions {
+    pub(super) fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self { folder: Folder::at(path)?, known: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Known>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Knows the sessions again that an earlier run of the service opened and that live.
+    pub(super) fn recover(&self, service: &Service) -> stead::Result<()> {
+        let living: Vec<String> =
+            LogonSession::detached_sessions()?.into_iter().map(|id| id.to_string()).collect();
+        let records: Vec<Record> = self.folder.read_all().unwrap_or_default();
+        for record in records {
+            let (Ok(id), Some(owner)) = (record.id.parse(), Uid::new(record.owner)) else { continue };
+            if !living.contains(&record.id) {
+                self.folder.remove(&record.id);
+                continue;
+            }
+            let counted = service.quotas.adopt(owner, Holding::Session);
+            let known = Known { id, attached: Mutex::default(), _counted: counted, record };
+            self.lock().insert(known.record.id.clone(), Arc::new(known));
+        }
+        Ok(())
+    }
+
+    /// Forgets the sessions that have ended.
+    pub(super) fn sweep(&self) {
+        let Ok(living) = LogonSession::detached_sessions() else { return };
+        let known: Vec<Arc<Known>> = self.lock().values().cloned().collect();
+        for session in known {
+            // Asked again under the session's lock: one that is being opened is not ended.
+            if !living.contains(&session.id) && session.is_let_go() {
+                self.forget(&session.record.id);
+            }
+        }
+    }
+
+    fn forget(&self, id: &str) {
+        if let Some(known) = self.lock().remove(id) {
+            self.folder.remove(id);
+            tracing::info!(session = id, uid = known.record.uid, "a logon session has ended");
+        }
+    }
+
+    /// The session of this id, if `owns` holds for it; who may not see it is told that there is none.
+    fn find(&self, id: &str, may: impl Fn(&Record) -> bool) -> Result<Arc<Known>, Failure> {
+        let found = self.lock().get(id).cloned().filter(|known| may(&known.record));
+        found.ok_or_else(no_such)
+    }
+
+    /// The session itself, attached to anew where nobody holds it.
+    pub(super) fn attach(&self, known: &Known) -> Result<Arc<LogonSession>, Failure> {
+        let mut attached = known.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        let give_up = std::time::Instant::now() + LET_GO;
+        loop {
+            if let Some(session) = attached.upgrade() {
+                return Ok(session);
+            }
+            match LogonSession::reattach(known.id) {
+                Ok(session) => {
+                    let session = Arc::new(session);
+                    *attached = Arc::downgrade(&session);
+                    return Ok(session);
+                }
+                Err(error) if *error.kind() == ErrorKind::SessionEnded => {
+                    self.forget(&known.record.id);
+                    return Err(failure(&error));
+                }
+                // Our own earlier hold on it, which the worker has not seen go yet.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WorkerUnavailable { .. })
+                        && std::time::Instant::now() < give_up =>
+                {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(error) => return Err(failure(&error)),
+            }
+        }
+    }
+
+    /// The session that a process of an earlier run is in.
+    pub(super) fn attach_by_id(&self, id: &str) -> Option<Arc<LogonSession>> {
+        let known = self.lock().get(id).cloned()?;
+        self.attach(&known).ok()
+    }
+}
+
+impl Known {
+    fn is_let_go(&self) -> bool {
+        self.attached.lock().is_ok_and(|attached| attached.strong_count() == 0)
+    }
+
+    fn describe(&self, session: Option<&LogonSession>) -> wire::Session {
+        wire::Session {
+            id: self.record.id.clone(),
+            uid: self.record.uid,
+            user_name: self.record.user_name.clone(),
+            owner: self.record.owner,
+            logon_type: Some(self.record.logon_type),
+            since: self.record.since,
+            pids: session.and_then(|session| session.processes().ok()).unwrap_or_default(),
+        }
+    }
+}
+
+fn no_such() -> Failure {
+    FailureKind::NoSuchHandle { of: "session".to_owned() }.while_doing("looking up a session")
+}
+
+/// Logs an account on, if the policy lets the caller.
+pub(super) fn log_on(
+    service: &Service,
+    state: &mut State,
+    call: &LogOn,
+    given: &Given,
+) -> Result<OpenedSession, Failure> {
+    let name = call.account.name.to_string_lossy().into_owned();
+    let doing = format!("logging on {name}");
+    let privilege = if call.s4u { Privilege::Tcb } else { Privilege::Logon };
+    if call.s4u == (call.secret.is_some() || call.conversation.is_some()) {
+        return Err(invalid(&doing, "it takes a secret or a conversation, or neither with s4u"));
+    }
+    let caller = &state.caller;
+    if service.policy().refuses_outright(&caller.policy, privilege).is_some() {
+        // Decided all the same, for the record; of nobody, so that no account is looked up.
+        let nobody = Subject::unknown(name.clone());
+        let request = Request::new(privilege, &nobody).logon(LogonRequest::Type(logon_type(call.logon_type)));
+        let _ = service.decide(caller, &request);
+        return Err(denied(privilege, &name));
+    }
+    let client = subject(&call.account.name)?;
+    let request = Request::new(privilege, &client).logon(LogonRequest::Type(logon_type(call.logon_type)));
+    service.decide(caller, &request)?;
+
+    let counted = service.take(caller, Holding::Session).or_else(|_| {
+        // Some of those that are counted may have ended.
+        service.sessions.sweep();
+        service.take(caller, Holding::Session)
+    })?;
+    let logon = prepare(service, call, given, &doing)?;
+    // Dropped unsaid, it has failed.
+    let attempt = if call.s4u { None } else { Some(service.attempt(caller.uid, &name)?) };
+    let session = logon.open().map_err(|error| failure(&error));
+    let kind = super::failure::name_of(logon_type(call.logon_type));
+    service.note_logon(caller, &client, &kind, session.as_ref().err());
+    let session = session?;
+    if let Some(attempt) = attempt {
+        service.failures().succeeded(attempt);
+    }
+    // A module may have made another account of the name: only the one that was decided on is served.
+    let uid = session.token().uid();
+    if client.uid != Some(uid) {
+        drop(session);
+        return Err(denied(privilege, &name));
+    }
+    let record = Record {
+        id: session.id().to_string(),
+        uid: uid.as_raw(),
+        user_name: Text::from(session.account()),
+        owner: caller.uid.as_raw(),
+        logon_type: call.logon_type,
+        s4u: call.s4u,
+        since: now(),
+    };
+    if let Err(error) = service.sessions.folder.write(&record.id, &record) {
+        return Err(super::failure::system(&doing, "write", error));
+    }
+    let session = Arc::new(session);
+    let known = Arc::new(Known {
+        id: session.id(),
+        attached: Mutex::new(Arc::downgrade(&session)),
+        _counted: counted,
+        record,
+    });
+    service.sessions.lock().insert(known.record.id.clone(), Arc::clone(&known));
+    opened(state, &known, session)
+}
+
+fn prepare(service: &Service, call: &LogOn, given: &Given, doing: &str) -> Result<Logon, Failure> {
+    let account = account(call);
+    let secret = call.secret.map(|index| secret::read(given.get(index)?)).transpose()?;
+    let mut logon = match secret {
+        Some(secret) => Logon::password(account, secret),
+        // Without a secret it asks for one; without authentication it does not.
+        None => Logon::s4u(account),
+    };
+    if let Some(index) = call.conversation {
+        let talk = Talk::over(given.copy(index)?)?;
+        logon = match call.secret {
+            Some(_) => logon.conversation(talk),
+            None => Logon::with_conversation(self::account(call), talk),
+        };
+    }
+    logon = logon.kind(logon_type(call.logon_type)).lifetime(Lifetime::Detached);
+    if let Some(worker) = &service.options.worker {
+        logon = logon.worker(worker);
+    }
+    for Variable { name, value } in &call.environment {
+        // Modules act on variables: a seat or a session class (XDG_*) is not the caller's to claim
+        // (CVE-2019-3842), nor is a library path.
+        if !is_harmless(name.as_bytes()) {
+            let what =
+                format!("the variable {:?} is not a caller's to set at a logon", name.to_string_lossy());
+            return Err(invalid(doing, what));
+        }
+        logon = logon.env(name.as_os_str(), value.as_os_str());
+    }
+    if let Some(tty) = &call.tty {
+        logon = logon.tty(tty.as_os_str());
+    }
+    if let Some(host) = &call.remote_host {
+        logon = logon.remote_host(host.as_os_str());
+    }
+    if let Some(user) = &call.remote_user {
+        logon = logon.remote_user(user.as_os_str());
+    }
+    if call.logon_gid {
+        logon = logon.logon_gid(LogonGid::default());
+    }
+    if let Some(deadline) = call.deadline {
+        logon = logon.deadline(Duration::from_millis(deadline).min(LONGEST));
+    }
+    Ok(logon)
+}
+
+fn account(call: &LogOn) -> Account {
+    let name = call.account.name.as_os_str();
+    if call.account.local { Account::local(name) } else { Account::upn(name) }
+}
+
+/// Language, time zone and terminal type.
+fn is_harmless(name: &[u8]) -> bool {
+    matches!(name, b"LANG" | b"LANGUAGE" | b"TZ" | b"TERM" | b"COLORTERM") || name.starts_with(b"LC_")
+}
+
+fn opened(state: &mut State, known: &Known, session: Arc<LogonSession>) -> Result<OpenedSession, Failure> {
+    let described = known.describe(Some(&session));
+    let variable = |(name, value): (std::ffi::OsString, std::ffi::OsString)| Variable {
+        name: Text::from(name.as_os_str()),
+        value: Text::from(value.as_os_str()),
+    };
+    let environment = session.environment().into_iter().map(variable).collect();
+    let umask = session.umask();
+    let token = AnyToken::Primary(session.token().clone());
+    let kept = state.keep(Held { token, origin: Origin::Logon { session, s4u: known.record.s4u } })?;
+    Ok(OpenedSession { session: described, token: kept.token, context: kept.context, environment, umask })
+}
+
+/// The sessions that the caller may see.
+pub(super) fn list(service: &Service, state: &State) -> wire::Sessions {
+    service.sessions.sweep();
+    let uid = state.caller.uid;
+    let all: Vec<Arc<Known>> = service.sessions.lock().values().cloned().collect();
+    let seen = all.into_iter().filter(|known| may_see(uid, &known.record));
+    let describe = |known: Arc<Known>| {
+        let session = service.sessions.attach(&known).ok()?;
+        Some(known.describe(Some(&session)))
+    };
+    wire::Sessions { sessions: seen.filter_map(describe).collect() }
+}
+
+fn may_see(uid: Uid, record: &Record) -> bool {
+    uid == Uid::ROOT || [record.owner, record.uid].contains(&uid.as_raw())
+}
+
+/// Opens a session that the caller's user opened before.
+pub(super) fn open(
+    service: &Service,
+    state: &mut State,
+    call: &OpenSession,
+) -> Result<OpenedSession, Failure> {
+    let uid = state.caller.uid;
+    let own = |record: &Record| uid == Uid::ROOT || record.owner == uid.as_raw();
+    let known = service.sessions.find(&call.session, own)?;
+    let session = service.sessions.attach(&known)?;
+    // It was the policy's to give, and is the policy's to take.
+    let client = subject(&known.record.user_name)?;
+    let privilege = if known.record.s4u { Privilege::Tcb } else { Privilege::Logon };
+    let kind = logon_type(known.record.logon_type);
+    let request = Request::new(privilege, &client).logon(LogonRequest::Type(kind));
+    service.decide(&state.caller, &request)?;
+    opened(state, &known, session)
+}
+
+/// Ends every process of a session.
+pub(super) fn terminate(
+    service: &Service,
+    state: &mut State,
+    call: &TerminateSession,
+) -> Result<Nothing, Failure> {
+    let uid = state.caller.uid;
+    let known = service.sessions.find(&call.session, |record| may_see(uid, record))?;
+    if known.record.owner != uid.as_raw() {
+        // Its user could end its processes itself; not from a sandbox, though.
+        state.caller.require_free()?;
+    }
+    let session = service.sessions.attach(&known)?;
+    session.terminate().map_err(|error| failure(&error))?;
+    state.let_go(&call.session);
+    Ok(Nothing {})
+}
+
+/// Lets go of the connection's tokens of a session, and of the session if it is over.
+pub(super) fn close(service: &Service, state: &mut State, call: &CloseSession) -> Result<Nothing, Failure> {
+    let uid = state.caller.uid;
+    let own = |record: &Record| uid == Uid::ROOT || record.owner == uid.as_raw();
+    let known = service.sessions.find(&call.session, own)?;
+    state.let_go(&call.session);
+    let session = service.sessions.attach(&known)?;
+    if !session.processes().map_err(|error| failure(&error))?.is_empty() {
+        return Err(FailureKind::DeadlinePassed { waiting_for: "the session's processes to end".to_owned() }
+            .while_doing("closing a session"));
+    }
+    let session = Arc::try_unwrap(session).map_err(|_| {
+        FailureKind::DeadlinePassed { waiting_for: "others to let go of the session".to_owned() }
+            .while_doing("closing a session")
+    })?;
+    let closed = session.close().map_err(|error| failure(&error));
+    service.sessions.forget(&call.session);
+    closed.map(|()| Nothing {})
+}
+
+impl State {
+    /// Drops the tokens of a session.
+    fn let_go(&mut self, id: &str) {
+        self.tokens.retain(|_, held| match &held.origin {
+            Origin::Logon { session, .. } => session.id().to_string() != id,
+            _ => true,
+        });
+    }
+}

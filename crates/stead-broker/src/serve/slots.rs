@@ -1,0 +1,99 @@
+//! How much of the service one user may occupy: connections, and threads that wait for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use stead::os::linux::Uid;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Calls of one user that are handled at a time; further ones wait for their turn, and for nobody else's.
+const CALLS: usize = 24;
+/// Logons of one user that are under way at a time: they may wait for people.
+const LOGONS: usize = 32;
+/// Connections of all users together.
+const CONNECTIONS: usize = 4096;
+
+/// What a call waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The system.
+    Call,
+    /// Perhaps a person who types.
+    Logon,
+}
+
+#[derive(Debug)]
+struct OfUser {
+    calls: Arc<Semaphore>,
+    logons: Arc<Semaphore>,
+    connections: usize,
+}
+
+impl Default for OfUser {
+    fn default() -> Self {
+        let semaphore = |most| Arc::new(Semaphore::new(most));
+        Self { calls: semaphore(CALLS), logons: semaphore(LOGONS), connections: 0 }
+    }
+}
+
+/// What each user occupies.
+#[derive(Debug, Default)]
+pub(super) struct Slots(Mutex<HashMap<Uid, OfUser>>);
+
+/// A connection's place; given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct ConnectionSlot {
+    slots: Arc<Slots>,
+    uid: Uid,
+}
+
+impl Slots {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Uid, OfUser>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for one more connection of this user, if it has fewer than `most`.
+    pub(super) fn connection(self: &Arc<Self>, uid: Uid, most: usize) -> Option<ConnectionSlot> {
+        let mut users = self.lock();
+        let all: usize = users.values().map(|user| user.connections).sum();
+        // Root can always look at what goes on.
+        if all >= CONNECTIONS && uid != Uid::ROOT {
+            return None;
+        }
+        let user = users.entry(uid).or_default();
+        if user.connections >= most {
+            return None;
+        }
+        user.connections += 1;
+        Some(ConnectionSlot { slots: Arc::clone(self), uid })
+    }
+
+    /// How many connections there are.
+    pub(super) fn connections(&self) -> usize {
+        self.lock().values().map(|user| user.connections).sum()
+    }
+
+    /// A thread's worth of work for this user.
+    pub(super) async fn work(&self, kind: Kind, uid: Uid) -> Option<OwnedSemaphorePermit> {
+        let semaphore = {
+            let mut users = self.lock();
+            let user = users.entry(uid).or_default();
+            Arc::clone(if kind == Kind::Call { &user.calls } else { &user.logons })
+        };
+        semaphore.acquire_owned().await.ok()
+    }
+}
+
+impl Drop for ConnectionSlot {
+    fn drop(&mut self) {
+        let mut users = self.slots.lock();
+        if let Some(user) = users.get_mut(&self.uid) {
+            user.connections = user.connections.saturating_sub(1);
+            let idle = user.calls.available_permits() == CALLS && user.logons.available_permits() == LOGONS;
+            // A user that is forgotten here begins anew with all of its slots.
+            if user.connections == 0 && idle {
+                users.remove(&self.uid);
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What the service watches: the ends of processes, old records, its service manager.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use stead::Child;
+use stead::os::linux::Uid;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::process::{End, Held, Record, Tracked};
+use super::service::Service;
+use crate::throttle::Holding;
+
+/// How often what is over is forgotten.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// Collects the status of a process when it has ended.
+pub(super) fn until_its_end(service: &Arc<Service>, tracked: &Arc<Tracked>) {
+    let (service, tracked) = (Arc::clone(service), Arc::clone(tracked));
+    let runtime = service.runtime().clone();
+    runtime.spawn(async move {
+        if let Some(pidfd) = &tracked.pidfd
+            && let Err(error) = readable(pidfd).await
+        {
+            tracing::error!(%error, "the end of a process cannot be waited for");
+            return;
+        }
+        let collected = tokio::task::spawn_blocking(move || {
+            let end = service.processes.ended(&tracked);
+            service.note_end(&tracked.record, end);
+        });
+        let _ = collected.await;
+    });
+}
+
+// tokio's sound successor of this call is an unsafe one: an `OwnedFd` fulfils its contract by its type.
+#[allow(deprecated)]
+async fn readable(pidfd: &OwnedFd) -> std::io::Result<()> {
+    let pidfd = AsyncFd::with_interest(pidfd.try_clone()?, Interest::READABLE)?;
+    pidfd.readable().await.map(drop)
+}
+
+/// Knows again what an earlier run of the service left, and goes on watching it.
+pub(super) fn recover(service: &Arc<Service>) {
+    if let Err(error) = service.sessions.recover(service) {
+        tracing::error!(%error, "the sessions of the service's last run cannot be found");
+    }
+    for record in service.processes.written() {
+        let Some(id) = super::folder::parsed(&record.id) else { continue };
+        let tracked = found_again(service, record);
+        match service.processes.add(id, tracked) {
+            Ok(tracked) if tracked.record.end.is_none() => until_its_end(service, &tracked),
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "a process cannot be written down again"),
+        }
+    }
+}
+
+/// A process of an earlier run: what lives of it, and who can tell how it ended.
+fn found_again(service: &Service, record: Record) -> Tracked {
+    if record.end.is_some() {
+        return Tracked::new(record, None, Held::default());
+    }
+    let mut held = Held::default();
+    if let Some(session) = record.session.as_ref().and_then(|id| service.sessions.attach_by_id(id)) {
+        held.earlier = session.started().into_iter().find(|process| process.pid() == record.pid);
+        held.session = Some(session);
+    }
+    let pidfd = record.proof.find(record.pid);
+    if let Some(pidfd) = &pidfd {
+        held.child = pidfd.as_fd().try_clone_to_owned().ok().and_then(|pidfd| Child::adopt(pidfd).ok());
+        held.counted = Uid::new(record.owner).map(|owner| service.quotas.adopt(owner, Holding::Process));
+    }
+    // Without a pidfd it has ended while there was no service, and only its worker may know how.
+    Tracked::new(record, pidfd, held)
+}
+
+/// Forgets what is over, now and then.
+pub(super) async fn sweep(service: Arc<Service>) {
+    let mut rounds = tokio::time::interval(SWEEP);
+    loop {
+        rounds.tick().await;
+        let service = Arc::clone(&service);
+        let swept = tokio::task::spawn_blocking(move || {
+            service.processes.sweep();
+            service.sessions.sweep();
+        });
+        let _ = swept.await;
+    }
+}
+
+/// Tells the service manager that the service lives, twice as often as it asks to be told.
+pub(super) async fn watchdog() {
+    let Some(period) = sd_notify::watchdog_enabled() else { return };
+    let mut rounds = tokio::time::interval(period / 2);
+    loop {
+        rounds.tick().await;
+        // A service whose threads are all stuck does not get here.
+        if tokio::task::spawn_blocking(|| ()).await.is_ok() {
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+    }
+}
+
+/// How it ended, for the log.
+pub(super) fn shown(end: End) -> String {
+    match end {
+        End::Status(raw) => format!("wait status {raw:#06x}"),
+        End::Lost => "nobody can tell".to_owned(),
+    }
+}
