@@ -236,6 +236,6 @@ fn command(call: &CreateProcess, given: &Given) -> Result<Command, Failure> {
     if let Some(deadline) = call.deadline {
         command.deadline(Duration::from_millis(deadline).min(LONGEST));
     }
-    command.no_new_privs(call.no_new_privs).suspended(call.suspended);
+    command.job_control(call.job_control).no_new_privs(call.no_new_privs).suspended(call.suspended);
     Ok(command)
 }

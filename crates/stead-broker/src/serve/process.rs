@@ -286,7 +286,8 @@ impl Processes {
             .ok_or_else(|| invalid("signalling a process", format!("there is no signal {}", call.signal)))?;
         let found = self.owned(caller, &call.process)?;
         if let Some(child) = &found.held().child {
-            child.signal(signal).map_err(|error| failure(&error))?;
+            let sent = if call.group { child.signal_group(signal) } else { child.signal(signal) };
+            sent.map_err(|error| failure(&error))?;
         }
         Ok((found, Nothing {}))
     }
