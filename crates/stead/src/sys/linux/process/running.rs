@@ -175,7 +175,7 @@ impl Running {
             Error::new(DOING, ErrorKind::ClientChanged { what })
         })?;
         let names = Names { doing: DOING.to_owned(), program: String::new(), directory: String::new() };
-        Ok(Self::new(pid, pidfd, Parent::Server, None, None, names))
+        Ok(Self::new(pid, pidfd, Parent::Server, None, names))
     }
 
     /// Waits for the first word of the trampoline, or for "executed".

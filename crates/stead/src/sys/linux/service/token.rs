@@ -75,6 +75,9 @@ impl TokenElsewhere for Held {
             truncate: options.truncate,
             create: options.create,
             create_new: options.create_new,
+            no_follow: options.no_follow,
+            special_files: options.special_files,
+            mode: Some(options.mode),
             deadline: None,
         };
         let (opened, mut descriptors) = self.line.call(doing.clone(), &call, &[], Some(PATIENCE))?;
