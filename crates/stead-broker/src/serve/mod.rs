@@ -36,7 +36,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use stead::os::linux::Uid;
+use stead::Client;
+use stead::os::linux::{ClientExt, Uid};
 use stead_protocol::{Failure, FailureKind, SOCKET};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -44,6 +45,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::audit;
 use crate::policy::{Caller, DEFAULT_FOLDER, PolicyErrors};
 use service::Service;
+use slots::ConnectionSlot;
 
 /// Threads that may wait, of all users together; each user has its own share of them.
 const WAITING_THREADS: usize = 2048;
@@ -195,15 +197,32 @@ async fn serve(options: Options, listener: std::os::unix::net::UnixListener) -> 
 /// Takes a connection, unless its user has as many as it may have.
 fn take(service: &Arc<Service>, stream: UnixStream) {
     let Some(uid) = stream.peer_cred().ok().and_then(|peer| Uid::new(peer.uid())) else { return };
-    // Its groups are not known yet: a rule for a group gives no more connections.
-    let quota = service.policy().quota(&Caller::new(uid, []));
-    let most = quota.connections as usize;
-    if let Some(slot) = service.slots.connection(uid, most) {
+    let (slot, most) = place(service, &stream, uid);
+    if let Some(slot) = slot {
         tokio::spawn(connection::serve(Arc::clone(service), stream, uid, slot));
     } else {
         let kind = FailureKind::QuotaReached { of: "connections".to_owned(), most: most as u64 };
         refuse(&stream, &kind.while_doing("connecting to the service"));
     }
+}
+
+/// A place for a connection of this user, and how many it may have.
+fn place(service: &Arc<Service>, stream: &UnixStream, uid: Uid) -> (Option<ConnectionSlot>, usize) {
+    let policy = service.policy();
+    let quota = |caller: &Caller| policy.quota(caller).connections as usize;
+    let most = quota(&Caller::new(uid, []));
+    if let Some(slot) = service.slots.connection(uid, most) {
+        return (Some(slot), most);
+    }
+    // A rule for one of its groups may give it more: those are only asked for when it comes to that.
+    let most = Client::of(stream)
+        .ok()
+        .and_then(|client| {
+            let identity = client.identity().ok()?;
+            Some(quota(&Caller::new(uid, caller::with(identity.groups, identity.gid))))
+        })
+        .map_or(most, |more| more.max(most));
+    (service.slots.connection(uid, most), most)
 }
 
 /// Says why a connection is not served, if that can be said without waiting.
