@@ -75,9 +75,9 @@ impl TokenElsewhere for Held {
             truncate: options.truncate,
             create: options.create,
             create_new: options.create_new,
-            no_follow: options.no_follow,
-            special_files: options.special_files,
-            mode: Some(options.mode),
+            no_follow: options.native.no_follow,
+            special_files: options.native.special_files,
+            mode: Some(options.native.mode),
             deadline: None,
         };
         let (opened, mut descriptors) = self.line.call(doing.clone(), &call, &[], Some(PATIENCE))?;
