@@ -104,3 +104,41 @@ fn the_http_example_runs_its_callers_command_as_the_caller() {
     assert!(ask("bob", free, "no-such-program").contains("there is no program"));
     assert!(ask("bob", &["--no-new-privs"], "id -un").contains("no_new_privs"));
 }
+
+#[test]
+fn the_interactive_example_starts_a_program_on_the_desktop_and_leaves_no_grant_behind() {
+    let bed = testbed::require!();
+    let gids = std::fs::read_to_string("/proc/self/gid_map").unwrap();
+    if !gids.split_ascii_whitespace().eq(["0", "0", "4294967295"]) {
+        testbed::skip!("the range that logon gids are taken from is not in this user namespace");
+    }
+    let display = testbed::display::Display::start(bed, &testbed::display::Options::default());
+    let alice = bed.user("alice");
+    let run = |program: &[&std::ffi::OsStr]| {
+        let mut process = Command::new(bed.bin("interactive_run"))
+            .args(["alice", &display.name()])
+            .args(program)
+            .env("XAUTHORITY", display.authority())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        writeln!(process.stdin.take().unwrap(), "{}", alice.password).unwrap();
+        process.wait_with_output().unwrap()
+    };
+    let shown = run(&[bed.bin("testbed-xclient").as_os_str(), "show".as_ref(), "3366cc".as_ref()]);
+    assert!(shown.status.success(), "{}", text(&shown));
+    assert_eq!(String::from_utf8_lossy(&shown.stdout), "shown\n");
+    let said = text(&shown);
+    let granted = said.split("while it runs:\n").nth(1).and_then(|rest| rest.split("after:\n").next());
+    let expected = format!("{} allows logon session ", display.name());
+    assert!(granted.unwrap().starts_with(&expected) && said.ends_with("after:\n\n"), "{said}");
+    // What refuses is told by the program itself.
+    let nowhere = run(&["/nowhere".as_ref()]);
+    assert!(
+        !nowhere.status.success() && text(&nowhere).contains("there is no program"),
+        "{}",
+        text(&nowhere)
+    );
+}

@@ -9,7 +9,7 @@ use std::ffi::CString;
 use stead_trampoline::report::Report;
 use stead_trampoline::spec::Spec;
 
-use super::{logon, proc};
+use super::{desktop, logon, proc};
 
 /// A decoder's name, and the decoder with what must hold of it.
 pub type Target = (&'static str, fn(&[u8]));
@@ -23,6 +23,8 @@ pub const TARGETS: &[Target] = &[
     ("proc_status", proc_status),
     ("proc_fdinfo", proc_fdinfo),
     ("proc_id_map", proc_id_map),
+    ("x_authority", desktop::x11::fuzz_authority),
+    ("desktop_record", desktop::fuzz_record),
 ];
 
 /// The argument vector of the trampoline: strings, each ended by a NUL byte.

@@ -18,6 +18,8 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 
 pub(crate) use super::token::{Gid as Group, Uid as User};
+#[cfg(feature = "fuzzing")]
+pub(crate) use record::fuzz as fuzz_record;
 pub use trustee::LogonSid;
 pub(crate) use trustee::{LogonSid as LogonSession, logon_session, user};
 

@@ -297,6 +297,15 @@ fn failed(error: io::Error) -> Error {
     Error::new(DOING, kind).with_source(error)
 }
 
+/// Any text; what is read is written and read again as the same.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Some(fields) = parse(text) {
+        assert_eq!(parse(&format!("{VERSION}\n{}", print(&fields))), Some(fields));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,6 +29,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::sys::token::{Gid, Uid};
 use wire::{Connection, Fault, Host, Trust};
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use xauth::fuzz as fuzz_authority;
+
 const GRANTING: &str = "granting access to an X display";
 const REVOKING: &str = "taking back access to an X display";
 const READING: &str = "reading who may use an X display";

@@ -322,3 +322,72 @@ fn padded(request: &mut Vec<u8>, bytes: &[u8]) {
     request.extend(bytes);
     request.resize(request.len().next_multiple_of(4), 0);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rustix::net::socketpair;
+
+    /// What an X server that says this, and then nothing more, makes of a client.
+    fn told(bytes: &[u8]) -> (Connection, OwnedFd) {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        send(&theirs, bytes, SendFlags::NOSIGNAL).unwrap();
+        rustix::net::shutdown(&theirs, rustix::net::Shutdown::Write).unwrap();
+        (Connection { socket: Arc::new(ours), until: Instant::now() + PATIENCE, sequence: 0 }, theirs)
+    }
+
+    /// A reply to the first request, with this after its first byte's details.
+    fn reply(detail: u8, rest: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![1, detail, 0, 0, 0, 0, 0, 0];
+        bytes[2..4].copy_from_slice(&1_u16.to_ne_bytes());
+        bytes.extend(rest);
+        bytes.resize(bytes.len().max(32).next_multiple_of(4), 0);
+        let more = u32::try_from((bytes.len() - 32) / 4).unwrap();
+        bytes[4..8].copy_from_slice(&more.to_ne_bytes());
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_an_x_server_says_makes_a_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            first in prop_oneof![Just(0_u8), Just(1), Just(35), any::<u8>()],
+        ) {
+            let bytes = [&[first], bytes.as_slice()].concat();
+            let _ = told(&bytes).0.set_up(Some(b"a cookie"));
+            let _ = told(&bytes).0.hosts();
+            let _ = told(&bytes).0.generate(Trust::Untrusted, 1);
+            let _ = told(&reply(1, &bytes)).0.hosts();
+        }
+
+        #[test]
+        fn a_host_list_reads_back(
+            hosts in proptest::collection::vec((any::<u8>(), proptest::collection::vec(any::<u8>(), 0..30)), 0..8),
+            on in any::<bool>(),
+        ) {
+            let mut rest = u16::try_from(hosts.len()).unwrap().to_ne_bytes().to_vec();
+            rest.resize(24, 0);
+            for (family, address) in &hosts {
+                rest.extend([*family, 0]);
+                rest.extend(u16::try_from(address.len()).unwrap().to_ne_bytes());
+                padded(&mut rest, address);
+            }
+            let (mut connection, _server) = told(&reply(u8::from(on), &rest));
+            let read = connection.hosts().unwrap();
+            let expected: Vec<Host> =
+                hosts.into_iter().map(|(family, address)| Host { family, address }).collect();
+            prop_assert_eq!(read, (on, expected));
+        }
+    }
+
+    #[test]
+    fn a_reply_longer_than_any_is_refused_before_there_is_memory_for_it() {
+        let mut bytes = reply(0, &[]);
+        bytes[4..8].copy_from_slice(&u32::MAX.to_ne_bytes());
+        let (mut connection, _server) = told(&bytes);
+        let fault = connection.hosts().unwrap_err();
+        assert!(matches!(fault, Fault::System(error) if error.kind() == io::ErrorKind::InvalidData));
+    }
+}

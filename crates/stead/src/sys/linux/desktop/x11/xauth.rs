@@ -85,6 +85,16 @@ fn counted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::from(length))
 }
 
+/// Any file; each entry that is read is written as the same bytes.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(mut file: &[u8]) {
+    let _ = cookie(file, 1);
+    while let Some((entry, rest)) = Entry::parse(file) {
+        assert_eq!(entry.print(), file[..file.len() - rest.len()]);
+        file = rest;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
