@@ -33,6 +33,8 @@ pub mod display;
 #[cfg(target_os = "linux")]
 mod enter;
 #[cfg(target_os = "linux")]
+pub mod logind;
+#[cfg(target_os = "linux")]
 mod pam;
 #[cfg(target_os = "linux")]
 mod probe;

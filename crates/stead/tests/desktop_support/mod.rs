@@ -16,13 +16,18 @@ pub fn session(bed: &Bed, user: &str) -> LogonSession {
     let all = gids.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
     // In a user namespace only the ids that it has; every test program draws from the same counter.
     let range = if all { 0x7000_0000..=0x7000_0fff } else { 61_000..=61_999 };
-    let mut logon = Logon::password(Account::local(user), bed.user(user).password.as_str())
+    let logon = Logon::password(Account::local(user), bed.user(user).password.as_str())
         .kind(LogonType::Interactive)
         .logon_gid(LogonGid::range(range));
-    if let Some(worker) = std::env::var_os(WORKER) {
-        logon = logon.worker(worker);
+    with_worker(logon).open().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The same logon, by a test program that was copied and has no session worker beside it.
+pub fn with_worker(logon: Logon) -> Logon {
+    match std::env::var_os(WORKER) {
+        Some(worker) => logon.worker(worker),
+        None => logon,
     }
-    logon.open().unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Where a copy of the test program, which is not beside it, finds the session worker.
@@ -33,11 +38,10 @@ pub fn role(bed: &Bed, prefix: &[&str], name: &str) -> std::process::Command {
     let program = bed.this_program();
     let mut words = prefix.iter().map(std::ffi::OsStr::new).chain([program.as_os_str()]);
     let mut command = std::process::Command::new(words.next().unwrap());
-    let own = std::env::current_exe().unwrap();
     command
         .args(words)
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(WORKER, own.parent().unwrap().parent().unwrap().join("stead-session"));
+        .env(WORKER, bed.bin("stead-session"));
     command
 }
 
