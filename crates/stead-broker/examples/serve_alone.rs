@@ -3,10 +3,11 @@
 //! `serve_alone SOCKET POLICY STATE AUDIT` listens at SOCKET with the policy in the folder POLICY.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use stead_broker::serve::{Options, ServeError, init, run};
+use stead_broker::serve::{Options, init, run};
 
-fn main() -> Result<(), ServeError> {
+fn main() -> ExitCode {
     init();
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let mut options = Options::default();
@@ -14,5 +15,11 @@ fn main() -> Result<(), ServeError> {
         *place = arguments.next().unwrap_or_else(|| place.clone());
     }
     options.audit.file = arguments.next();
-    run(options)
+    match run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }

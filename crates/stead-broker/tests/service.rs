@@ -4,7 +4,7 @@
 
 mod service_support;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use service_support::{Service, alive, another, call, exit_code, output, own, part, refusal, shell, until};
@@ -373,16 +373,13 @@ fn the_interface_is_told_as_it_is_and_parses() {
     let status = call(&mut service.connect(), &GetStatus {}, &[]).0;
     assert_eq!((status.caller, status.pid), (0, service.pid()));
     let mut socket = std::os::unix::net::UnixStream::connect(service.socket()).unwrap();
+    let mut answers = std::io::BufReader::new(socket.try_clone().unwrap());
     let mut ask = |method: &str, parameters: &str| -> serde_json::Value {
         write!(socket, r#"{{"method":"{method}","parameters":{parameters}}}"#).unwrap();
         socket.write_all(b"\0").unwrap();
         let mut answer = Vec::new();
-        for byte in Read::by_ref(&mut socket).bytes() {
-            match byte.unwrap() {
-                0 => break,
-                byte => answer.push(byte),
-            }
-        }
+        answers.read_until(0, &mut answer).unwrap();
+        answer.pop();
         serde_json::from_slice(&answer).unwrap()
     };
     let info = ask("org.varlink.service.GetInfo", "{}");

@@ -374,7 +374,10 @@ pub(super) fn close(service: &Service, state: &mut State, call: &CloseSession) -
     let own = |record: &Record| uid == Uid::ROOT || record.owner == uid.as_raw();
     let known = service.sessions.find(&call.session, own)?;
     state.let_go(&call.session);
-    let session = service.sessions.attach(&known)?;
+    let session = match service.sessions.attach(&known) {
+        Err(failure) if failure.kind == (FailureKind::SessionEnded {}) => return Ok(Nothing {}),
+        attached => attached?,
+    };
     if !session.processes().map_err(|error| failure(&error))?.is_empty() {
         return Err(FailureKind::DeadlinePassed { waiting_for: "the session's processes to end".to_owned() }
             .while_doing("closing a session"));

@@ -1,0 +1,242 @@
+//! Callers that are slow, stuck, or send what is no call: nobody else is held up, and nothing is left behind.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+mod service_support;
+
+use std::io::{IoSlice, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use service_support::{Service, another, call, output, own, part, refusal, shell, until};
+use stead_protocol::{FailureKind, GetStatus, LARGEST_MESSAGE, LogOn, Monitor, OpenFile, Text};
+
+fn raw(service: &Service) -> UnixStream {
+    UnixStream::connect(service.socket()).unwrap()
+}
+
+/// How many descriptors the service has open.
+fn descriptors(service: &Service) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", service.pid())).unwrap().count()
+}
+
+fn is_served(service: &Service) {
+    assert_eq!(call(&mut service.connect(), &GetStatus {}, &[]).0.pid, service.pid());
+}
+
+fn send_with(socket: &UnixStream, bytes: &[u8], beside: &[BorrowedFd<'_>]) {
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(beside));
+    sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).unwrap();
+}
+
+#[test]
+fn garbage_ends_the_connection_that_sent_it_and_no_other() {
+    let bed = testbed::require!();
+    let service = Service::start(bed, "");
+    let mut good = service.connect();
+    call(&mut good, &GetStatus {}, &[]);
+    let before = descriptors(&service);
+    for garbage in [
+        &b"\0"[..],
+        b"\xff\xfe\0",
+        b"[]\0",
+        b"{}\0",
+        b"{\"method\":3}\0",
+        b"null\0",
+        b"{\"method\":\"\x01\"}\0",
+    ] {
+        let mut socket = raw(&service);
+        socket.write_all(garbage).unwrap();
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer);
+        assert!(answer.is_empty(), "{garbage:?}: {}", String::from_utf8_lossy(&answer));
+    }
+    call(&mut good, &GetStatus {}, &[]);
+    until("nothing of them is left", || descriptors(&service) <= before);
+}
+
+#[test]
+fn a_message_that_is_too_long_is_not_kept() {
+    let bed = testbed::require!();
+    let service = Service::start(bed, "");
+    let mut socket = raw(&service);
+    let piece = vec![b' '; 64 << 10];
+    let mut sent = 0;
+    // The service hangs up somewhere behind the limit.
+    while sent < 4 * LARGEST_MESSAGE && socket.write_all(&piece).is_ok() {
+        sent += piece.len();
+    }
+    assert!(sent < 4 * LARGEST_MESSAGE);
+    is_served(&service);
+}
+
+#[test]
+fn more_descriptors_than_a_call_may_have_end_the_connection() {
+    let bed = testbed::require!();
+    let service = Service::start(bed, "");
+    is_served(&service);
+    let before = descriptors(&service);
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let many = vec![null.as_fd(); 100];
+    let mut socket = raw(&service);
+    send_with(&socket, b"{\"method\":\"io.stead.Service.GetStatus\"}\0", &many);
+    let _ = socket.read_to_end(&mut Vec::new());
+    // Message after message, each with some, and no end to any of them.
+    let socket = raw(&service);
+    for _ in 0..3 {
+        let flags = SendFlags::NOSIGNAL;
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(60))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&many[..60]));
+        let _ = sendmsg(&socket, &[IoSlice::new(b"{")], &mut control, flags);
+    }
+    drop(socket);
+    until("nothing of them is left", || descriptors(&service) <= before);
+    is_served(&service);
+}
+
+#[test]
+fn half_a_message_is_waited_for_no_longer_than_the_deadline() {
+    let bed = testbed::require!();
+    let service = Service::start(bed, "");
+    let mut socket = raw(&service);
+    socket.write_all(b"{\"method\":").unwrap();
+    is_served(&service);
+    // The service hangs up.
+    let _ = socket.read_to_end(&mut Vec::new());
+    is_served(&service);
+}
+
+#[test]
+fn a_caller_that_reads_no_replies_holds_up_nobody() {
+    let bed = testbed::require!();
+    let service = Service::start(bed, "");
+    let socket = raw(&service);
+    socket.set_nonblocking(true).unwrap();
+    let ask = br#"{"method":"org.varlink.service.GetInterfaceDescription","parameters":{"interface":"io.stead.Service"}}"#;
+    let mut many = Vec::new();
+    for _ in 0..500 {
+        many.extend_from_slice(ask);
+        many.push(0);
+    }
+    let _ = (&socket).write(&many);
+    is_served(&service);
+}
+
+#[test]
+fn calls_that_wait_hold_up_nobody_else_and_no_other_user() {
+    let bed = testbed::require!();
+    let service = Service::start(bed, POLICY);
+    service.caller(bed, "svc", "role_waits_in_many_ways");
+    is_served(&service);
+}
+
+const POLICY: &str = r#"
+[[allow]]
+callers = { users = ["svc"] }
+clients = { users = ["alice"] }
+privileges = ["logon"]
+logon-types = ["interactive"]
+"#;
+
+#[test]
+fn role_waits_in_many_ways() {
+    let Some(mut service) = part() else { return };
+    let token = own(&mut service).token;
+    // Logons whose secret never comes, as many as one user may have under way, and more.
+    let (reader, _writer) = std::io::pipe().unwrap();
+    let json = r#"{"account":{"name":"alice"},"logon_type":"interactive","secret":0}"#;
+    let logon: LogOn = serde_json::from_str(json).unwrap();
+    let message = stead_protocol::frame::encode_call(&logon, stead_protocol::frame::Replies::One).unwrap();
+    let stuck: Vec<UnixStream> = (0..40)
+        .map(|_| {
+            let path = std::env::var_os("STEAD_TEST_SERVICE_SOCKET").unwrap();
+            let socket = UnixStream::connect(path).unwrap();
+            send_with(&socket, &message, &[reader.as_fd()]);
+            socket
+        })
+        .collect();
+    // The same user's other calls are answered.
+    let (text, code) = output(&mut service, shell(token, "echo served"));
+    assert_eq!((text.as_str(), code), ("served\n", Some(0)));
+    call(&mut another(), &GetStatus {}, &[]);
+    drop(stuck);
+}
+
+#[test]
+fn a_file_system_that_never_answers_holds_up_one_call_until_its_deadline() {
+    let bed = testbed::require!();
+    let folder = bed.scratch("stuck");
+    let Ok(device) = std::fs::File::options().read(true).write(true).open("/dev/fuse") else {
+        testbed::skip!("needs /dev/fuse");
+    };
+    // Whoever looks into it waits for an answer that never comes.
+    let number = std::os::fd::AsRawFd::as_raw_fd(&device);
+    let data = format!("fd={number},rootmode=40000,user_id=0,group_id=0,allow_other");
+    let data = std::ffi::CString::new(data).unwrap();
+    let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV;
+    if let Err(errno) = rustix::mount::mount("stuck", &folder, "fuse", flags, &*data) {
+        testbed::skip!("no FUSE file system can be mounted here: {errno}");
+    }
+    let service = Service::start(bed, "");
+    service.caller_with(
+        bed,
+        "alice",
+        "role_opens_what_never_opens",
+        &[("STEAD_TEST_FOLDER", folder.to_str().unwrap())],
+    );
+    is_served(&service);
+    drop(device);
+    rustix::mount::unmount(&folder, rustix::mount::UnmountFlags::DETACH).unwrap();
+}
+
+#[test]
+fn role_opens_what_never_opens() {
+    let Some(mut service) = part() else { return };
+    let token = own(&mut service).token;
+    let path = format!("{}/file", std::env::var("STEAD_TEST_FOLDER").unwrap());
+    let open =
+        OpenFile { token, path: Text::from(path), read: true, deadline: Some(300), ..OpenFile::default() };
+    assert!(matches!(refusal(&mut service, &open, &[]), FailureKind::DeadlinePassed { .. }));
+    let (text, _) = output(&mut service, shell(token, "echo served"));
+    assert_eq!(text, "served\n");
+}
+
+#[test]
+fn whoever_watches_sees_its_own_records_and_not_why_it_was_refused() {
+    let bed = testbed::require!();
+    let service = Service::start(bed, POLICY);
+    service.caller(bed, "mallory", "role_watches");
+    let audit = service.audit();
+    assert!(audit.iter().any(|record| record["outcome"] == "denied" && record["detail"].is_string()));
+}
+
+#[test]
+fn role_watches() {
+    let Some(mut service) = part() else { return };
+    let mut watching = another();
+    watching.call_more(&Monitor {}).unwrap();
+    let json = r#"{"account":{"name":"alice"},"logon_type":"batch","s4u":true}"#;
+    let logon: LogOn = serde_json::from_str(json).unwrap();
+    // The stream has begun when a record comes; until then one more is made.
+    watching_ends_with(&mut watching, || {
+        assert!(matches!(refusal(&mut service, &logon, &[]), FailureKind::PolicyDenied { .. }));
+    });
+}
+
+fn watching_ends_with(watching: &mut stead_protocol::client::Connection, mut act: impl FnMut()) {
+    act();
+    act();
+    let (record, more) = watching.next_reply::<Monitor>().unwrap();
+    assert!(more);
+    let record: serde_json::Value = serde_json::from_str(record.record.get()).unwrap();
+    assert_eq!((&record["event"], &record["outcome"]), (&"decision".into(), &"denied".into()));
+    assert_eq!(record["client"]["name"], "alice");
+    assert!(
+        record["client"]["uid"].is_null() && record["detail"].is_null() && record["rule"].is_null(),
+        "{record}"
+    );
+}
