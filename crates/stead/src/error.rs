@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
-use std::path::is_separator;
 
 use crate::ImpersonationLevel;
 use crate::privilege::Privilege;
@@ -288,6 +287,8 @@ pub enum ProgramFault {
     BatchFile,
     /// A script cannot be pinned by descriptor: its interpreter would open another file.
     PinnedScript,
+    /// An alias of a packaged program, which leads nowhere for another user's token (Win32 error 1920).
+    AppAlias,
 }
 
 /// What confines a client more than its server.
@@ -343,93 +344,6 @@ impl fmt::Display for ConfinedPart {
     }
 }
 
-impl ErrorKind {
-    fn remedy(&self) -> Option<Cow<'static, str>> {
-        Some(match self {
-            #[cfg(target_os = "linux")]
-            Self::PrivilegeMissing { missing, .. }
-                if missing.contains(crate::sys::privilege::IN_THE_INITIAL) =>
-            {
-                "root of a user namespace (a rootless container) only seems to have it: run the server outside, \
-                 or do not ask for what takes it"
-                    .into()
-            }
-            Self::PrivilegeMissing { missing, held: true, .. } => format!(
-                "{missing} is permitted but not effective: enable it for the call with Privilege::enabled"
-            )
-            .into(),
-            #[cfg(windows)]
-            Self::PrivilegeMissing { missing, .. } => {
-                format!("run the server as a LocalSystem service, or give its account {missing}").into()
-            }
-            #[cfg(not(windows))]
-            Self::PrivilegeMissing { missing, .. } => {
-                format!("run the server as root, or give its unit AmbientCapabilities= with {missing}").into()
-            }
-            Self::LevelTooLow { .. } => {
-                "the client must grant the level when it connects (local::Stream::connect_with)".into()
-            }
-            Self::LogonTypeDenied { .. } => {
-                "allow the account in that logon type's PAM service, or ask for another logon type".into()
-            }
-            Self::AccountRestriction { restriction: AccountRestriction::PasswordExpired } => {
-                "answer the change of password in a conversation (Logon::conversation)".into()
-            }
-            Self::ProgramNotFound { program } if !program.is_empty() && !program.contains(is_separator) => {
-                "it was looked for in the PATH of the client's environment, not the server's: name it by its path, \
-                 or set PATH with Command::env"
-                    .into()
-            }
-            Self::DirectoryUnusable { .. } => "choose one with Command::current_dir".into(),
-            Self::ClientConfined { part: ConfinedPart::NoNewPrivileges } => {
-                "serve it as confined as it is with Confinement::carry_no_new_privs, or do not serve it"
-                    .into()
-            }
-            Self::ClientConfined { .. } => {
-                "do not serve it, or serve it from inside the same confinement".into()
-            }
-            Self::ConfinementUnknown { .. } => {
-                "run the server as root, or give it CAP_SYS_PTRACE; where it can have neither, Confinement::Unknown \
-                 serves such clients, sandboxed ones among them, as if they were free"
-                    .into()
-            }
-            Self::KernelTooOld { .. } => "docs/linux.md lists what each kernel gives".into(),
-            Self::PolicyDenied { .. } => {
-                "`stead policy explain` says which rule decides for which server and client".into()
-            }
-            Self::WorkerUnavailable { .. } => {
-                "install stead-session beside the server or in libexec, or begin main with stead::init()"
-                    .into()
-            }
-            Self::TrampolineUnavailable => {
-                "install stead-trampoline in /usr/libexec/stead, owned by root, or set vm.memfd_noexec to 0 or 1"
-                    .into()
-            }
-            Self::StatusLost => {
-                "leave children to the library: no waitpid(-1) elsewhere, SIGCHLD not ignored".into()
-            }
-            Self::DesktopAccess { mend: Some(mend), .. } => mend.clone(),
-            #[cfg(not(windows))]
-            Self::NoLogonSid => {
-                "ask for one when logging on (Logon::logon_sid), or grant to the user (Desktop::grant_to)".into()
-            }
-            Self::ProgramUnusable { why: ProgramFault::BadFormat, .. } => {
-                "give the script a #! line; no shell is ever put in between".into()
-            }
-            Self::ProgramUnusable { why: ProgramFault::BatchFile, .. } => {
-                "run cmd.exe itself, with a command line that nothing of a client's is in".into()
-            }
-            Self::ProgramUnusable { why: ProgramFault::ElevationRequired, .. } => {
-                "use the elevated token that is linked to this one".into()
-            }
-            Self::ProgramUnusable { why: ProgramFault::PinnedScript, .. } => {
-                "name the script by its path, or pin its interpreter".into()
-            }
-            _ => return None,
-        })
-    }
-}
-
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -472,6 +386,7 @@ impl fmt::Display for ErrorKind {
                     ProgramFault::ElevationRequired => "it asks for an elevated token",
                     ProgramFault::BatchFile => "it is a batch file",
                     ProgramFault::PinnedScript => "a script cannot be pinned by descriptor",
+                    ProgramFault::AppAlias => "it is the alias of a packaged program",
                 })
             }
             Self::DirectoryUnusable { directory } => {
@@ -578,5 +493,6 @@ impl fmt::Debug for Error {
 /// prints a chain of sources would say it twice.
 impl std::error::Error for Error {}
 
+mod remedy;
 #[cfg(test)]
 mod tests;

@@ -131,21 +131,31 @@ fn argument() -> impl Strategy<Value = String> {
 /// GetProcessHandleCount is always 0 under Wine; the value of a fresh handle rises when handles leak.
 #[test]
 fn many_processes_leave_no_handle_in_the_server() {
-    testbed::time_limit!(1800);
+    testbed::time_limit!(2700);
     let token = own();
-    let mut command = Command::new(program("winprobe"));
-    command.arg("--quick").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut command = Command::new(program("winquick"));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let run = |count: usize| {
         for _ in 0..count {
             let mut child = command.spawn_as(&token).unwrap();
-            child.wait().unwrap();
+            assert!(child.wait().unwrap().success());
         }
     };
-    run(20); // what is made once
+    // Two at a time, as a machine of two processors runs them; the first ones make what is made once.
+    let all = |count: usize| {
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| run(count / 2));
+            }
+        });
+    };
+    all(20);
     let before = fresh_handle().unwrap();
-    // Ten thousand take Wine ten minutes, for which `STEAD_LONG=1` has the time.
-    run(if std::env::var_os("STEAD_LONG").is_some() { 10_000 } else { 500 });
-    assert_eq!(fresh_handle().unwrap(), before);
+    // Ten thousand take Wine ten minutes and more, for which `STEAD_LONG=1` has the time.
+    all(if std::env::var_os("STEAD_LONG").is_some() { 10_000 } else { 500 });
+    // The threads may have closed theirs in another order: one that leaked a handle for each process would be far off.
+    let after = fresh_handle().unwrap();
+    assert!(after <= before + 64, "{before} {after}");
 }
 
 /// std inherits every inheritable handle there is; ours get a list.

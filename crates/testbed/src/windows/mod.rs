@@ -46,6 +46,19 @@ macro_rules! skip_under_wine {
     };
 }
 
+/// Name and password of the account that real logons are tested with, or the test is skipped: under Wine every logon
+/// succeeds, whatever the password, and elsewhere somebody has to have made the account.
+#[macro_export]
+macro_rules! logon_account {
+    () => {{
+        $crate::skip_under_wine!("LogonUserW says yes to every password, and gives no token");
+        match (std::env::var("STEAD_TEST_USER"), std::env::var("STEAD_TEST_PASSWORD")) {
+            (Ok(name), Ok(password)) => (name, password),
+            _ => $crate::skip!("STEAD_TEST_USER and STEAD_TEST_PASSWORD name no account to log on"),
+        }
+    }};
+}
+
 /// What this expression gives, or the test is skipped because no token of another user can be minted here.
 #[macro_export]
 macro_rules! minted {

@@ -1,6 +1,6 @@
 //! What Win32's errors mean to this library, wherever they come from.
 
-use crate::error::{AccountRestriction, ErrorKind};
+use crate::error::{AccountRestriction, ErrorKind, ProgramFault};
 use crate::privilege::Privilege;
 use crate::token::ImpersonationLevel;
 
@@ -40,12 +40,38 @@ pub(crate) fn kind(code: u32) -> Option<ErrorKind> {
         1368 => ErrorKind::NoIdentity { what: "nothing was read from the client yet: read first".into() },
         // ERROR_BAD_VALIDATION_CLASS, ERROR_BAD_TOKEN_TYPE
         1347 | 1349 => {
-            ErrorKind::InvalidInput { what: "the token is of a type that this cannot be done with".into() }
+            let what = "the token is of a type that this cannot be done with: Token::to_primary and \
+                        Token::duplicate make the other type of it";
+            ErrorKind::InvalidInput { what: what.into() }
         }
         // ERROR_NOT_ENOUGH_QUOTA
         1816 => ErrorKind::LimitReached { limit: "quota of the process".into() },
         _ => return None,
     })
+}
+
+/// What it is of the creation of a process: of this program, in this directory.
+pub(crate) fn of_creation(code: u32, program: String, directory: String) -> Option<ErrorKind> {
+    let why = match code {
+        // ERROR_FILE_NOT_FOUND, ERROR_PATH_NOT_FOUND
+        2 | 3 => return Some(ErrorKind::ProgramNotFound { program }),
+        // ERROR_ACCESS_DENIED
+        5 => ProgramFault::NotPermitted,
+        // ERROR_SHARING_VIOLATION
+        32 => ProgramFault::Busy,
+        // ERROR_BAD_EXE_FORMAT, ERROR_EXE_MACHINE_TYPE_MISMATCH
+        193 | 216 => ProgramFault::BadFormat,
+        // ERROR_FILENAME_EXCED_RANGE
+        206 => ProgramFault::ArgumentsTooLong,
+        // ERROR_DIRECTORY
+        267 => return Some(ErrorKind::DirectoryUnusable { directory }),
+        // ERROR_ELEVATION_REQUIRED
+        740 => ProgramFault::ElevationRequired,
+        // ERROR_CANT_ACCESS_FILE
+        1920 => ProgramFault::AppAlias,
+        _ => return kind(code),
+    };
+    Some(ErrorKind::ProgramUnusable { program, why })
 }
 
 /// Which of the two privileges of CreateProcessAsUser the server lacks. Asked afterwards, for a restricted token of
@@ -66,4 +92,63 @@ fn assign_primary_token() -> ErrorKind {
     };
     let (held, enabled) = state(missing);
     ErrorKind::PrivilegeMissing { privilege, missing: missing.into(), held, enabled }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use crate::sys::process::explain;
+    use std::os::windows::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    /// What people meet when they do this by hand, each with its kind and with what mends it.
+    #[test]
+    fn every_error_that_people_meet_has_a_kind_and_a_remedy() {
+        let created = |code| of_creation(code, r"C:\report.exe".into(), r"C:\gone".into());
+        let account = |restriction| Some(ErrorKind::AccountRestriction { restriction });
+        let unusable = |why| Some(ErrorKind::ProgramUnusable { program: r"C:\report.exe".into(), why });
+        let directory = Some(ErrorKind::DirectoryUnusable { directory: r"C:\gone".into() });
+        let table = [
+            (5, created(5), unusable(ProgramFault::NotPermitted), "let the token's user execute"),
+            (193, created(193), unusable(ProgramFault::BadFormat), "its interpreter"),
+            (267, created(267), directory, "current_dir"),
+            (740, created(740), unusable(ProgramFault::ElevationRequired), "elevated token"),
+            (1008, kind(1008), Some(ErrorKind::NotImpersonating), "closure of impersonate"),
+            (1311, kind(1311), Some(ErrorKind::LogonServerUnavailable), "domain reachable"),
+            (1312, kind(1312), Some(ErrorKind::SessionEnded), "log on again"),
+            (1326, kind(1326), Some(ErrorKind::LogonFailed), "name and the password"),
+            (1327, kind(1327), account(AccountRestriction::PolicyForbids), "empty password"),
+            (1328, kind(1328), account(AccountRestriction::PolicyForbids), "hours"),
+            (1329, kind(1329), account(AccountRestriction::PolicyForbids), "machines"),
+            (1330, kind(1330), account(AccountRestriction::PasswordExpired), "Logon::conversation"),
+            (1331, kind(1331), account(AccountRestriction::AccountDisabled), "enabled"),
+            (1793, kind(1793), account(AccountRestriction::AccountExpired), "put off"),
+            (1907, kind(1907), account(AccountRestriction::PasswordExpired), "Logon::conversation"),
+            (1909, kind(1909), account(AccountRestriction::AccountLocked), "unlocked"),
+            (1920, created(1920), unusable(ProgramFault::AppAlias), "WindowsApps"),
+        ];
+        for (code, found, expected, mends) in table {
+            assert_eq!(found, expected, "{code}");
+            let error = Error::new("creating the process", found.unwrap());
+            assert!(error.remedy().is_some_and(|remedy| remedy.contains(mends)), "{code}: {error}");
+        }
+        // Those that say in what they are how to go on.
+        let texts = [
+            (1314, "SeAssignPrimaryTokenPrivilege"),
+            (1314, "LocalSystem"),
+            (1346, "connect_with"),
+            (1347, "Token::to_primary"),
+            (1349, "Token::to_primary"),
+            (1368, "read first"),
+        ];
+        for (code, says) in texts {
+            let text = Error::new("creating the process", kind(code).unwrap()).to_string();
+            assert!(text.contains(says), "{code}: {text}");
+        }
+        // What only the exit code tells.
+        let early = explain(ExitStatus::from_raw(0xC000_0142)).unwrap();
+        assert!(early.contains("desktop"), "{early}");
+        assert_eq!(explain(ExitStatus::from_raw(1)), None);
+    }
 }

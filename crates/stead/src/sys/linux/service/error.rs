@@ -188,6 +188,7 @@ const FAULTS: &[ProgramFault] = &[
     ProgramFault::ElevationRequired,
     ProgramFault::BatchFile,
     ProgramFault::PinnedScript,
+    ProgramFault::AppAlias,
 ];
 
 const PARTS: &[ConfinedPart] = &[

@@ -80,7 +80,9 @@ fn what_the_system_refuses_has_a_kind() {
     };
     let restricted = |restriction| ErrorKind::AccountRestriction { restriction };
     assert_eq!(kind(1326), ErrorKind::LogonFailed);
-    assert_eq!(kind(1385), ErrorKind::LogonTypeDenied { logon_type: "LOGON32_LOGON_BATCH".into() });
+    let denied = ErrorKind::LogonTypeDenied { logon_type: "LOGON32_LOGON_BATCH".into() };
+    assert_eq!(kind(1385), denied);
+    assert!(Error::new("logging on", denied).remedy().unwrap().contains("User Rights Assignment"));
     assert!(matches!(kind(1314), ErrorKind::PrivilegeMissing { privilege: Privilege::Logon, .. }));
     for code in [1327, 1328, 1329] {
         assert_eq!(kind(code), restricted(AccountRestriction::PolicyForbids), "{code}");

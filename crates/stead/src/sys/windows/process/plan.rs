@@ -184,25 +184,9 @@ impl Plan {
     /// What the system's refusal means.
     fn refused(&self, program: &Path, source: io::Error) -> Error {
         let code = source.raw_os_error().unwrap_or_default().cast_unsigned();
-        let named = program.display().to_string();
-        let unusable = |why| ErrorKind::ProgramUnusable { program: named.clone(), why };
-        let kind = match code {
-            // ERROR_FILE_NOT_FOUND, ERROR_PATH_NOT_FOUND
-            2 | 3 => ErrorKind::ProgramNotFound { program: named },
-            // ERROR_ACCESS_DENIED
-            5 => unusable(ProgramFault::NotPermitted),
-            // ERROR_SHARING_VIOLATION
-            32 => unusable(ProgramFault::Busy),
-            // ERROR_BAD_EXE_FORMAT, ERROR_EXE_MACHINE_TYPE_MISMATCH
-            193 | 216 => unusable(ProgramFault::BadFormat),
-            // ERROR_FILENAME_EXCED_RANGE
-            206 => unusable(ProgramFault::ArgumentsTooLong),
-            // ERROR_DIRECTORY
-            267 => ErrorKind::DirectoryUnusable { directory: self.directory.display().to_string() },
-            // ERROR_ELEVATION_REQUIRED
-            740 => unusable(ProgramFault::ElevationRequired),
-            _ => fault::kind(code).unwrap_or(ErrorKind::SpawnFailed { stage: Stage::Clone }),
-        };
+        let (program, directory) = (program.display().to_string(), self.directory.display().to_string());
+        let kind = fault::of_creation(code, program, directory)
+            .unwrap_or(ErrorKind::SpawnFailed { stage: Stage::Clone });
         Error::new(self.doing.clone(), kind).with_source(source)
     }
 }
