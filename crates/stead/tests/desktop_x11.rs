@@ -266,3 +266,45 @@ fn what_keeps_the_server_from_a_display_is_named_with_what_would_mend_it() {
         session.close().unwrap();
     }
 }
+
+#[test]
+fn an_x_server_that_does_not_answer_holds_nobody_for_long() {
+    let bed = testbed::require!();
+    let counter = bed.scratch("desktop").join("gids");
+    let display = Display::start(bed, &Options::default());
+    let desktop = desktop(&display);
+    let alice = log_on(bed, "alice", &counter);
+    let silent = |error: stead::Error| {
+        assert!(matches!(error.kind(), ErrorKind::DesktopAccess { .. }), "{error}");
+        assert!(error.to_string().contains("does not answer"), "{error}");
+    };
+    let lease = desktop.grant(alice.token()).unwrap();
+    display.pause();
+    silent(desktop.access().unwrap_err());
+    silent(desktop.clone().trusted(true).grant(alice.token()).unwrap_err());
+    silent(lease.give_back().unwrap_err());
+    // What could not be taken back is swept when it can be.
+    silent(stead::desktop::sweep().unwrap_err());
+    #[cfg(feature = "tokio")]
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut command = Command::new("true");
+            command.desktop(desktop.clone());
+            let (mut ticks, mut spawn) = (0, std::pin::pin!(command.spawn_as_async(alice.token())));
+            let error = loop {
+                tokio::select! {
+                    result = &mut spawn => break result.unwrap_err(),
+                    () = tokio::time::sleep(std::time::Duration::from_millis(50)) => ticks += 1,
+                }
+            };
+            silent(error);
+            assert!(ticks > 10, "the runtime's only thread went on: {ticks}");
+        });
+    }
+    display.resume();
+    until("what was left is swept", || stead::desktop::sweep().is_ok());
+    assert_eq!(desktop.access().unwrap().entries(), []);
+    assert!(xclient(bed).arg("try").desktop(desktop).status_as(alice.token()).unwrap().success());
+    alice.close().unwrap();
+}

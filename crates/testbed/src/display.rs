@@ -122,6 +122,26 @@ impl Display {
         &self.authority
     }
 
+    /// Makes the X server answer nobody, as one that hangs or has been grabbed.
+    ///
+    /// # Panics
+    ///
+    /// If it is not there any more.
+    pub fn pause(&self) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("it is ours");
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Panics
+    ///
+    /// If it is not there any more.
+    pub fn resume(&self) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, rustix::process::Signal::CONT).expect("it is ours");
+    }
+
     /// Ends the X server as a crash would.
     ///
     /// # Panics
@@ -200,7 +220,8 @@ impl Display {
 impl Drop for Display {
     fn drop(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.process);
-        // Asked to, it takes its socket and its lock away.
+        // Asked to, it takes its socket and its lock away; also where a test has paused it.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::CONT);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.process.wait();
     }

@@ -65,8 +65,17 @@ impl Command {
         // The account database may be behind a network; the token remembers what it said.
         let same = token.clone();
         blocking(move || same.account().map(drop)).await?;
-        let plan = sys::impersonate::as_server(|| sys::process::Plan::new(self, token, capture))?;
-        blocking(move || plan.start().map(Child::from_parts)).await
+        // A desktop may take its time, too. The plan then shares what is leased already.
+        let (desktop, same) = (self.desktop.clone(), token.clone());
+        let lease = blocking(move || desktop.lease_for(&same)).await?;
+        let plan = sys::impersonate::as_server(|| sys::process::Plan::new(self, token, capture));
+        blocking(move || {
+            let child = plan.and_then(|plan| plan.start().map(Child::from_parts));
+            // Only here: if nothing was started it is the last, and giving it back may take its time.
+            drop(lease);
+            child
+        })
+        .await
     }
 }
 

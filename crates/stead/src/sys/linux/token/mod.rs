@@ -49,6 +49,11 @@ pub(crate) fn as_primary(data: &Arc<TokenData>, _doing: &'static str) -> Result<
 pub(crate) struct Elsewhere(pub(crate) Option<Arc<dyn TokenElsewhere>>);
 
 impl Elsewhere {
+    /// Whether another process does what is done with the token, leases of desktops among it.
+    pub(crate) fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
     pub(crate) fn restrict(&self, taken: &Taken) -> Result<Self> {
         self.0.as_ref().map(|holder| holder.restrict(taken)).transpose().map(Self)
     }
