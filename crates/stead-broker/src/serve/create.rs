@@ -82,7 +82,13 @@ pub(super) fn create(
     };
     let pidfd = child.as_fd().try_clone_to_owned().map_err(|error| system(DOING, "fcntl", error))?;
     let theirs = pidfd.try_clone().map_err(|error| system(DOING, "fcntl", error))?;
-    let kept = HeldProcess { child: Some(child), earlier: None, session, counted: Some(counted) };
+    let kept = HeldProcess {
+        child: Some(child),
+        earlier: None,
+        session,
+        counted: Some(counted),
+        ..HeldProcess::default()
+    };
     let tracked = service
         .processes
         .add(id, Tracked::new(record, Some(pidfd), kept))

@@ -3,14 +3,14 @@
 //! Each is written down, with what proves that a number is still the same process: its inode among the pidfds, or the
 //! moment it was started. A pid alone is never believed (CVE-2017-2616).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,8 @@ use crate::throttle::Held as Counted;
 const REMEMBERED: Duration = Duration::from_secs(3600);
 /// The statuses that are told of one user's processes at most.
 const MOST_REMEMBERED: usize = 1024;
+/// The processes of one user that have ended and whose trees can still be ended: each holds descriptors.
+const MOST_TREES: usize = 16;
 /// How long a worker may take from the end of a process to knowing its status.
 const REAPING: Duration = Duration::from_secs(1);
 
@@ -75,15 +77,15 @@ pub(super) enum End {
 #[derive(Debug)]
 pub(super) struct Tracked {
     pub(super) record: Record,
-    pub(super) pidfd: Option<OwnedFd>,
     held: Mutex<Held>,
     suspended: AtomicBool,
     end: watch::Sender<Option<(u64, End)>>,
 }
 
-/// What is dropped once it has ended.
+/// What is dropped once it has ended; what its tree is known by, some time later.
 #[derive(Debug, Default)]
 pub(super) struct Held {
+    pub(super) pidfd: Option<OwnedFd>,
     pub(super) child: Option<Child>,
     /// One that an earlier run created in a session.
     pub(super) earlier: Option<StartedProcess>,
@@ -94,13 +96,27 @@ pub(super) struct Held {
 
 impl Tracked {
     pub(super) fn new(record: Record, pidfd: Option<OwnedFd>, held: Held) -> Self {
+        let held = Held { pidfd, ..held };
         let suspended = held.child.as_ref().is_some_and(Child::is_suspended).into();
         let end = watch::Sender::new(record.end);
-        Self { record, pidfd, held: Mutex::new(held), suspended, end }
+        Self { record, held: Mutex::new(held), suspended, end }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its pidfd, until its end was collected.
+    pub(super) fn pidfd(&self) -> io::Result<Option<OwnedFd>> {
+        self.held().pidfd.as_ref().map(OwnedFd::try_clone).transpose()
+    }
+
+    /// Lets go of what the rest of its tree is known by.
+    fn forget_tree(&self) {
+        let mut held = self.held();
+        let known = (held.child.take(), held.earlier.take());
+        drop(held);
+        drop(known);
     }
 
     /// Tells when it has ended, and how.
@@ -137,6 +153,7 @@ impl Tracked {
         });
         held.session = None;
         held.counted = None;
+        held.pidfd = None;
         raw.map_or(End::Lost, End::Status)
     }
 }
@@ -158,11 +175,13 @@ fn of_worker(process: Option<&StartedProcess>) -> Option<i32> {
 pub(super) struct Processes {
     folder: Folder,
     known: Mutex<BTreeMap<u64, Arc<Tracked>>>,
+    /// Those of each user whose trees are known though they have ended, the oldest first.
+    ended: Mutex<BTreeMap<u32, VecDeque<Weak<Tracked>>>>,
 }
 
 impl Processes {
     pub(super) fn at(path: &Path) -> io::Result<Self> {
-        Ok(Self { folder: Folder::at(path)?, known: Mutex::default() })
+        Ok(Self { folder: Folder::at(path)?, known: Mutex::default(), ended: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Tracked>>> {
@@ -187,7 +206,7 @@ impl Processes {
     }
 
     /// A process has ended: its status is collected, written down and told.
-    pub(super) fn ended(&self, tracked: &Tracked) -> End {
+    pub(super) fn ended(&self, tracked: &Arc<Tracked>) -> End {
         let end = tracked.collect();
         let when = now();
         let record = Record { end: Some((when, end)), ..tracked.record.clone() };
@@ -195,7 +214,20 @@ impl Processes {
             tracing::warn!(%error, "the end of a process could not be written down");
         }
         tracked.end.send_replace(Some((when, end)));
+        self.bound_trees(tracked);
         end
+    }
+
+    /// Each tree that is known costs descriptors: of a user's processes that have ended, only the last ones keep theirs.
+    fn bound_trees(&self, tracked: &Arc<Tracked>) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_owner = ended.entry(tracked.record.owner).or_default();
+        of_owner.push_back(Arc::downgrade(tracked));
+        let oldest = if of_owner.len() > MOST_TREES { of_owner.pop_front() } else { None };
+        drop(ended);
+        if let Some(oldest) = oldest.and_then(|oldest| oldest.upgrade()) {
+            oldest.forget_tree();
+        }
     }
 
     /// Forgets processes that ended long ago, and the oldest of too many.
@@ -260,8 +292,7 @@ impl Processes {
         call: &GetProcess,
     ) -> Result<(wire::Process, Option<OwnedFd>), Failure> {
         let found = self.seen(caller, &call.process)?;
-        let pidfd = found.pidfd.as_ref().filter(|_| found.end.borrow().is_none());
-        let pidfd = pidfd.map(OwnedFd::try_clone).transpose();
+        let pidfd = found.pidfd();
         let pidfd = pidfd.map_err(|error| super::failure::system("looking up a process", "fcntl", error))?;
         Ok((found.describe(), pidfd))
     }
@@ -297,13 +328,16 @@ impl Processes {
         caller: &Caller,
         call: &KillTree,
     ) -> Result<(Arc<Tracked>, Nothing), Failure> {
+        const DOING: &str = "ending a process and its descendants";
         let found = self.owned(caller, &call.process)?;
         let mut guard = found.held();
         let held = &mut *guard;
         let killed = match (&held.earlier, &mut held.child) {
             (Some(earlier), _) => earlier.kill_tree(),
             (None, Some(child)) => child.kill_tree(),
-            (None, None) => Ok(()),
+            (None, None) => {
+                return Err(invalid(DOING, "it ended long ago, and what is left of its tree is not known"));
+            }
         };
         drop(guard);
         killed.map(|()| (found, Nothing {})).map_err(|error| failure(&error))

@@ -21,9 +21,11 @@ pub(super) fn until_its_end(service: &Arc<Service>, tracked: &Arc<Tracked>) {
     let (service, tracked) = (Arc::clone(service), Arc::clone(tracked));
     let runtime = service.runtime().clone();
     runtime.spawn(async move {
-        if let Some(pidfd) = &tracked.pidfd
-            && let Err(error) = readable(pidfd).await
-        {
+        let ended = match tracked.pidfd() {
+            Ok(Some(pidfd)) => readable(pidfd).await,
+            other => other.map(drop),
+        };
+        if let Err(error) = ended {
             tracing::error!(%error, "the end of a process cannot be waited for");
             return;
         }
@@ -37,8 +39,8 @@ pub(super) fn until_its_end(service: &Arc<Service>, tracked: &Arc<Tracked>) {
 
 // tokio's sound successor of this call is an unsafe one: an `OwnedFd` fulfils its contract by its type.
 #[allow(deprecated)]
-async fn readable(pidfd: &OwnedFd) -> std::io::Result<()> {
-    let pidfd = AsyncFd::with_interest(pidfd.try_clone()?, Interest::READABLE)?;
+async fn readable(pidfd: OwnedFd) -> std::io::Result<()> {
+    let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
     pidfd.readable().await.map(drop)
 }
 

@@ -1,0 +1,410 @@
+//! Two hundred callers at once, of whom some are slow, some send garbage, and some are killed: none of the others
+//! starves, and nothing is left behind. With `STEAD_LONG=1` for a minute, else for a few seconds.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test's way to fail")]
+
+mod service_support;
+
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use service_support::{Service, another, call, exit_code, own, part};
+use stead_protocol::{
+    Account, CloseSession, CreateProcess, GetStatus, KillTree, ListProcesses, LogOn, LogonType, SOCKET, Text,
+};
+use testbed::Bed;
+
+const POLICY: &str = r#"
+[quotas]
+sessions = 200
+processes = 300
+connections = 300
+[[allow]]
+callers = { users = ["svc"] }
+clients = { groups = ["stead-shared"] }
+privileges = ["tcb", "assign-primary-token"]
+logon-types = ["batch"]
+programs = "any"
+"#;
+
+/// Who calls: the role, its user, how many connections it has in all, and how many in each process.
+const HONEST: &[(&str, &str, usize, usize)] = &[
+    ("role_honest", "alice", 50, 1),
+    ("role_honest", "bob", 50, 1),
+    ("role_honest", "mallory", 50, 1),
+    ("role_portal", "svc", 10, 10),
+];
+/// The same, all in one process.
+const OTHERS: &[(&str, &str, usize)] = &[("role_slow", "alice", 14), ("role_garbage", "bob", 14)];
+/// Processes of callers that are killed in the middle, each with one connection.
+const KILLED: usize = 12;
+const ALL: usize = 200;
+
+/// The variables that tell a role its part.
+const CONNECTIONS: &str = "STEAD_TEST_CONNECTIONS";
+const MILLISECONDS: &str = "STEAD_TEST_MILLISECONDS";
+
+/// What one honest caller saw.
+#[derive(Debug, Clone, Copy)]
+struct Served {
+    calls: u64,
+    longest: Duration,
+}
+
+#[test]
+fn two_hundred_callers_slow_garbage_and_killed_ones_among_them() {
+    testbed::time_limit!(600);
+    let bed = testbed::require!(alone);
+    let honest: usize = HONEST.iter().map(|(_, _, number, _)| number).sum();
+    let connections = honest + OTHERS.iter().map(|(_, _, number)| number).sum::<usize>();
+    assert_eq!(connections + KILLED, ALL);
+    let long = std::env::var_os("STEAD_LONG").is_some();
+    let half = Duration::from_secs(if long { 30 } else { 4 });
+
+    let service = Service::start(bed, POLICY);
+    let mut root = service.connect();
+    // What is made once is not taken for a leak.
+    load(bed, &service, Duration::from_secs(1));
+    settle(bed, &service);
+    let before = Held::of(&service);
+    let first = load(bed, &service, half);
+    settle(bed, &service);
+    let between = Held::of(&service);
+    let second = load(bed, &service, half);
+    settle(bed, &service);
+    let after = Held::of(&service);
+
+    for (half, served) in [("first", &first), ("second", &second)] {
+        println!("{half} half, {half_time:?}: {}", summary(served), half_time = half_of(long));
+    }
+    println!("descriptors, threads, KiB resident: {before:?}, {between:?}, {after:?}");
+    for served in first.iter().chain(&second) {
+        assert!(served.calls > 0, "a caller starved: {:?}", first.iter().chain(&second).collect::<Vec<_>>());
+    }
+    // Of each user's processes the service remembers the last sixteen trees, by a descriptor or two.
+    let users = HONEST.len() + 1;
+    let most = before.descriptors + users * 16 * 2;
+    assert!(after.descriptors <= most, "descriptors are left: {after:?}, {:?}", descriptors(&service));
+    // An allocator keeps some; what grows with the load would grow by as much again.
+    let growth = after.resident.saturating_sub(between.resident);
+    assert!(growth <= between.resident / 5 + 2048, "memory grows: {between:?}, then {after:?}");
+    let (status, _) = call(&mut root, &GetStatus {}, &[]);
+    assert_eq!((status.connections, status.sessions, status.processes), (1, 0, 0));
+}
+
+fn half_of(long: bool) -> Duration {
+    Duration::from_secs(if long { 30 } else { 4 })
+}
+
+/// Processes, per second over all callers, and how even it was.
+fn summary(served: &[Served]) -> String {
+    let mut calls: Vec<u64> = served.iter().map(|served| served.calls).collect();
+    calls.sort_unstable();
+    let longest = served.iter().map(|served| served.longest).max().unwrap_or_default();
+    let (least, most) = (calls.first().copied().unwrap_or(0), calls.last().copied().unwrap_or(0));
+    let median = calls.get(calls.len() / 2).copied().unwrap_or(0);
+    format!(
+        "{} honest callers had {} processes (least {least}, median {median}, most {most}), the longest wait was \
+         {longest:?}",
+        served.len(),
+        calls.iter().sum::<u64>(),
+    )
+}
+
+/// What the service holds.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    descriptors: usize,
+    #[allow(dead_code, reason = "printed")]
+    threads: u64,
+    resident: u64,
+}
+
+impl Held {
+    fn of(service: &Service) -> Self {
+        let process = format!("/proc/{}", service.pid());
+        let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
+        let number = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+            line.split_whitespace().next().unwrap().parse().unwrap()
+        };
+        let descriptors = std::fs::read_dir(format!("{process}/fd")).unwrap().count();
+        Self { descriptors, threads: number("Threads:"), resident: number("VmRSS:") }
+    }
+}
+
+/// What the service's descriptors are, and how many of each.
+fn descriptors(service: &Service) -> std::collections::BTreeMap<String, usize> {
+    let mut kinds = std::collections::BTreeMap::new();
+    for entry in std::fs::read_dir(format!("/proc/{}/fd", service.pid())).unwrap().filter_map(Result::ok) {
+        let link = std::fs::read_link(entry.path()).unwrap_or_default();
+        let kind = link.to_string_lossy().split(['[', ':']).next().unwrap_or_default().to_owned();
+        *kinds.entry(kind).or_default() += 1;
+    }
+    kinds
+}
+
+/// All callers for `time`; what the honest ones saw.
+fn load(bed: &Bed, service: &Service, time: Duration) -> Vec<Served> {
+    let start = |role: &str, user: &str, connections: usize| {
+        let mut command = bed.as_user(user, &[], bed.this_program());
+        command.args(["--exact", role, "--nocapture", "--test-threads=1"]).current_dir("/");
+        command.env(CONNECTIONS, connections.to_string());
+        command.env(MILLISECONDS, time.as_millis().to_string());
+        start_with(service, &mut command)
+    };
+    let honest: Vec<_> = HONEST
+        .iter()
+        .flat_map(|(role, user, number, each)| vec![(role, user, *each); *number / *each])
+        .map(|(role, user, each)| start(role, user, each))
+        .collect();
+    let others: Vec<_> = OTHERS.iter().map(|(role, user, number)| start(role, user, *number)).collect();
+    let mut killed: Vec<_> = (0..KILLED).map(|_| start("role_killed", "0day", 1)).collect();
+    let end = Instant::now() + time;
+    let mut next = 0;
+    while Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(40));
+        let place = next % killed.len();
+        next += 1;
+        end_now(&mut killed[place]);
+        killed[place] = start("role_killed", "0day", 1);
+    }
+    let mut served = Vec::new();
+    for child in honest {
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}{error}");
+        served.extend(said.lines().filter_map(|line| {
+            let mut numbers =
+                line.split_once("served ")?.1.split_whitespace().map(|word| word.parse::<u64>());
+            let (calls, longest) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+            Some(Served { calls, longest: Duration::from_millis(longest) })
+        }));
+    }
+    others.into_iter().chain(killed).for_each(|mut child| end_now(&mut child));
+    let expected: usize = HONEST.iter().map(|(_, _, number, _)| number).sum();
+    assert_eq!(served.len(), expected);
+    served
+}
+
+fn start_with(service: &Service, command: &mut Command) -> Child {
+    command.env("STEAD_TEST_SERVICE_SOCKET", service.socket());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn end_now(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// Ends what killed callers left running, as an administrator would, and waits until nothing of the load is there.
+fn settle(bed: &Bed, service: &Service) {
+    let mut root = service.connect();
+    service_support::until("every process of the load has ended", || {
+        let (listed, _) = call(&mut root, &ListProcesses::default(), &[]);
+        let running: Vec<_> = listed.processes.into_iter().filter(|process| process.running).collect();
+        for process in &running {
+            // It may end by itself meanwhile.
+            let _ = root.call(&KillTree { process: process.id.clone() }, &[]);
+        }
+        let (status, _) = call(&mut root, &GetStatus {}, &[]);
+        // The test's own connections: this one, and the one that it looks on by.
+        running.is_empty() && status.sessions == 0 && status.connections <= 2
+    });
+    drop(root);
+    service_support::until("no process of the users is there", || processes_of_users(bed).is_empty());
+    service_support::until("the connection is gone", || {
+        let (status, _) = call(&mut service.connect(), &GetStatus {}, &[]);
+        status.connections <= 2
+    });
+    // Memory and descriptors of what ended just now.
+    std::thread::sleep(Duration::from_millis(300));
+}
+
+/// Every process of the bed's users.
+fn processes_of_users(bed: &Bed) -> Vec<u32> {
+    use std::os::unix::fs::MetadataExt;
+    let uids: Vec<u32> = bed.users().iter().map(|user| user.uid).collect();
+    let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let of_users = entries.filter(|entry| entry.metadata().is_ok_and(|found| uids.contains(&found.uid())));
+    of_users.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+fn number(variable: &str) -> u64 {
+    std::env::var(variable).unwrap().parse().unwrap()
+}
+
+/// Runs `work` until the time is over, on each of the role's connections, and says what each had.
+fn on_every_connection(work: impl Fn(usize, Instant) -> Served + Send + Sync) {
+    let end = Instant::now() + Duration::from_millis(number(MILLISECONDS));
+    std::thread::scope(|scope| {
+        let work = &work;
+        let number = usize::try_from(number(CONNECTIONS)).unwrap();
+        let threads: Vec<_> = (0..number).map(|which| scope.spawn(move || work(which, end))).collect();
+        for thread in threads {
+            let Served { calls, longest } = thread.join().unwrap();
+            println!("\nserved {calls} {}", longest.as_millis());
+        }
+    });
+}
+
+/// Does it again and again until the time is over, at least once.
+fn again_and_again(end: Instant, mut work: impl FnMut()) -> Served {
+    let mut served = Served { calls: 0, longest: Duration::ZERO };
+    while served.calls == 0 || Instant::now() < end {
+        let began = Instant::now();
+        work();
+        served.calls += 1;
+        served.longest = served.longest.max(began.elapsed());
+    }
+    served
+}
+
+fn program(token: u64, path: &str) -> CreateProcess {
+    CreateProcess { token, program: Some(Text::from(path)), ..CreateProcess::default() }
+}
+
+#[test]
+fn role_honest() {
+    if part().is_none() {
+        return;
+    }
+    on_every_connection(|_, end| {
+        let mut service = another();
+        let mut token = own(&mut service).token;
+        let mut calls = 0;
+        again_and_again(end, || {
+            let (created, _) = call(&mut service, &program(token, "/bin/true"), &[]);
+            assert_eq!(exit_code(&mut service, &created), Some(0));
+            calls += 1;
+            if calls % 16 == 0 {
+                service = another();
+                token = own(&mut service).token;
+            }
+        })
+    });
+}
+
+#[test]
+fn role_portal() {
+    if part().is_none() {
+        return;
+    }
+    on_every_connection(|which, end| {
+        let mut service = another();
+        let user = if which % 2 == 0 { "alice" } else { "bob" };
+        again_and_again(end, || {
+            let log_on = LogOn {
+                account: Account { name: Text::from(user), local: true },
+                logon_type: LogonType::Batch,
+                secret: None,
+                conversation: None,
+                s4u: true,
+                environment: Vec::new(),
+                tty: None,
+                remote_host: None,
+                remote_user: None,
+                logon_gid: false,
+                deadline: None,
+            };
+            let (session, _) = call(&mut service, &log_on, &[]);
+            let (created, _) = call(&mut service, &program(session.token, "/bin/true"), &[]);
+            assert_eq!(exit_code(&mut service, &created), Some(0));
+            call(&mut service, &CloseSession { session: session.session.id }, &[]);
+        })
+    });
+}
+
+fn socket() -> UnixStream {
+    UnixStream::connect(std::env::var_os("STEAD_TEST_SERVICE_SOCKET").unwrap_or_else(|| SOCKET.into()))
+        .unwrap()
+}
+
+/// Writes its calls byte by byte, and never reads what comes back.
+#[test]
+fn role_slow() {
+    if part().is_none() {
+        return;
+    }
+    let call = b"{\"method\":\"io.stead.Service.GetStatus\",\"parameters\":{}}\0";
+    let number = number(CONNECTIONS);
+    let mut sockets: Vec<_> = (0..number).map(|_| socket()).collect();
+    for socket in &sockets {
+        socket.set_nonblocking(true).unwrap();
+    }
+    for byte in call.iter().cycle() {
+        for socket in &mut sockets {
+            // Until its buffer is full of answers that nobody reads.
+            let _ = socket.write(&[*byte]);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Sends what is no message, too much of it, and descriptors with it.
+#[test]
+fn role_garbage() {
+    if part().is_none() {
+        return;
+    }
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let nested = format!("{}\0", "[".repeat(10_000));
+    let number = number(CONNECTIONS);
+    std::thread::scope(|scope| {
+        for thread in 0..number {
+            let (nested, null) = (&nested, &null);
+            scope.spawn(move || {
+                for round in thread.. {
+                    let socket = socket();
+                    socket.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+                    let _ = match round % 6 {
+                        0 => send(&socket, b"\xff\xfe\0\x01\0", &[]),
+                        1 => send(&socket, nested.as_bytes(), &[]),
+                        2 => send(&socket, b"{\"method\":7}\0{}\0null\0", &[]),
+                        3 => send(&socket, b"{", &[null.as_fd(); 250]),
+                        4 => {
+                            let call: &[u8] = b"{\"method\":\"io.stead.Service.CreateProcess\",\"parameters\":\
+                                {\"token\":18446744073709551615,\"stdin\":99,\"arguments\":[\"\\u0000zz\"]}}\0";
+                            send(&socket, call, &[])
+                        }
+                        _ => (&socket).write_all(&vec![b'x'; 3 << 20]).map_err(|_| rustix::io::Errno::IO),
+                    };
+                    let _ = socket.shutdown(std::net::Shutdown::Write);
+                    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+                    let _ = (&socket).read(&mut [0; 4096]);
+                }
+            });
+        }
+    });
+}
+
+fn send(socket: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), rustix::io::Errno> {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    let mut space = vec![std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(descriptors));
+    }
+    sendmsg(socket, &[std::io::IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).map(drop)
+}
+
+/// Creates processes that would stay, and is killed in the middle of it.
+#[test]
+fn role_killed() {
+    let Some(mut service) = part() else { return };
+    let token = own(&mut service).token;
+    loop {
+        let mut sleep = program(token, "/bin/sleep");
+        sleep.arguments = vec![Text::from("600")];
+        for suspended in [true, false] {
+            sleep.suspended = suspended;
+            if service.call(&sleep, &[]).is_err() {
+                return;
+            }
+        }
+    }
+}
