@@ -141,9 +141,9 @@ fn a_pipe_has_the_access_list_that_it_was_given() {
         let found = Descriptor::of(end).unwrap();
         assert_eq!(found.owner.as_ref(), Some(&own));
         let dacl = found.dacl.unwrap();
-        assert_eq!(dacl.0[0].sid, Sid::NETWORK, "{dacl}");
-        assert_eq!(dacl.0[0].kind, AceKind::Deny, "{dacl}");
-        let masks: Vec<_> = dacl.0[1..].iter().map(|ace| ace.mask).collect();
+        assert_eq!(dacl.entries()[0].sid(), Some(&Sid::NETWORK), "{dacl}");
+        assert_eq!(dacl.entries()[0].kind(), AceKind::Deny, "{dacl}");
+        let masks: Vec<_> = dacl.entries()[1..].iter().map(|ace| ace.mask).collect();
         assert_eq!(masks, [PIPE_SERVER, PIPE_CLIENT, PIPE_CLIENT], "{dacl}");
     }
 }

@@ -1,11 +1,5 @@
-//! Security descriptors, in their self-relative form: built, read and compared as bytes.
-//!
-//! No SDDL (its reader knows more than is meant) and no SetEntriesInAcl (it merges and reorders): what is written
-//! is what stands here, in this order, and what is read is shown as it is.
-//!
-//! Reference: [\[MS-DTYP\] 2.4.4 to 2.4.6](https://learn.microsoft.com/openspecs/windows_protocols/ms-dtyp/20233ed8-a6c6-4097-aafa-dd545ed24428).
+//! Security descriptors, in their self-relative form.
 
-use std::fmt;
 use std::io;
 use std::os::windows::io::{AsRawHandle, BorrowedHandle};
 
@@ -15,146 +9,18 @@ use windows_sys::Win32::Security::{
     SetKernelObjectSecurity,
 };
 
-use super::sid::Sid;
-
-/// What a client of a pipe needs: to read, to write, to look at it and to wait for it. `FILE_GENERIC_WRITE`
-/// would add FILE_APPEND_DATA, which on a pipe is FILE_CREATE_PIPE_INSTANCE: the right to be its server
-/// ([Named Pipe Security and Access Rights](https://learn.microsoft.com/windows/win32/ipc/named-pipe-security-and-access-rights)).
-pub(crate) const PIPE_CLIENT: u32 = 0x0012_019b;
-
-/// The server's own: a client's, and FILE_CREATE_PIPE_INSTANCE for every next instance.
-pub(crate) const PIPE_SERVER: u32 = PIPE_CLIENT | 0x4;
-
-/// FILE_ALL_ACCESS: what is denied whole.
-const FILE_ALL_ACCESS: u32 = 0x001f_01ff;
+use super::{Ace, Dacl, invalid, u16_at, u32_at};
+use crate::sys::sid::Sid;
 
 /// Revision 1, self-relative, and a DACL that is there.
 const REVISION: u8 = 1;
 const SE_DACL_PRESENT: u16 = 0x0004;
 const SE_DACL_PROTECTED: u16 = 0x1000;
 const SE_SELF_RELATIVE: u16 = 0x8000;
-const ACL_REVISION: u8 = 2;
 const DESCRIPTOR_HEADER: usize = 20;
-const ACL_HEADER: usize = 8;
-const ACE_HEADER: usize = 8;
 
-/// What an access control entry does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum AceKind {
-    Allow,
-    Deny,
-}
-
-/// One access control entry.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Ace {
-    pub(crate) kind: AceKind,
-    /// Inheritance: 0 on what nothing inherits from.
-    pub(crate) flags: u8,
-    pub(crate) mask: u32,
-    pub(crate) sid: Sid,
-}
-
-impl Ace {
-    pub(crate) fn allow(sid: Sid, mask: u32) -> Self {
-        Self { kind: AceKind::Allow, flags: 0, mask, sid }
-    }
-
-    pub(crate) fn deny(sid: Sid, mask: u32) -> Self {
-        Self { kind: AceKind::Deny, flags: 0, mask, sid }
-    }
-}
-
-impl fmt::Display for Ace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.kind {
-            AceKind::Allow => "allow",
-            AceKind::Deny => "deny",
-        };
-        write!(f, "{kind} {} {:#x}", self.sid, self.mask)?;
-        if self.flags != 0 {
-            write!(f, " (flags {:#x})", self.flags)?;
-        }
-        Ok(())
-    }
-}
-
-/// An access control list that someone is named in, in the order in which it is read by the system.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub(crate) struct Dacl(pub(crate) Vec<Ace>);
-
-impl Dacl {
-    /// That of a server's pipe: nobody over the network; the server's user as a server; as clients the system
-    /// and the administrators, and if it is open to all, whoever is logged on.
-    ///
-    /// Neither Everyone (it has the anonymous and guests in it) nor ALL APPLICATION PACKAGES.
-    pub(crate) fn of_pipe(server: &Sid, everyone: bool) -> Self {
-        let mut entries = vec![
-            Ace::deny(Sid::NETWORK, FILE_ALL_ACCESS),
-            Ace::allow(*server, PIPE_SERVER),
-            Ace::allow(Sid::LOCAL_SYSTEM, PIPE_CLIENT),
-            Ace::allow(Sid::ADMINISTRATORS, PIPE_CLIENT),
-        ];
-        if everyone {
-            entries.push(Ace::allow(Sid::AUTHENTICATED_USERS, PIPE_CLIENT));
-        }
-        Self(entries)
-    }
-
-    fn to_bytes(&self) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![ACL_REVISION, 0, 0, 0, 0, 0, 0, 0];
-        for ace in &self.0 {
-            let sid = ace.sid.as_bytes();
-            let size = u16::try_from(ACE_HEADER + sid.len()).map_err(|_| invalid("a SID is too long"))?;
-            bytes.push(match ace.kind {
-                AceKind::Allow => 0,
-                AceKind::Deny => 1,
-            });
-            bytes.push(ace.flags);
-            bytes.extend_from_slice(&size.to_le_bytes());
-            bytes.extend_from_slice(&ace.mask.to_le_bytes());
-            bytes.extend_from_slice(sid);
-        }
-        let size = u16::try_from(bytes.len()).map_err(|_| invalid("an access control list is too long"))?;
-        let count = u16::try_from(self.0.len()).map_err(|_| invalid("too many entries"))?;
-        bytes[2..4].copy_from_slice(&size.to_le_bytes());
-        bytes[4..6].copy_from_slice(&count.to_le_bytes());
-        Ok(bytes)
-    }
-
-    fn parse(bytes: &[u8]) -> io::Result<Self> {
-        let size = usize::from(u16_at(bytes, 2)?);
-        let count = u16_at(bytes, 4)?;
-        let mut rest = bytes.get(ACL_HEADER..size).ok_or_else(|| invalid("the list is cut off"))?;
-        let mut entries = Vec::with_capacity(usize::from(count));
-        for _ in 0..count {
-            let size = usize::from(u16_at(rest, 2)?);
-            let ace = rest.get(..size).filter(|ace| ace.len() >= ACE_HEADER);
-            let ace = ace.ok_or_else(|| invalid("an entry is cut off"))?;
-            let kind = match ace[0] {
-                0 => AceKind::Allow,
-                1 => AceKind::Deny,
-                // Object and callback entries mean more than a mask and a SID; to leave them out would show
-                // a list that it is not.
-                _ => return Err(invalid("an entry that is neither allow nor deny")),
-            };
-            let sid = Sid::from_bytes(&ace[ACE_HEADER..]).ok_or_else(|| invalid("an entry's SID is none"))?;
-            entries.push(Ace { kind, flags: ace[1], mask: u32_at(ace, 4)?, sid });
-            rest = &rest[size..];
-        }
-        Ok(Self(entries))
-    }
-}
-
-impl fmt::Display for Dacl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, ace) in self.0.iter().enumerate() {
-            let comma = if number == 0 { "" } else { ", " };
-            write!(f, "{comma}{ace}")?;
-        }
-        Ok(())
-    }
-}
+/// How often a change is made anew when somebody else's comes in between.
+const TRIES: usize = 5;
 
 /// An owner and a DACL, as they are on an object or are to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,6 +33,11 @@ pub(crate) struct Descriptor {
 impl Descriptor {
     /// Owner and DACL of the object behind `handle`, which must have been opened with READ_CONTROL.
     pub(crate) fn of(handle: BorrowedHandle<'_>) -> io::Result<Self> {
+        Ok(Self::read(handle)?.0)
+    }
+
+    /// The same, and whether the list is protected from what its parent would have it inherit.
+    fn read(handle: BorrowedHandle<'_>) -> io::Result<(Self, bool)> {
         let mut words = vec![0_u32; 64];
         loop {
             let size = size_of_val(words.as_slice());
@@ -184,7 +55,8 @@ impl Descriptor {
             };
             if done != 0 {
                 let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-                return Self::parse(&bytes);
+                let protected = u16_at(&bytes, 2)? & SE_DACL_PROTECTED != 0;
+                return Ok((Self::parse(&bytes)?, protected));
             }
             let error = io::Error::last_os_error();
             let grown = (needed as usize).div_ceil(size_of::<u32>());
@@ -200,9 +72,48 @@ impl Descriptor {
     ///
     /// SetKernelObjectSecurity, also for window stations and desktops: SetUserObjectSecurity says TRUE under Wine
     /// and does nothing. What was written is read back by the caller.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for desktops"))]
     pub(crate) fn set_dacl(&self, handle: BorrowedHandle<'_>) -> io::Result<()> {
-        let bytes = self.to_attributes()?;
+        self.put(handle, true)
+    }
+
+    /// Adds an entry to the list of the object behind `handle`, opened with READ_CONTROL and WRITE_DAC, and reads back
+    /// that it is there. An object without a list stays without.
+    pub(crate) fn add(handle: BorrowedHandle<'_>, ace: &Ace) -> io::Result<()> {
+        Self::change(handle, ace, |list| list.add(ace.clone()), |before, after| after > before)
+    }
+
+    /// Takes one entry that is equal in every bit from it, if there is one.
+    pub(crate) fn remove(handle: BorrowedHandle<'_>, ace: &Ace) -> io::Result<()> {
+        let done = |before: usize, after: usize| before == 0 || after < before;
+        Self::change(handle, ace, |list| _ = list.remove(ace), done)
+    }
+
+    fn change(
+        handle: BorrowedHandle<'_>,
+        ace: &Ace,
+        change: impl Fn(&mut Dacl),
+        done: impl Fn(usize, usize) -> bool,
+    ) -> io::Result<()> {
+        // Whoever else changes it does so without asking: what was read may be old when it is written.
+        for _ in 0..TRIES {
+            let (mut descriptor, protected) = Self::read(handle)?;
+            descriptor.owner = None;
+            let Some(list) = &mut descriptor.dacl else { return Ok(()) };
+            let before = list.count(ace);
+            change(list);
+            if Some(&*list) == Self::of(handle)?.dacl.as_ref() {
+                return Ok(());
+            }
+            descriptor.put(handle, protected)?;
+            if Self::of(handle)?.dacl.is_none_or(|after| done(before, after.count(ace))) {
+                return Ok(());
+            }
+        }
+        Err(invalid("the list read back is not the one that was written"))
+    }
+
+    fn put(&self, handle: BorrowedHandle<'_>, protected: bool) -> io::Result<()> {
+        let bytes = self.attributes(protected)?;
         // SAFETY: the descriptor is whole, self-relative and aligned; the handle is borrowed and so open.
         let done = unsafe {
             SetKernelObjectSecurity(
@@ -216,6 +127,10 @@ impl Descriptor {
 
     /// The same, for the call that creates an object.
     pub(crate) fn to_attributes(&self) -> io::Result<Attributes> {
+        self.attributes(true)
+    }
+
+    fn attributes(&self, protected: bool) -> io::Result<Attributes> {
         let mut bytes = vec![0; DESCRIPTOR_HEADER];
         bytes[0] = REVISION;
         let mut control = SE_SELF_RELATIVE;
@@ -225,7 +140,7 @@ impl Descriptor {
             bytes.extend_from_slice(owner.as_bytes());
         }
         if let Some(dacl) = &self.dacl {
-            control |= SE_DACL_PRESENT | SE_DACL_PROTECTED;
+            control |= SE_DACL_PRESENT | if protected { SE_DACL_PROTECTED } else { 0 };
             let offset = offset(&bytes)?;
             bytes[16..20].copy_from_slice(&offset);
             bytes.extend(dacl.to_bytes()?);
@@ -280,23 +195,8 @@ fn offset(bytes: &[u8]) -> io::Result<[u8; 4]> {
     u32::try_from(bytes.len()).map(u32::to_le_bytes).map_err(|_| invalid("the descriptor is too long"))
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> io::Result<u16> {
-    let word = bytes.get(at..at + 2).and_then(|word| word.try_into().ok());
-    word.map(u16::from_le_bytes).ok_or_else(|| invalid("the descriptor is cut off"))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> io::Result<u32> {
-    let word = bytes.get(at..at + 4).and_then(|word| word.try_into().ok());
-    word.map(u32::from_le_bytes).ok_or_else(|| invalid("the descriptor is cut off"))
-}
-
-fn invalid(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use std::os::windows::io::{AsHandle, FromRawHandle, OwnedHandle};
     use windows_sys::Win32::System::Threading::CreateEventW;
@@ -339,23 +239,10 @@ mod tests {
     }
 
     #[test]
-    fn a_pipes_clients_cannot_become_its_server() {
-        const FILE_CREATE_PIPE_INSTANCE: u32 = 0x4;
-        const WRITE_DAC_AND_OWNER: u32 = 0x000c_0000;
-        let dacl = Dacl::of_pipe(&user(), true);
-        let first = &dacl.0[0];
-        assert_eq!((first.kind, &first.sid), (AceKind::Deny, &Sid::NETWORK), "{dacl}");
-        for ace in dacl.0.iter().filter(|ace| ace.kind == AceKind::Allow) {
-            assert_eq!(ace.mask & WRITE_DAC_AND_OWNER, 0, "{ace}");
-            assert_eq!(ace.mask & FILE_CREATE_PIPE_INSTANCE != 0, ace.sid == user(), "{ace}");
-        }
-    }
-
-    #[test]
     fn an_object_has_the_list_that_it_was_created_with_and_then_given() {
-        let own = super::super::thread_token::process_user().unwrap();
+        let own = crate::sys::thread_token::process_user().unwrap();
         let all = 0x001f_0003;
-        let first = Descriptor { owner: Some(own), dacl: Some(Dacl(vec![Ace::allow(own, all)])) };
+        let first = Descriptor { owner: Some(own), dacl: Some(Dacl::new([Ace::allow(own, all)])) };
         let attributes = first.to_attributes().unwrap();
         let raw_attributes = attributes.raw();
         // SAFETY: the attributes live until the call returns; on success the handle is new and nobody else's.
@@ -365,8 +252,8 @@ mod tests {
             OwnedHandle::from_raw_handle(raw)
         };
         assert_eq!(Descriptor::of(event.as_handle()).unwrap(), first);
-        let entries = vec![Ace::deny(Sid::NETWORK, all), Ace::allow(own, all)];
-        let second = Descriptor { owner: None, dacl: Some(Dacl(entries)) };
+        let entries = [Ace::deny(Sid::NETWORK, all), Ace::allow(own, all)];
+        let second = Descriptor { owner: None, dacl: Some(Dacl::new(entries)) };
         second.set_dacl(event.as_handle()).unwrap();
         let found = Descriptor::of(event.as_handle()).unwrap();
         assert_eq!((found.owner, found.dacl), (Some(own), second.dacl));
