@@ -186,7 +186,6 @@ impl Desktop {
     }
 
     /// The lease for a process of this token, where the desktop is one, and the process is not created elsewhere.
-    #[cfg_attr(windows, allow(dead_code))]
     pub(crate) fn lease_for(&self, token: &Token<Primary>) -> Result<Option<AccessLease>> {
         #[cfg(unix)]
         if token.data().elsewhere.is_some() {

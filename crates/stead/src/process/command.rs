@@ -69,6 +69,9 @@ pub struct Command {
     #[cfg(unix)]
     pub(crate) pty: Option<PtySize>,
     pub(crate) desktop: Desktop,
+    /// Whether anybody said which.
+    #[cfg_attr(unix, allow(dead_code))]
+    pub(crate) desktop_chosen: bool,
     pub(crate) suspended: bool,
     pub(crate) deadline: Duration,
     /// What only this platform has.
@@ -86,7 +89,7 @@ pub(crate) enum Program {
 }
 
 /// What the server adds to the token's environment, or takes away.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct EnvironmentChanges {
     pub(crate) clear: bool,
     pub(crate) variables: BTreeMap<OsString, Option<OsString>>,
@@ -130,6 +133,7 @@ impl Command {
             #[cfg(unix)]
             pty: None,
             desktop: Desktop::none(),
+            desktop_chosen: false,
             suspended: false,
             deadline: DEFAULT_DEADLINE,
             native: crate::sys::process::Options::default(),
@@ -247,6 +251,7 @@ impl Command {
     #[doc(alias = "STARTUPINFO")]
     pub fn desktop(&mut self, desktop: Desktop) -> &mut Self {
         self.desktop = desktop;
+        self.desktop_chosen = true;
         self
     }
 

@@ -282,6 +282,20 @@ impl Token<Primary> {
     }
 }
 
+#[cfg(windows)]
+impl Token<Primary> {
+    /// The same token in another terminal session: nothing else of its context differs.
+    pub(crate) fn with_context(&self, context: sys::token::SecurityContext) -> Self {
+        let data = TokenData {
+            context,
+            session: self.data.session.clone(),
+            confinement: self.data.confinement.clone(),
+            account: self.data.account.clone(),
+        };
+        Self::from_data(data, self.level)
+    }
+}
+
 impl<K: TokenKind> Clone for Token<K> {
     fn clone(&self) -> Self {
         Self { data: Arc::clone(&self.data), level: self.level, kind: PhantomData }

@@ -11,7 +11,7 @@ use windows_sys::Win32::System::Threading::{
 };
 
 use crate::process::{Child, Command};
-use crate::sys::process::{JobLimits, PriorityClass};
+use crate::sys::process::{Console, JobLimits, PriorityClass};
 
 /// How often a process gets its turn; [`Normal`](Self::Normal) unless said otherwise, whatever the server has.
 ///
@@ -60,6 +60,26 @@ pub trait CommandExt: sealed::Sealed {
     #[doc(alias = "JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE")]
     fn kill_on_close(&mut self, kill: bool) -> &mut Command;
 
+    /// Which console the process has: one without a window unless said otherwise, and never the server's.
+    #[doc(alias = "CREATE_NEW_CONSOLE")]
+    #[doc(alias = "CREATE_NO_WINDOW")]
+    fn console(&mut self, console: Console) -> &mut Command;
+
+    /// Loads the profile of the token's user before the process's environment is made, and unloads it when the last
+    /// process of its tree has ended.
+    ///
+    /// It takes SeBackupPrivilege and SeRestorePrivilege. Without it a user who is not logged on has a part of the
+    /// registry that is not there, and an environment without what that says.
+    #[doc(alias = "LoadUserProfile")]
+    #[doc(alias = "LOGON_WITH_PROFILE")]
+    fn load_profile(&mut self, load: bool) -> &mut Command;
+
+    /// Lets the program be a batch file, which cmd.exe then runs.
+    ///
+    /// No argument can be quoted for one ([CVE-2024-24576](https://nvd.nist.gov/vuln/detail/CVE-2024-24576)): what
+    /// comes after its name is the [raw tail](Self::raw_tail), as it is, and [`arg`](Command::arg) is refused.
+    fn allow_batch_file(&mut self, allow: bool) -> &mut Command;
+
     /// Gives the process one more handle. Its value there is not its value here: say it to the program by
     /// other means.
     #[doc(alias = "PROC_THREAD_ATTRIBUTE_HANDLE_LIST")]
@@ -90,6 +110,21 @@ impl CommandExt for Command {
 
     fn kill_on_close(&mut self, kill: bool) -> &mut Command {
         self.native.kill_on_close = kill;
+        self
+    }
+
+    fn console(&mut self, console: Console) -> &mut Command {
+        self.native.console = console;
+        self
+    }
+
+    fn load_profile(&mut self, load: bool) -> &mut Command {
+        self.native.profile = load;
+        self
+    }
+
+    fn allow_batch_file(&mut self, allow: bool) -> &mut Command {
+        self.native.batch = allow;
         self
     }
 

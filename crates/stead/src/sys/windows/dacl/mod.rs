@@ -392,7 +392,10 @@ mod tests {
             flags: 0,
             mask: 0x100,
             sid: None,
-            rest: vec![1, 0, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0],
+            rest: vec![
+                1, 0, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0,
+                0,
+            ],
         };
         let list = Dacl { revision: 4, entries: vec![strange, Ace::allow(user(), 1)] };
         assert_eq!(Dacl::parse(&list.to_bytes().unwrap()).unwrap(), list);

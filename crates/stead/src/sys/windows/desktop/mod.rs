@@ -25,6 +25,7 @@ pub use rights::DesktopRight;
 use super::dacl::{Ace, AceKind, Dacl};
 use super::logon::session_number;
 use super::sid::Sid;
+use super::token::SecurityContext;
 use crate::desktop::{AccessEntry, AccessList, InteractiveSession, Trustee};
 use crate::error::{Error, ErrorKind, Result};
 use crate::token::TokenData;
@@ -62,10 +63,15 @@ impl Place {
     pub(crate) fn by_name(name: &OsStr) -> Result<Self> {
         let parts = name.to_str().and_then(|name| name.split_once('\\'));
         let usable = |part: &str| {
-            !part.is_empty() && part.len() < 200 && !part.contains(|one: char| one == '\\' || one.is_control())
+            !part.is_empty()
+                && part.len() < 200
+                && !part.contains(|one: char| one == '\\' || one.is_control())
         };
         let Some((station, desktop)) = parts.filter(|(one, other)| usable(one) && usable(other)) else {
-            let what = format!(r"{} is no desktop: give a window station and a desktop, station\desktop", name.display());
+            let what = format!(
+                r"{} is no desktop: give a window station and a desktop, station\desktop",
+                name.display()
+            );
             return Err(Error::new("naming a desktop", ErrorKind::InvalidInput { what: what.into() }));
         };
         let (station, desktop) = (station.to_ascii_lowercase(), desktop.to_ascii_lowercase());
@@ -102,7 +108,9 @@ impl Place {
         {
             let name = self.names.of(object);
             match list {
-                None => entries.push(AccessEntry::new(name, Trustee::Everyone, "everything (no access list)")),
+                None => {
+                    entries.push(AccessEntry::new(name, Trustee::Everyone, "everything (no access list)"))
+                }
                 Some(list) => entries.extend(list.entries().iter().map(|ace| entry(&name, ace, rights))),
             }
         }
@@ -130,8 +138,12 @@ impl Place {
         let names = Names { session: Some(self.names.session.unwrap_or(own)), ..self.names.clone() };
         let folder = Folder::lock().map_err(|source| unrecorded(GRANTING, source))?;
         let (held, left) = folder.read().map_err(|source| unrecorded(GRANTING, source))?;
-        // What counts below must not be what a crash left.
-        undo(left)?;
+        // What counts below must not be what a crash left; where it cannot be undone, it does not suffice either.
+        let known: Vec<Content> =
+            held.into_iter().chain(left.iter().filter_map(|one| one.content.clone())).collect();
+        if let Err(error) = undo(left) {
+            tracing::warn!(%error, "what a server that is gone had granted could not be taken back");
+        }
         let lists = work(&names, Change::Read, &[], GRANTING)?;
         let mut entries = Vec::new();
         for object in [Object::Station, Object::Desktop] {
@@ -139,7 +151,7 @@ impl Place {
             let entry = Entry { object, ace: Ace::allow(sid, mask) };
             // What other leases have added goes when they end: it does not suffice.
             let mut own_list = list.clone();
-            let of_leases = held.iter().filter(|one| one.names == names).flat_map(|one| &one.entries);
+            let of_leases = known.iter().filter(|one| one.names == names).flat_map(|one| &one.entries);
             for (other, _) in of_leases.filter(|(other, _)| other.object == object) {
                 own_list.remove(&other.ace);
             }
@@ -156,9 +168,9 @@ impl Place {
         let entries = entries.into_iter().map(|(entry, _)| entry).collect();
         let grant = Grant { names, entries, record: Some(record) };
         let added = work(&grant.names, Change::Add, &grant.entries, GRANTING).and_then(|lists| {
-            let denied = [Object::Station, Object::Desktop]
-                .into_iter()
-                .find(|object| lists.get(*object).is_some_and(|list| !suffices(list, sid, self.mask(*object))));
+            let denied = [Object::Station, Object::Desktop].into_iter().find(|object| {
+                lists.get(*object).is_some_and(|list| !suffices(list, sid, self.mask(*object)))
+            });
             denied.map_or(Ok(()), |object| {
                 let object = grant.names.of(object);
                 let why = format!("another entry of its access list denies it to {trustee}").into();
@@ -187,12 +199,20 @@ fn entry(object: &str, ace: &Ace, rights: &'static [(u32, &'static str)]) -> Acc
         Some(sid) if *sid == Sid::EVERYONE => Trustee::Everyone,
         Some(sid) if sid.is_logon_session() => Trustee::LogonSession(*sid),
         // A list does not say which of the two its SIDs are.
-        Some(sid) if sid.is_account() => Trustee::User(*sid),
+        Some(sid) if is_account(sid) => Trustee::User(*sid),
         Some(sid) => Trustee::Group(*sid),
         None => Trustee::Other(ace.to_string()),
     };
     let entry = AccessEntry::new(object, trustee, Named(ace.mask(), rights).to_string());
     if ace.kind() == AceKind::Deny { entry.denying() } else { entry }
+}
+
+/// Whether it is a SID of accounts, and not one of the well-known groups among them.
+fn is_account(sid: &Sid) -> bool {
+    let text = sid.to_string();
+    let of_a_domain = text.strip_prefix("S-1-5-21-").and_then(|rest| rest.rsplit('-').next()?.parse().ok());
+    let services = [Sid::LOCAL_SYSTEM, Sid::LOCAL_SERVICE, Sid::NETWORK_SERVICE].contains(sid);
+    services || of_a_domain.is_some_and(|number: u32| !(512..600).contains(&number))
 }
 
 impl fmt::Display for Place {
@@ -264,7 +284,8 @@ fn unrecorded(doing: &'static str, source: io::Error) -> Error {
 /// is, whatever happens to the rest.
 fn undo(mut left: Vec<Leftover>) -> Result<()> {
     // The newest first, where several added equal entries: each then leaves those that were there before it.
-    let before = |one: &Leftover| one.content.iter().flat_map(|one| &one.entries).map(|(_, before)| *before).sum();
+    let before =
+        |one: &Leftover| one.content.iter().flat_map(|one| &one.entries).map(|(_, before)| *before).sum();
     left.sort_by_key(|one| std::cmp::Reverse::<usize>(before(one)));
     let mut result = Ok(());
     for leftover in left {
@@ -272,8 +293,7 @@ fn undo(mut left: Vec<Leftover>) -> Result<()> {
             Some(content) => undo_one(content),
             None => Ok(()),
         };
-        let undone = undone
-            .and_then(|()| leftover.remove().map_err(|source| unrecorded(SWEEPING, source)));
+        let undone = undone.and_then(|()| leftover.remove().map_err(|source| unrecorded(SWEEPING, source)));
         result = result.and(undone);
     }
     result
@@ -293,6 +313,28 @@ fn undo_one(content: &Content) -> Result<()> {
         return Ok(());
     }
     gone(work(&content.names, Change::Remove, &entries, SWEEPING))
+}
+
+/// Whether a process of this token would be on a desktop without being asked: the system connects processes of the
+/// logon session that sits before a screen to its own `winsta0`, where none is named.
+///
+/// Reference: [Process Connection to a Window Station](https://learn.microsoft.com/windows/win32/winstation/process-connection-to-a-window-station).
+pub(crate) fn needs_choice(context: &SecurityContext) -> Result<bool> {
+    let at_a_screen = context.groups.iter().any(|group| group.sid == Sid::INTERACTIVE && group.is_enabled());
+    if context.session_id == 0 || !at_a_screen {
+        return Ok(false);
+    }
+    // Where the server is, its own processes are not a surprise.
+    if super::token::own_context()?.logon_id == context.logon_id {
+        return Ok(false);
+    }
+    // An interactive logon need not be that of the session's user. Without SeTcbPrivilege nobody tells.
+    match super::logon::of_session(InteractiveSession::Id(context.session_id)) {
+        Ok(user) if user.logon_id == context.logon_id => Ok(true),
+        // The other half of a split administrator has a logon session of its own.
+        Ok(user) => Ok(user.user == context.user),
+        Err(_) => Ok(true),
+    }
 }
 
 pub(crate) fn logon_session(token: &TokenData) -> Option<LogonSession> {

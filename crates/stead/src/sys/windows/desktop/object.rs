@@ -127,8 +127,6 @@ pub(super) fn work(names: &Names, change: Change, entries: &[Entry]) -> Result<L
         };
         done.map_err(refused(entry.object))?;
     }
-    let list = |object| {
-        Descriptor::of(handle(object)).map(|found| found.dacl).map_err(refused(object))
-    };
+    let list = |object| Descriptor::of(handle(object)).map(|found| found.dacl).map_err(refused(object));
     Ok(Lists { station: list(Object::Station)?, desktop: list(Object::Desktop)? })
 }

@@ -117,12 +117,14 @@ impl Folder {
         make(&path)?;
         let path = path.join("desktops");
         make(&path)?;
-        let lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join("lock"))?;
+        let lock =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join("lock"))?;
         let mut overlapped = OVERLAPPED::default();
         // SAFETY: the handle is open and does not overlap, so that the call returns when the lock is had; the
         // structure outlives it. Closing the file unlocks it.
-        let done =
-            unsafe { LockFileEx(lock.as_raw_handle(), LOCKFILE_EXCLUSIVE_LOCK, 0, 1, 0, &raw mut overlapped) };
+        let done = unsafe {
+            LockFileEx(lock.as_raw_handle(), LOCKFILE_EXCLUSIVE_LOCK, 0, 1, 0, &raw mut overlapped)
+        };
         if done == 0 {
             return Err(io::Error::last_os_error());
         }
@@ -224,7 +226,9 @@ fn make(path: &Path) -> io::Result<()> {
         }
     }
     let mut options = OpenOptions::new();
-    options.access_mode(READ_CONTROL | 0x80).custom_flags(FILE_FLAG_BACKUP_SEMANTICS | FILE_FLAG_OPEN_REPARSE_POINT);
+    options
+        .access_mode(READ_CONTROL | 0x80)
+        .custom_flags(FILE_FLAG_BACKUP_SEMANTICS | FILE_FLAG_OPEN_REPARSE_POINT);
     let folder = options.open(path)?;
     let found = folder.metadata()?;
     let strange = |what: &str| io::Error::other(format!("{} {what}", path.display()));

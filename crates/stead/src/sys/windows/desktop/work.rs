@@ -127,14 +127,8 @@ impl Refusal {
 }
 
 /// Does it, in this process where that reaches, else by the helper.
-pub(super) fn work(
-    names: &Names,
-    change: Change,
-    entries: &[Entry],
-    doing: &'static str,
-) -> Result<Lists> {
-    let own = object::own_session()
-        .map_err(|source| Error::system(doing, "ProcessIdToSessionId", source))?;
+pub(super) fn work(names: &Names, change: Change, entries: &[Entry], doing: &'static str) -> Result<Lists> {
+    let own = object::own_session().map_err(|source| Error::system(doing, "ProcessIdToSessionId", source))?;
     let session = names.session.unwrap_or(own);
     if session == own && object::is_own_station(&names.station) {
         return object::work(names, change, entries).map_err(|refusal| refusal.error(names, doing));

@@ -6,9 +6,10 @@ use std::ptr::null_mut;
 
 use windows_sys::Win32::Foundation::{ERROR_NO_TOKEN, ERROR_PRIVILEGE_NOT_HELD, HANDLE};
 use windows_sys::Win32::System::RemoteDesktop::{
-    WTS_SESSION_INFOW, WTSActive, WTSDisconnected, WTSEnumerateSessionsW, WTSFreeMemory,
-    WTSGetActiveConsoleSessionId, WTSQueryUserToken,
+    ProcessIdToSessionId, WTS_SESSION_INFOW, WTSActive, WTSDisconnected, WTSEnumerateSessionsW,
+    WTSFreeMemory, WTSGetActiveConsoleSessionId, WTSQueryUserToken,
 };
+use windows_sys::Win32::System::Threading::GetCurrentProcessId;
 
 use crate::desktop::InteractiveSession as TerminalSession;
 use crate::error::{Error, ErrorKind, Result};
@@ -24,13 +25,7 @@ const DOING: &str = "opening the token of an interactive session";
 pub(crate) fn of_session(which: TerminalSession) -> Result<SecurityContext> {
     as_server(|| match which {
         TerminalSession::Id(id) => token(id),
-        TerminalSession::Console => {
-            // SAFETY: the call takes nothing and gives a number.
-            match unsafe { WTSGetActiveConsoleSessionId() } {
-                u32::MAX => Err(nobody("session at the console")),
-                id => token(id),
-            }
-        }
+        TerminalSession::Console => token(console()?),
         TerminalSession::Active => {
             let active = sessions()?.into_iter().filter(|(_, active)| *active).map(|(id, _)| token(id));
             // A session without a user: the screen on which somebody could log on.
@@ -44,6 +39,47 @@ pub(crate) fn of_session(which: TerminalSession) -> Result<SecurityContext> {
             only(of_user, "session of that user")
         }
     })
+}
+
+/// The number of that session.
+///
+/// Only where the system tells no other way whose a session is, that takes SeTcbPrivilege.
+pub(crate) fn session_number(which: TerminalSession) -> Result<u32> {
+    const DOING: &str = "finding an interactive session";
+    as_server(|| match which {
+        TerminalSession::Console => console(),
+        TerminalSession::Id(id) => {
+            if sessions()?.iter().any(|(found, _)| *found == id) || own_session() == Some(id) {
+                return Ok(id);
+            }
+            Err(Error::new(DOING, ErrorKind::NotFound { object: format!("interactive session {id}") }))
+        }
+        TerminalSession::Active => match sessions()?.iter().filter(|(_, active)| *active).count() {
+            1 => sessions()?
+                .into_iter()
+                .find(|(_, active)| *active)
+                .map(|(id, _)| id)
+                .ok_or_else(|| nobody("active session")),
+            // Which of them have users is what their tokens tell.
+            _ => of_session(TerminalSession::Active).map(|context| context.session_id),
+        },
+        of_user @ TerminalSession::OfUser(_) => of_session(of_user).map(|context| context.session_id),
+    })
+}
+
+fn own_session() -> Option<u32> {
+    let mut session = 0;
+    // SAFETY: `session` is written only by this call; the other takes nothing and gives a number.
+    let done = unsafe { ProcessIdToSessionId(GetCurrentProcessId(), &raw mut session) };
+    (done != 0).then_some(session)
+}
+
+fn console() -> Result<u32> {
+    // SAFETY: the call takes nothing and gives a number.
+    match unsafe { WTSGetActiveConsoleSessionId() } {
+        u32::MAX => Err(nobody("session at the console")),
+        id => Ok(id),
+    }
 }
 
 fn is_empty(token: &Result<SecurityContext>) -> bool {

@@ -15,14 +15,17 @@ mod target;
 mod tests;
 
 pub use crate::desktop::InteractiveSession as TerminalSession;
-pub(crate) use interactive::of_session;
+pub(crate) use interactive::{of_session, session_number};
 pub(crate) use open::open;
 pub(crate) use session::{SessionHandle, detached_sessions, reattach};
 
 use crate::logon::Logon;
 
-/// Nothing: Windows keeps its logon sessions itself, and no program has to be its own worker.
-pub(crate) fn init() {}
+/// Windows keeps its logon sessions itself, and no program has to be its own worker; but it may be asked to be the
+/// desktop helper.
+pub(crate) fn init() {
+    super::desktop::init();
+}
 
 /// The same: every logon that is to be interactive has a SID of its own here.
 pub(crate) fn with_logon_sid(logon: Logon) -> Logon {

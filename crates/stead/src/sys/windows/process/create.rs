@@ -7,13 +7,17 @@ use std::io;
 use std::os::windows::io::{AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle, RawHandle};
 use std::ptr::{null, null_mut};
 
+use super::options::Console;
 use windows_sys::Win32::System::Threading::{
-    CREATE_DEFAULT_ERROR_MODE, CREATE_NO_WINDOW, CREATE_SUSPENDED, CREATE_UNICODE_ENVIRONMENT,
-    CreateProcessAsUserW, DeleteProcThreadAttributeList, EXTENDED_STARTUPINFO_PRESENT,
-    InitializeProcThreadAttributeList, LPPROC_THREAD_ATTRIBUTE_LIST, PROC_THREAD_ATTRIBUTE_HANDLE_LIST,
-    PROC_THREAD_ATTRIBUTE_JOB_LIST, PROCESS_INFORMATION, STARTF_USESTDHANDLES, STARTUPINFOEXW,
-    UpdateProcThreadAttribute,
+    CREATE_DEFAULT_ERROR_MODE, CREATE_NEW_CONSOLE, CREATE_NO_WINDOW, CREATE_SUSPENDED,
+    CREATE_UNICODE_ENVIRONMENT, CreateProcessAsUserW, DeleteProcThreadAttributeList,
+    EXTENDED_STARTUPINFO_PRESENT, InitializeProcThreadAttributeList, LPPROC_THREAD_ATTRIBUTE_LIST,
+    PROC_THREAD_ATTRIBUTE_HANDLE_LIST, PROC_THREAD_ATTRIBUTE_JOB_LIST, PROCESS_INFORMATION,
+    STARTF_USESHOWWINDOW, STARTF_USESTDHANDLES, STARTUPINFOEXW, UpdateProcThreadAttribute,
 };
+
+/// `SW_HIDE` (winuser.h).
+const SW_HIDE: u16 = 0;
 
 /// Everything that the call takes; strings end with NUL.
 pub(super) struct Creation<'a> {
@@ -24,6 +28,11 @@ pub(super) struct Creation<'a> {
     pub(super) directory: &'a [u16],
     /// Inheritable handles: the standard streams first, and nothing that the process shall not have.
     pub(super) handles: &'a [OwnedHandle],
+    /// Whether the first three are the standard streams; otherwise those are its console's.
+    pub(super) streams: bool,
+    /// The window station and desktop; empty, not null, for none: null would be the server's own.
+    pub(super) desktop: Vec<u16>,
+    pub(super) console: Console,
     /// The outermost first.
     pub(super) jobs: &'a [RawHandle],
     pub(super) priority: u32,
@@ -87,32 +96,44 @@ impl Drop for Attributes {
 /// The calling thread has the client's identity, by which the system opens the program and the directory; the
 /// privileges that it takes are those of the process.
 pub(super) fn create(mut what: Creation<'_>) -> io::Result<Created> {
-    // An empty list would inherit everything that is inheritable.
     let handles: Vec<RawHandle> = what.handles.iter().map(AsRawHandle::as_raw_handle).collect();
-    let [stdin, stdout, stderr, ..] = handles[..] else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a process has three standard streams"));
-    };
-    // Empty, not null: null would be the server's own window station and desktop. Which the empty name leads to
-    // is decided for the token's logon session.
-    let mut desktop = [0_u16];
     let mut startup = STARTUPINFOEXW::default();
     startup.StartupInfo.cb = u32::try_from(size_of::<STARTUPINFOEXW>()).unwrap_or(0);
-    startup.StartupInfo.lpDesktop = desktop.as_mut_ptr();
-    startup.StartupInfo.dwFlags = STARTF_USESTDHANDLES;
-    startup.StartupInfo.hStdInput = stdin;
-    startup.StartupInfo.hStdOutput = stdout;
-    startup.StartupInfo.hStdError = stderr;
+    startup.StartupInfo.lpDesktop = what.desktop.as_mut_ptr();
+    if what.streams {
+        let [stdin, stdout, stderr, ..] = handles[..] else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a process has three standard streams"));
+        };
+        startup.StartupInfo.dwFlags |= STARTF_USESTDHANDLES;
+        startup.StartupInfo.hStdInput = stdin;
+        startup.StartupInfo.hStdOutput = stdout;
+        startup.StartupInfo.hStdError = stderr;
+    }
+    // Never the server's console: whoever holds it can write the server's input.
+    let console = match what.console {
+        Console::NoWindow => CREATE_NO_WINDOW,
+        Console::New => CREATE_NEW_CONSOLE,
+        Console::Hidden => {
+            startup.StartupInfo.dwFlags |= STARTF_USESHOWWINDOW;
+            startup.StartupInfo.wShowWindow = SW_HIDE;
+            CREATE_NEW_CONSOLE
+        }
+    };
     let mut attributes = Attributes::new()?;
-    attributes.set(PROC_THREAD_ATTRIBUTE_HANDLE_LIST, &handles)?;
+    // An empty list would inherit everything (Wine), or be refused (Windows): then nothing is inherited.
+    let inherit = !handles.is_empty();
+    if inherit {
+        attributes.set(PROC_THREAD_ATTRIBUTE_HANDLE_LIST, &handles)?;
+    }
     attributes.set(PROC_THREAD_ATTRIBUTE_JOB_LIST, what.jobs)?;
     startup.lpAttributeList = attributes.as_ptr();
     let mut made = PROCESS_INFORMATION::default();
-    // Never the server's console: whoever holds it can write the server's input. Nor the server's error mode.
+    // Nor the server's error mode.
     let flags = EXTENDED_STARTUPINFO_PRESENT
         | CREATE_UNICODE_ENVIRONMENT
         | CREATE_SUSPENDED
-        | CREATE_NO_WINDOW
         | CREATE_DEFAULT_ERROR_MODE
+        | console
         | what.priority;
     // SAFETY: every string ends with NUL (the environment with two) and outlives the call, the command line is
     // writable; the attribute list, and what it points to, outlive it too; cb and the flags say that the
@@ -124,7 +145,7 @@ pub(super) fn create(mut what: Creation<'_>) -> io::Result<Created> {
             what.command_line.as_mut_ptr(),
             null(),
             null(),
-            1,
+            i32::from(inherit),
             flags,
             what.environment.as_ptr().cast(),
             what.directory.as_ptr(),

@@ -7,10 +7,11 @@ use std::ptr::{null, null_mut};
 use windows_sys::Win32::Foundation::ERROR_MORE_DATA;
 use windows_sys::Win32::System::JobObjects::{
     CreateJobObjectW, JOB_OBJECT_LIMIT_ACTIVE_PROCESS, JOB_OBJECT_LIMIT_JOB_MEMORY,
-    JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE, JOB_OBJECT_LIMIT_PROCESS_MEMORY,
+    JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE, JOB_OBJECT_LIMIT_PROCESS_MEMORY, JOBOBJECT_ASSOCIATE_COMPLETION_PORT,
     JOBOBJECT_BASIC_ACCOUNTING_INFORMATION, JOBOBJECT_EXTENDED_LIMIT_INFORMATION,
-    JobObjectBasicAccountingInformation, JobObjectBasicProcessIdList, JobObjectExtendedLimitInformation,
-    QueryInformationJobObject, SetInformationJobObject, TerminateJobObject,
+    JobObjectAssociateCompletionPortInformation, JobObjectBasicAccountingInformation,
+    JobObjectBasicProcessIdList, JobObjectExtendedLimitInformation, QueryInformationJobObject,
+    SetInformationJobObject, TerminateJobObject,
 };
 
 /// What a process and its descendants may use together.
@@ -78,6 +79,29 @@ impl Job {
 
     pub(crate) fn raw(&self) -> RawHandle {
         self.0.as_raw_handle()
+    }
+
+    /// One more handle to the same job.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    /// Has the system tell a completion port, under this key, what happens in the job.
+    pub(super) fn tell(&self, port: RawHandle, key: usize) -> io::Result<()> {
+        let wanted = JOBOBJECT_ASSOCIATE_COMPLETION_PORT {
+            CompletionKey: std::ptr::without_provenance_mut(key),
+            CompletionPort: port,
+        };
+        // SAFETY: the structure is what this class takes, and as long as is said; the port is open.
+        let done = unsafe {
+            SetInformationJobObject(
+                self.raw(),
+                JobObjectAssociateCompletionPortInformation,
+                (&raw const wanted).cast(),
+                size(&wanted),
+            )
+        };
+        if done == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     /// How many processes of it there are now.

@@ -37,6 +37,22 @@ pub(super) fn command_line<'a>(
     line
 }
 
+/// The command line of cmd.exe that runs a batch file, with a NUL at its end: no AutoRun, delayed expansion off, and
+/// of the two outer quotes that `/s` takes away nothing else. `batch` holds no quote and no percent sign.
+pub(super) fn batch_line(cmd: &[u16], batch: &[u16], raw_tail: Option<&[u16]>) -> Vec<u16> {
+    let mut line = vec![QUOTE];
+    line.extend_from_slice(cmd);
+    line.extend("\" /e:ON /v:OFF /d /s /c \"\"".encode_utf16());
+    line.extend_from_slice(batch);
+    line.push(QUOTE);
+    if let Some(tail) = raw_tail {
+        line.push(SPACE);
+        line.extend_from_slice(tail);
+    }
+    line.extend([QUOTE, 0]);
+    line
+}
+
 fn push(line: &mut Vec<u16>, argument: &[u16]) {
     // Other blanks than these two do not separate, but programs with a reading of their own take them so.
     let plain = |unit: &u16| !matches!(*unit, QUOTE | SPACE | 9..=13);
@@ -127,6 +143,13 @@ mod tests {
         let tail = wide(r#"/c "echo a^&b""#);
         let line = command_line(&wide("cmd"), [], Some(&tail));
         assert_eq!(String::from_utf16(&line).unwrap(), "\"cmd\" /c \"echo a^&b\"\0");
+    }
+
+    #[test]
+    fn a_batch_file_stands_in_the_quotes_that_cmd_takes_away() {
+        let line = batch_line(&wide(r"C:\w\cmd.exe"), &wide(r"C:\a b\x.bat"), Some(&wide("one ^& two")));
+        let expected = r#""C:\w\cmd.exe" /e:ON /v:OFF /d /s /c ""C:\a b\x.bat" one ^& two""#;
+        assert_eq!(String::from_utf16(&line[..line.len() - 1]).unwrap(), expected);
     }
 
     proptest! {

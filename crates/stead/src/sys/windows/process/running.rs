@@ -13,6 +13,7 @@ use windows_sys::Win32::System::Threading::{
 };
 
 use super::job::Job;
+use super::leased::{Keeper, Leased};
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::Containment;
 use crate::sys::logon::SessionHandle;
@@ -32,6 +33,9 @@ pub(crate) struct Running {
     id: u32,
     job: Job,
     status: Option<ExitStatus>,
+    keeper: Keeper,
+    /// Whether dropping it ends the tree.
+    kill_on_close: bool,
     /// Open for as long as the child.
     _session: Option<Arc<SessionHandle>>,
 }
@@ -43,8 +47,25 @@ impl Running {
         id: u32,
         job: Job,
         session: Option<Arc<SessionHandle>>,
+        kill_on_close: bool,
     ) -> Self {
-        Self { process, suspended: Some(thread), id, job, status: None, _session: session }
+        let keeper = Keeper::default();
+        Self {
+            process,
+            suspended: Some(thread),
+            id,
+            job,
+            status: None,
+            keeper,
+            kill_on_close,
+            _session: session,
+        }
+    }
+
+    /// Keeps what was leased for the process until the last of its tree has ended.
+    pub(super) fn keep(&mut self, leased: Leased) -> io::Result<()> {
+        self.keeper = Keeper::new(&self.job, leased)?;
+        Ok(())
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -93,6 +114,7 @@ impl Running {
             return Err(Error::system(WAITING, "GetExitCodeProcess", io::Error::last_os_error()));
         }
         self.status = Some(ExitStatus::from_raw(code));
+        self.keeper.ended();
         Ok(self.status)
     }
 
@@ -155,6 +177,10 @@ impl Drop for Running {
     fn drop(&mut self) {
         if self.suspended.is_some() {
             let _ = self.kill();
+        }
+        // Whoever keeps what was leased has the job open too.
+        if self.kill_on_close {
+            let _ = self.job.terminate();
         }
     }
 }

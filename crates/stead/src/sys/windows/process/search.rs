@@ -11,17 +11,21 @@ use crate::error::{ErrorKind, ProgramFault};
 /// The absolute path of `program`: itself, relative to the new process's directory, or in an absolute directory of
 /// the new environment's PATH. Never the server's directory, nor the system's own search, which begins with it.
 ///
-/// A name without an extension means the `.exe`, as for std.
+/// A name without an extension means the `.exe`, as for std. A batch file is refused unless the server asked for one.
 pub(super) fn find(
     program: &OsStr,
     directory: &Path,
     environment: &Environment,
+    batch: bool,
 ) -> Result<PathBuf, ErrorKind> {
     let name = || program.to_string_lossy().into_owned();
     let candidates = candidates(program, directory, environment)?;
     let mut denied = false;
     for candidate in candidates {
-        refuse_batch_file(&candidate)?;
+        if !batch && is_batch_file(&candidate) {
+            let program = candidate.display().to_string();
+            return Err(ErrorKind::ProgramUnusable { program, why: ProgramFault::BatchFile });
+        }
         match std::fs::metadata(&candidate) {
             Ok(found) if found.is_file() => return Ok(candidate),
             Ok(_) => {}
@@ -105,16 +109,12 @@ fn directories(search: &OsStr) -> Vec<PathBuf> {
 
 /// Batch files are read by cmd.exe, for which no quoting is safe (CVE-2024-24576). Windows drops dots and blanks at
 /// the end of a file's name, so that `x.bat. .` is one too (CVE-2024-43402).
-fn refuse_batch_file(path: &Path) -> Result<(), ErrorKind> {
+pub(super) fn is_batch_file(path: &Path) -> bool {
     let units: Vec<u16> = path.as_os_str().encode_wide().collect();
     let kept = units.iter().rposition(|unit| ![u16::from(b'.'), u16::from(b' ')].contains(unit));
     let stripped = OsString::from_wide(&units[..kept.map_or(0, |last| last + 1)]);
     let extension = Path::new(&stripped).extension().map(OsStr::to_ascii_lowercase);
-    if extension.is_some_and(|extension| extension == "bat" || extension == "cmd") {
-        let program = path.display().to_string();
-        return Err(ErrorKind::ProgramUnusable { program, why: ProgramFault::BatchFile });
-    }
-    Ok(())
+    extension.is_some_and(|extension| extension == "bat" || extension == "cmd")
 }
 
 #[cfg(test)]
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn batch_files_are_refused_whatever_stands_after_their_names() {
         for name in [r"C:\x.bat", r"C:\x.CMD", r"C:\x.bat. .", r"C:\x.cmd   ", r"C:\x.bat..."] {
-            let refused = find(OsStr::new(name), Path::new(r"C:\"), &environment("")).unwrap_err();
+            let refused = find(OsStr::new(name), Path::new(r"C:\"), &environment(""), false).unwrap_err();
             let why = ProgramFault::BatchFile;
             assert!(
                 matches!(refused, ErrorKind::ProgramUnusable { why: found, .. } if found == why),
@@ -157,7 +157,7 @@ mod tests {
         for name in
             ["", "a\"b", r"\tool.exe", "C:tool.exe", r"C:\tool.exe:stream", r"C:\x.bat::$DATA", "a\nb"]
         {
-            let refused = find(OsStr::new(name), Path::new(r"C:\"), &environment("")).unwrap_err();
+            let refused = find(OsStr::new(name), Path::new(r"C:\"), &environment(""), false).unwrap_err();
             assert!(matches!(refused, ErrorKind::InvalidInput { .. }), "{name:?}: {refused:?}");
         }
     }
@@ -166,9 +166,10 @@ mod tests {
     fn a_program_of_the_system_is_found_and_one_that_is_not_there_is_not() {
         let root = std::env::var("SystemRoot").unwrap();
         let environment = environment(&format!(r"{root}\system32"));
-        let found = find(OsStr::new("cmd"), Path::new(r"C:\"), &environment).unwrap();
+        let found = find(OsStr::new("cmd"), Path::new(r"C:\"), &environment, false).unwrap();
         assert!(found.is_absolute());
-        let refused = find(OsStr::new("no-such-program"), Path::new(r"C:\"), &environment).unwrap_err();
+        let refused =
+            find(OsStr::new("no-such-program"), Path::new(r"C:\"), &environment, false).unwrap_err();
         assert!(matches!(refused, ErrorKind::ProgramNotFound { .. }));
     }
 }

@@ -5,7 +5,6 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::windows::fs::OpenOptionsExt;
 use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
-use std::ptr::null;
 
 use windows_sys::Win32::Foundation::{DUPLICATE_SAME_ACCESS, DuplicateHandle, INVALID_HANDLE_VALUE};
 use windows_sys::Win32::Storage::FileSystem::{
@@ -17,10 +16,17 @@ use windows_sys::Win32::System::Pipes::{
 };
 use windows_sys::Win32::System::Threading::GetCurrentProcess;
 
-use super::super::wide::wide;
 use crate::process::Stream;
+use crate::sys::dacl::{Ace, Dacl, Descriptor, PIPE_CLIENT};
+use crate::sys::thread_token::process_user;
+use crate::sys::wide::wide;
 
 const BUFFER: u32 = 64 << 10;
+
+/// FILE_GENERIC_READ with FILE_WRITE_ATTRIBUTES, and FILE_GENERIC_WRITE with FILE_READ_ATTRIBUTES, as CreatePipe's; but
+/// without FILE_APPEND_DATA, which on a pipe is the right to be its server.
+const READER: u32 = 0x0012_0189;
+const WRITER: u32 = 0x0012_0192;
 
 /// Our end, where there is one, and the process's; `number` as of the C library.
 pub(super) fn open(stream: &Stream, number: u32) -> io::Result<(Option<OwnedHandle>, OwnedHandle)> {
@@ -48,12 +54,17 @@ pub(super) fn open(stream: &Stream, number: u32) -> io::Result<(Option<OwnedHand
 ///
 /// Reference: [CreateNamedPipeW](https://learn.microsoft.com/windows/win32/api/namedpipeapi/nf-namedpipeapi-createnamedpipew).
 fn pipe(process_reads: bool) -> io::Result<(OwnedHandle, OwnedHandle)> {
+    // The pipe's own end and ours are the server's; the token's default list would also let others in, to read.
+    let own = process_user()?;
+    let dacl = Dacl::new([Ace::allow(own, PIPE_CLIENT)]);
+    let attributes = Descriptor { owner: Some(own), dacl: Some(dacl) }.to_attributes()?;
+    let raw_attributes = attributes.raw();
     let random = || RandomState::new().build_hasher().finish();
     let name = format!(r"\\.\pipe\stead-stdio-{}-{:016x}{:016x}", std::process::id(), random(), random());
     let wide = wide(&name).expect("digits and letters");
     let direction = if process_reads { PIPE_ACCESS_OUTBOUND } else { PIPE_ACCESS_INBOUND };
-    // SAFETY: the name ends with NUL; without attributes the handle is not inheritable. There is only this one
-    // instance: whoever else opened it would make our own opening below fail.
+    // SAFETY: the name ends with NUL; the attributes point into a value that outlives the call, and make no handle
+    // inheritable. There is only this one instance: whoever else opened it would make our own opening below fail.
     let raw = unsafe {
         CreateNamedPipeW(
             wide.as_ptr(),
@@ -63,7 +74,7 @@ fn pipe(process_reads: bool) -> io::Result<(OwnedHandle, OwnedHandle)> {
             BUFFER,
             BUFFER,
             0,
-            null(),
+            &raw const raw_attributes,
         )
     };
     if raw == INVALID_HANDLE_VALUE {
@@ -72,8 +83,7 @@ fn pipe(process_reads: bool) -> io::Result<(OwnedHandle, OwnedHandle)> {
     // SAFETY: the call succeeded, so the handle is new and nobody else's.
     let ours = unsafe { OwnedHandle::from_raw_handle(raw) };
     let theirs = OpenOptions::new()
-        .read(process_reads)
-        .write(!process_reads)
+        .access_mode(if process_reads { READER } else { WRITER })
         .security_qos_flags(SECURITY_ANONYMOUS)
         .open(&name)?;
     Ok((ours, theirs.into()))

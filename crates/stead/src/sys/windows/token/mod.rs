@@ -9,16 +9,19 @@ mod serde;
 mod tests;
 
 use std::io;
-use std::os::windows::io::{AsHandle, BorrowedHandle, OwnedHandle};
+use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, OwnedHandle};
 use std::sync::{Arc, OnceLock};
 
+use windows_sys::Win32::Foundation::ERROR_PRIVILEGE_NOT_HELD;
 use windows_sys::Win32::Security::{
-    TOKEN_ACCESS_MASK, TOKEN_ASSIGN_PRIMARY, TOKEN_DUPLICATE, TOKEN_QUERY, TokenImpersonation, TokenPrimary,
+    SetTokenInformation, TOKEN_ACCESS_MASK, TOKEN_ADJUST_DEFAULT, TOKEN_ADJUST_SESSIONID,
+    TOKEN_ASSIGN_PRIMARY, TOKEN_DUPLICATE, TOKEN_QUERY, TokenImpersonation, TokenPrimary, TokenSessionId,
 };
 
 use super::sid::Sid;
 use super::thread_token;
 use crate::error::{Error, ErrorKind, Result};
+use crate::privilege::Privilege;
 use crate::token::{ImpersonationLevel, TokenData};
 
 pub(crate) use restriction::Taken;
@@ -168,6 +171,41 @@ pub(crate) fn own_context() -> Result<SecurityContext> {
     let (context, _) = SecurityContext::of(token.as_handle())
         .map_err(|source| Error::system(DOING, "GetTokenInformation", source))?;
     Ok(context)
+}
+
+/// The same context as a primary token of another terminal session, in which its processes then are.
+///
+/// Wine says that it changed the session, and did not: what is read back decides.
+pub(crate) fn in_session(
+    context: &SecurityContext,
+    session: u32,
+    doing: &'static str,
+) -> Result<SecurityContext> {
+    let access = ACCESS | TOKEN_ADJUST_SESSIONID | TOKEN_ADJUST_DEFAULT;
+    let level = ImpersonationLevel::Impersonation;
+    let handle = thread_token::duplicate(context.handle(), access, level, TokenPrimary)
+        .map_err(|source| Error::system(doing, "DuplicateTokenEx", source))?;
+    // SAFETY: the handle is open with the right that this class asks for; the number outlives the call.
+    let done = unsafe {
+        SetTokenInformation(handle.as_raw_handle(), TokenSessionId, (&raw const session).cast(), 4)
+    };
+    if done == 0 {
+        let source = io::Error::last_os_error();
+        let kind = if source.raw_os_error() == Some(ERROR_PRIVILEGE_NOT_HELD.cast_signed()) {
+            let (privilege, missing) = (Privilege::Logon, "SeTcbPrivilege".into());
+            ErrorKind::PrivilegeMissing { privilege, missing, held: false, enabled: false }
+        } else {
+            ErrorKind::System { call: "SetTokenInformation" }
+        };
+        return Err(Error::new(doing, kind).with_source(source));
+    }
+    let found = SecurityContext::read(handle)
+        .map_err(|source| Error::system(doing, "GetTokenInformation", source))?;
+    if found.session_id != session || found.user != context.user || found.logon_id != context.logon_id {
+        let what = format!("the token's session is {}, not {session}", found.session_id).into();
+        return Err(Error::new(doing, ErrorKind::ImpersonationChanged { what }));
+    }
+    Ok(found)
 }
 
 /// The same context at another level: a token of its own. The caller has seen that the level is not raised, which
