@@ -6,20 +6,18 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
 use std::process::{ExitStatus, Output};
 use std::task::Poll;
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::net::unix::pipe::Receiver;
 use tokio::task::spawn_blocking;
 
 use super::spawn::{Capture, no_child};
 use super::{Child, Command};
 use crate::error::{Error, Result};
 use crate::sys;
+use crate::sys::OwnedObject;
+use crate::sys::process::asynchronous;
 use crate::token::{Primary, Token};
 
 /// # With the `tokio` feature
@@ -93,7 +91,8 @@ impl Child {
             if let Some(status) = self.try_wait()? {
                 return Ok(status);
             }
-            self.ended().await.map_err(|error| Error::system("waiting for a process", "epoll", error))?;
+            let ended = asynchronous::ended(&self.running).await;
+            ended.map_err(|error| Error::system("waiting for a process", asynchronous::WAITING, error))?;
         }
     }
 
@@ -104,20 +103,12 @@ impl Child {
     pub async fn wait_with_output_async(mut self) -> Result<Output> {
         drop(self.stdin.take());
         self.running.not_suspended()?;
-        let stdout = read_to_end(self.stdout.take().map(OwnedFd::from));
-        let stderr = read_to_end(self.stderr.take().map(OwnedFd::from));
+        let stdout = read_to_end(self.stdout.take().map(OwnedObject::from));
+        let stderr = read_to_end(self.stderr.take().map(OwnedObject::from));
         let (stdout, stderr) = both(stdout, stderr).await;
         let failed = |error| Error::system("reading a process's output", "read", error);
         let (stdout, stderr) = (stdout.map_err(failed)?, stderr.map_err(failed)?);
         Ok(Output { status: self.wait_async().await?, stdout, stderr })
-    }
-
-    // tokio's sound successor of this call is an unsafe one, and new: an `OwnedFd` fulfils its contract by
-    // its type.
-    #[allow(deprecated)]
-    async fn ended(&self) -> io::Result<()> {
-        let pidfd = AsyncFd::with_interest(self.as_fd().try_clone_to_owned()?, Interest::READABLE)?;
-        pidfd.readable().await.map(drop)
     }
 }
 
@@ -135,19 +126,10 @@ async fn blocking<R: Send + 'static>(work: impl FnOnce() -> Result<R> + Send + '
     }
 }
 
-async fn read_to_end(pipe: Option<OwnedFd>) -> io::Result<Vec<u8>> {
-    let mut all = Vec::new();
-    let Some(pipe) = pipe else { return Ok(all) };
-    let pipe = Receiver::from_owned_fd(pipe)?;
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        pipe.readable().await?;
-        match pipe.try_read(&mut buffer) {
-            Ok(0) => return Ok(all),
-            Ok(length) => all.extend_from_slice(&buffer[..length]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
+async fn read_to_end(pipe: Option<OwnedObject>) -> io::Result<Vec<u8>> {
+    match pipe {
+        Some(pipe) => asynchronous::read_to_end(pipe).await,
+        None => Ok(Vec::new()),
     }
 }
 

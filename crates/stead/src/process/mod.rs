@@ -1,7 +1,7 @@
 //! Commands and the processes that they start.
 #![forbid(unsafe_code)]
 
-#[cfg(all(feature = "tokio", unix))]
+#[cfg(feature = "tokio")]
 mod asynchronous;
 mod child;
 mod command;

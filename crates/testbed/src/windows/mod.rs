@@ -5,11 +5,13 @@ mod object;
 mod report;
 mod seen;
 mod sid;
+mod stage;
 
 pub use mint::Mint;
 pub use object::LockedEvent;
 pub use report::{WinProbe, program};
 pub use seen::{Seen, fresh_handle, inheritable_event, value};
+pub use stage::Stage;
 
 use std::io;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};

@@ -32,6 +32,8 @@ pub struct WinProbe {
     pub environment: BTreeMap<String, String>,
     /// The directory.
     pub directory: PathBuf,
+    /// The window station and the desktop, as `station\desktop`.
+    pub desktop: String,
     /// Of the handle values asked about with `--handles`, those that are open here.
     pub open_handles: Vec<usize>,
 }
@@ -59,6 +61,7 @@ impl WinProbe {
                 })
                 .collect(),
             directory: std::env::current_dir()?,
+            desktop: super::stage::own()?,
             open_handles: handles.iter().copied().filter(|&handle| is_open(handle)).collect(),
         })
     }

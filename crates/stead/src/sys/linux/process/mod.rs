@@ -1,6 +1,8 @@
 //! Creating a process: the plan, the child, the trampoline's report; and what is done with it while it runs.
 
 mod abandoned;
+#[cfg(feature = "tokio")]
+pub(crate) mod asynchronous;
 mod cgroup;
 mod check;
 mod environment;

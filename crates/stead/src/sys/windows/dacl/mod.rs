@@ -9,8 +9,10 @@ mod descriptor;
 
 use std::fmt;
 use std::io;
+use std::os::windows::io::AsHandle;
 
 use super::sid::Sid;
+use crate::error::{Error, Result};
 
 pub(crate) use descriptor::{Attributes, Descriptor};
 
@@ -210,6 +212,46 @@ impl Dacl {
     #[doc(alias = "InitializeAcl")]
     pub fn new(entries: impl IntoIterator<Item = Ace>) -> Self {
         Self { revision: ACL_REVISION, entries: entries.into_iter().collect() }
+    }
+
+    /// The list of an object that was opened with `READ_CONTROL`: a file, an event, a process; `None` where it has
+    /// none at all.
+    ///
+    /// Window stations and desktops are read by [`DesktopExt::dacls`](crate::os::windows::DesktopExt::dacls).
+    ///
+    /// # Errors
+    ///
+    /// [`System`](crate::ErrorKind::System), with what the system said.
+    ///
+    /// Reference: [GetKernelObjectSecurity](https://learn.microsoft.com/windows/win32/api/securitybaseapi/nf-securitybaseapi-getkernelobjectsecurity).
+    #[doc(alias = "GetKernelObjectSecurity")]
+    #[doc(alias = "GetSecurityInfo")]
+    pub fn of(object: impl AsHandle) -> Result<Option<Self>> {
+        Descriptor::of(object.as_handle()).map(|found| found.dacl).map_err(|source| {
+            Error::system("reading an access control list", "GetKernelObjectSecurity", source)
+        })
+    }
+
+    /// Puts the list on an object that was opened with `READ_CONTROL` and `WRITE_DAC`, and reads it back.
+    ///
+    /// What the object's parent has is not inherited from then on.
+    ///
+    /// # Errors
+    ///
+    /// [`System`](crate::ErrorKind::System), with what the system said, or where what is read back is another list.
+    ///
+    /// Reference: [SetKernelObjectSecurity](https://learn.microsoft.com/windows/win32/api/securitybaseapi/nf-securitybaseapi-setkernelobjectsecurity).
+    #[doc(alias = "SetKernelObjectSecurity")]
+    #[doc(alias = "SetSecurityInfo")]
+    pub fn put_on(&self, object: impl AsHandle) -> Result<()> {
+        let system =
+            |source| Error::system("writing an access control list", "SetKernelObjectSecurity", source);
+        let descriptor = Descriptor { owner: None, dacl: Some(self.clone()) };
+        descriptor.set_dacl(object.as_handle()).map_err(system)?;
+        match Descriptor::of(object.as_handle()).map_err(system)?.dacl {
+            Some(found) if found == *self => Ok(()),
+            _ => Err(system(invalid("the list read back is not the one that was written"))),
+        }
     }
 
     /// Its entries, in the order in which the system reads them.

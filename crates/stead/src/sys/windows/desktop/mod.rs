@@ -10,8 +10,6 @@ mod object;
 #[allow(unsafe_code)]
 mod record;
 mod rights;
-#[cfg(test)]
-mod tests;
 mod work;
 
 use std::ffi::{OsStr, OsString};

@@ -1,5 +1,7 @@
 //! Creating a process: the plan, the call, the read-back; and what is done with it while it runs.
 
+#[cfg(feature = "tokio")]
+pub(crate) mod asynchronous;
 mod create;
 pub(crate) mod environment;
 mod job;
