@@ -21,12 +21,12 @@ impl Token<Primary> {
     /// use stead::Token;
     /// use stead::os::windows::TerminalSession;
     ///
-    /// println!("{}", Token::of_session(TerminalSession::Console)?);
+    /// println!("{}", Token::of_session(&TerminalSession::Console)?);
     /// # Ok(()) }
     /// ```
     #[doc(alias = "WTSQueryUserToken")]
     #[doc(alias = "WTSGetActiveConsoleSessionId")]
-    pub fn of_session(session: TerminalSession) -> Result<Self> {
+    pub fn of_session(session: &TerminalSession) -> Result<Self> {
         let context = of_session(session)?;
         Ok(Self::from_process(context, ImpersonationLevel::Impersonation, ConfinementKnowledge::Verified))
     }

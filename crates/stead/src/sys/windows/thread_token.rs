@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::windows::ffi::OsStringExt;
-use std::os::windows::io::{AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
+use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
 use std::path::PathBuf;
 use std::ptr::null;
 
@@ -168,9 +168,7 @@ pub(crate) fn process(access: TOKEN_ACCESS_MASK) -> io::Result<OwnedHandle> {
 }
 
 /// The user that the process runs as.
-#[cfg(test)]
 pub(crate) fn process_user() -> io::Result<Sid> {
-    use std::os::windows::io::AsHandle;
     user(process(TOKEN_QUERY)?.as_handle())
 }
 

@@ -158,13 +158,11 @@ pub(super) fn work(
             let _ = sender.send(read.transpose().map(|_| text));
         })
         .map_err(system("CreateThread"))?;
-    let text = match answer.recv_timeout(PATIENCE) {
-        Ok(text) => text.map_err(system("ReadFile"))?,
-        Err(_) => {
-            child.kill_tree()?;
-            return Err(unreachable("the helper process did not answer".into(), None));
-        }
+    let Ok(text) = answer.recv_timeout(PATIENCE) else {
+        child.kill_tree()?;
+        return Err(unreachable("the helper process did not answer".into(), None));
     };
+    let text = text.map_err(system("ReadFile"))?;
     child.wait()?;
     match parse_answer(&text) {
         Some(answer) => answer.map_err(|refusal| refusal.error(names, doing)),

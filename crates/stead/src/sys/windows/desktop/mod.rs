@@ -48,9 +48,10 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    #[expect(clippy::needless_pass_by_value, reason = "elsewhere it is taken apart")]
     pub(crate) fn interactive(session: InteractiveSession) -> Result<Self> {
         let names = Names {
-            session: Some(session_number(session)?),
+            session: Some(session_number(&session)?),
             station: "winsta0".to_owned(),
             desktop: "default".to_owned(),
         };
@@ -107,7 +108,7 @@ impl Place {
             let name = self.names.of(object);
             match list {
                 None => {
-                    entries.push(AccessEntry::new(name, Trustee::Everyone, "everything (no access list)"))
+                    entries.push(AccessEntry::new(name, Trustee::Everyone, "everything (no access list)"));
                 }
                 Some(list) => entries.extend(list.entries().iter().map(|ace| entry(&name, ace, rights))),
             }
@@ -327,7 +328,7 @@ pub(crate) fn needs_choice(context: &SecurityContext) -> Result<bool> {
         return Ok(false);
     }
     // An interactive logon need not be that of the session's user. Without SeTcbPrivilege nobody tells.
-    match super::logon::of_session(InteractiveSession::Id(context.session_id)) {
+    match super::logon::of_session(&InteractiveSession::Id(context.session_id)) {
         Ok(user) if user.logon_id == context.logon_id => Ok(true),
         // The other half of a split administrator has a logon session of its own.
         Ok(user) => Ok(user.user == context.user),

@@ -50,7 +50,10 @@ impl Content {
         let session = session.unwrap_or_default();
         let mut text = format!("{HEADER}\nsession {session}\nstation {station}\ndesktop {desktop}\n");
         for (entry, before) in &self.entries {
-            text.push_str(&format!("{before} {}\n", entry.to_words()?));
+            text.push_str(&before.to_string());
+            text.push(' ');
+            text.push_str(&entry.to_words()?);
+            text.push('\n');
         }
         text.push_str(END);
         text.push('\n');
@@ -196,7 +199,10 @@ fn program_data() -> io::Result<PathBuf> {
     let path = if result >= 0 && !text.is_null() {
         // SAFETY: on success it is a text that ends with NUL, and nobody else's.
         let units = unsafe {
-            let length = (0..).take_while(|at| *text.add(*at) != 0).count();
+            let mut length = 0;
+            while *text.add(length) != 0 {
+                length += 1;
+            }
             std::slice::from_raw_parts(text, length)
         };
         Ok(PathBuf::from(narrow(units)))

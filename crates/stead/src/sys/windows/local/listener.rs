@@ -163,16 +163,16 @@ impl Server {
         let mut dacl = Dacl::of_pipe(&self.user, everyone);
         if self.network {
             // What comes first decides: the server before its kind. Machines elsewhere are refused by the pipe.
-            let own = dacl.0.iter().position(|ace| ace.sid == self.user)?;
-            let own = dacl.0.remove(own);
-            dacl.0.insert(0, own);
+            let own = dacl.entries.iter().position(|ace| ace.sid == Some(self.user))?;
+            let own = dacl.entries.remove(own);
+            dacl.entries.insert(0, own);
         }
         if self.restricting.is_empty() || self.restricting.contains(&self.user) {
             return Some(dacl);
         }
         // Its own logon session is nobody else's; what else restricts it may be everybody's.
         let logon = self.logon.filter(|logon| self.restricting.contains(logon))?;
-        dacl.0.insert(1, Ace::allow(logon, PIPE_SERVER));
+        dacl.entries.insert(1, Ace::allow(logon, PIPE_SERVER));
         Some(dacl)
     }
 }
@@ -190,11 +190,11 @@ mod tests {
     #[test]
     fn a_server_that_came_over_the_network_is_not_denied_its_own_pipe() {
         let usual = server(false, &[]).dacl(true).unwrap();
-        assert_eq!((usual.0[0].kind, usual.0[0].sid), (AceKind::Deny, Sid::NETWORK));
+        assert_eq!((usual.entries[0].kind, usual.entries[0].sid), (AceKind::Deny, Some(Sid::NETWORK)));
         let own = server(true, &[]).dacl(true).unwrap();
-        assert_eq!((own.0[0].kind, own.0[0].sid), (AceKind::Allow, Sid::LOCAL_SERVICE));
-        assert_eq!((own.0[1].kind, own.0[1].sid), (AceKind::Deny, Sid::NETWORK));
-        assert_eq!(own.0.len(), usual.0.len());
+        assert_eq!((own.entries[0].kind, own.entries[0].sid), (AceKind::Allow, Some(Sid::LOCAL_SERVICE)));
+        assert_eq!((own.entries[1].kind, own.entries[1].sid), (AceKind::Deny, Some(Sid::NETWORK)));
+        assert_eq!(own.entries.len(), usual.entries.len());
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
         let by_user = server(false, &[Sid::EVERYONE, Sid::LOCAL_SERVICE]).dacl(false).unwrap();
         assert_eq!(by_user, server(false, &[]).dacl(false).unwrap());
         let by_logon = server(false, &[Sid::EVERYONE, logon]).dacl(false).unwrap();
-        assert_eq!(by_logon.0[1], Ace::allow(logon, PIPE_SERVER));
+        assert_eq!(by_logon.entries[1], Ace::allow(logon, PIPE_SERVER));
         assert_eq!(server(false, &[Sid::EVERYONE]).dacl(false), None, "that would be everybody's server");
     }
 }

@@ -22,9 +22,9 @@ const DOING: &str = "opening the token of an interactive session";
 /// The context of whoever is logged on there.
 ///
 /// Reference: [WTSQueryUserToken](https://learn.microsoft.com/windows/win32/api/wtsapi32/nf-wtsapi32-wtsqueryusertoken).
-pub(crate) fn of_session(which: TerminalSession) -> Result<SecurityContext> {
+pub(crate) fn of_session(which: &TerminalSession) -> Result<SecurityContext> {
     as_server(|| match which {
-        TerminalSession::Id(id) => token(id),
+        TerminalSession::Id(id) => token(*id),
         TerminalSession::Console => token(console()?),
         TerminalSession::Active => {
             let active = sessions()?.into_iter().filter(|(_, active)| *active).map(|(id, _)| token(id));
@@ -33,7 +33,7 @@ pub(crate) fn of_session(which: TerminalSession) -> Result<SecurityContext> {
         }
         TerminalSession::OfUser(user) => {
             let of_user = sessions()?.into_iter().map(|(id, _)| token(id)).filter(|token| match token {
-                Ok(context) => context.user == user,
+                Ok(context) => context.user == *user,
                 Err(_) => !is_empty(token),
             });
             only(of_user, "session of that user")
@@ -44,26 +44,26 @@ pub(crate) fn of_session(which: TerminalSession) -> Result<SecurityContext> {
 /// The number of that session.
 ///
 /// Only where the system tells no other way whose a session is, that takes SeTcbPrivilege.
-pub(crate) fn session_number(which: TerminalSession) -> Result<u32> {
+pub(crate) fn session_number(which: &TerminalSession) -> Result<u32> {
     const DOING: &str = "finding an interactive session";
     as_server(|| match which {
         TerminalSession::Console => console(),
         TerminalSession::Id(id) => {
-            if sessions()?.iter().any(|(found, _)| *found == id) || own_session() == Some(id) {
-                return Ok(id);
+            if sessions()?.iter().any(|(found, _)| found == id) || own_session() == Some(*id) {
+                return Ok(*id);
             }
             Err(Error::new(DOING, ErrorKind::NotFound { object: format!("interactive session {id}") }))
         }
-        TerminalSession::Active => match sessions()?.iter().filter(|(_, active)| *active).count() {
-            1 => sessions()?
-                .into_iter()
-                .find(|(_, active)| *active)
-                .map(|(id, _)| id)
-                .ok_or_else(|| nobody("active session")),
-            // Which of them have users is what their tokens tell.
-            _ => of_session(TerminalSession::Active).map(|context| context.session_id),
-        },
-        of_user @ TerminalSession::OfUser(_) => of_session(of_user).map(|context| context.session_id),
+        TerminalSession::Active => {
+            let active: Vec<u32> =
+                sessions()?.into_iter().filter(|(_, active)| *active).map(|(id, _)| id).collect();
+            match active[..] {
+                [id] => Ok(id),
+                // Which of them have users is what their tokens tell.
+                _ => of_session(which).map(|context| context.session_id),
+            }
+        }
+        TerminalSession::OfUser(_) => of_session(which).map(|context| context.session_id),
     })
 }
 
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn a_session_that_is_not_there_has_no_token() {
         // Under Wine the call succeeds, without a token of that session.
-        let refused = of_session(TerminalSession::Id(0x7fff_fff0));
+        let refused = of_session(&TerminalSession::Id(0x7fff_fff0));
         assert!(refused.is_err(), "{refused:?}");
     }
 }

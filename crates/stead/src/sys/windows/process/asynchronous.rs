@@ -20,7 +20,7 @@ pub(crate) const WAITING: &str = "RegisterWaitForSingleObject";
 /// A wait that the system does for us, ended when it is dropped.
 struct Wait {
     /// Kept as a number: it is used only to end the wait.
-    wait: usize,
+    registered: usize,
     /// In memory that stays where it is, for the callback.
     ended: Box<Notify>,
     /// Open for as long as the system waits for it.
@@ -46,13 +46,13 @@ impl Wait {
         if done == 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self { wait: wait.expose_provenance(), ended, _process: process })
+        Ok(Self { registered: wait.expose_provenance(), ended, _process: process })
     }
 }
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        let wait: HANDLE = std::ptr::with_exposed_provenance_mut(self.wait);
+        let wait: HANDLE = std::ptr::with_exposed_provenance_mut(self.registered);
         // SAFETY: the wait was registered and is ended once; the call returns when no callback runs any more.
         if unsafe { UnregisterWaitEx(wait, INVALID_HANDLE_VALUE) } == 0 {
             // The callback may still come: what it takes must stay.

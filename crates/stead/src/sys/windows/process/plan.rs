@@ -15,11 +15,12 @@ use super::stdio;
 use crate::desktop::Desktop;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Capture, Command, EnvironmentChanges, Program, Stdio};
-use crate::sys::desktop::needs_choice;
+use crate::sys::desktop::{Place, needs_choice};
 use crate::sys::token::in_session;
 use crate::token::{Primary, Token};
 
 /// What is about to be created; dropping it undoes what was prepared.
+#[expect(clippy::struct_excessive_bools, reason = "each is one answer of the builder's")]
 pub(crate) struct Plan {
     /// In the session of its desktop.
     pub(super) token: Token<Primary>,
@@ -74,7 +75,7 @@ impl Plan {
             );
             return Err(Error::new(doing, ErrorKind::InvalidInput { what: what.into() }));
         }
-        let session = command.desktop.place.as_ref().and_then(|place| place.session());
+        let session = command.desktop.place.as_ref().and_then(Place::session);
         let token = match session {
             Some(session) if session != context.session_id => {
                 token.with_context(in_session(context, session, "moving a token to the desktop's session")?)

@@ -22,6 +22,7 @@ use super::running::Running;
 use super::{quote, search, stdio};
 use crate::error::{Error, ErrorKind, ProgramFault, Result};
 use crate::process::Stage;
+use crate::sys::desktop::Place;
 use crate::sys::fault;
 use crate::sys::impersonate::thread::with_token;
 use crate::sys::logon::SessionHandle;
@@ -54,13 +55,13 @@ impl Plan {
                 let waiting_for = "the system to create the process".into();
                 return Err(Error::new(doing, ErrorKind::DeadlinePassed { waiting_for }));
             }
-            Err(RecvTimeoutError::Disconnected) => match thread.join() {
-                Err(panic) => std::panic::resume_unwind(panic),
-                Ok(()) => {
-                    let source = io::Error::other("no answer came");
-                    return Err(Error::system(doing, "CreateProcessAsUserW", source));
+            Err(RecvTimeoutError::Disconnected) => {
+                if let Err(panic) = thread.join() {
+                    std::panic::resume_unwind(panic);
                 }
-            },
+                let source = io::Error::other("no answer came");
+                return Err(Error::system(doing, "CreateProcessAsUserW", source));
+            }
         };
         if !suspended {
             running.resume()?;
@@ -122,7 +123,7 @@ impl Plan {
         // The session's first: a job can only be nested in one that the process is in already.
         let session = self.token.data().session.as_deref().map(SessionHandle::job);
         let jobs: Vec<RawHandle> = session.into_iter().chain([&self.job]).map(Job::raw).collect();
-        let desktop = self.desktop.place.as_ref().map(|place| place.startup_name()).unwrap_or_default();
+        let desktop = self.desktop.place.as_ref().map(Place::startup_name).unwrap_or_default();
         let desktop = wide(desktop).ok_or_else(|| fail(nul("the desktop")))?;
         let outcome = with_token(client.as_handle(), &identity, || {
             let found = search::find(&self.program, &directory, &environment, self.batch).map_err(fail)?;

@@ -5,8 +5,10 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::windows::fs::OpenOptionsExt;
 use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
+use std::ptr::null;
 
 use windows_sys::Win32::Foundation::{DUPLICATE_SAME_ACCESS, DuplicateHandle, INVALID_HANDLE_VALUE};
+use windows_sys::Win32::Security::{IsTokenRestricted, TOKEN_QUERY};
 use windows_sys::Win32::Storage::FileSystem::{
     FILE_FLAG_FIRST_PIPE_INSTANCE, FILE_FLAG_OVERLAPPED, PIPE_ACCESS_INBOUND, PIPE_ACCESS_OUTBOUND,
     SECURITY_ANONYMOUS,
@@ -17,8 +19,8 @@ use windows_sys::Win32::System::Pipes::{
 use windows_sys::Win32::System::Threading::GetCurrentProcess;
 
 use crate::process::Stream;
-use crate::sys::dacl::{Ace, Dacl, Descriptor, PIPE_CLIENT};
-use crate::sys::thread_token::process_user;
+use crate::sys::dacl::{Ace, Attributes, Dacl, Descriptor, PIPE_CLIENT};
+use crate::sys::thread_token::{process, user};
 use crate::sys::wide::wide;
 
 const BUFFER: u32 = 64 << 10;
@@ -54,11 +56,8 @@ pub(super) fn open(stream: &Stream, number: u32) -> io::Result<(Option<OwnedHand
 ///
 /// Reference: [CreateNamedPipeW](https://learn.microsoft.com/windows/win32/api/namedpipeapi/nf-namedpipeapi-createnamedpipew).
 fn pipe(process_reads: bool) -> io::Result<(OwnedHandle, OwnedHandle)> {
-    // The pipe's own end and ours are the server's; the token's default list would also let others in, to read.
-    let own = process_user()?;
-    let dacl = Dacl::new([Ace::allow(own, PIPE_CLIENT)]);
-    let attributes = Descriptor { owner: Some(own), dacl: Some(dacl) }.to_attributes()?;
-    let raw_attributes = attributes.raw();
+    let attributes = own_list()?;
+    let raw_attributes = attributes.as_ref().map(Attributes::raw);
     let random = || RandomState::new().build_hasher().finish();
     let name = format!(r"\\.\pipe\stead-stdio-{}-{:016x}{:016x}", std::process::id(), random(), random());
     let wide = wide(&name).expect("digits and letters");
@@ -74,7 +73,7 @@ fn pipe(process_reads: bool) -> io::Result<(OwnedHandle, OwnedHandle)> {
             BUFFER,
             BUFFER,
             0,
-            &raw const raw_attributes,
+            raw_attributes.as_ref().map_or(null(), std::ptr::from_ref),
         )
     };
     if raw == INVALID_HANDLE_VALUE {
@@ -87,6 +86,19 @@ fn pipe(process_reads: bool) -> io::Result<(OwnedHandle, OwnedHandle)> {
         .security_qos_flags(SECURITY_ANONYMOUS)
         .open(&name)?;
     Ok((ours, theirs.into()))
+}
+
+/// The pipe is the server's alone, both ends of it: the list of the server's token would also let others in, to read.
+/// A server that is restricted gets nothing by its user alone, and keeps its token's.
+fn own_list() -> io::Result<Option<Attributes>> {
+    let token = process(TOKEN_QUERY)?;
+    // SAFETY: the handle is open, and the call only reads the token.
+    if unsafe { IsTokenRestricted(token.as_raw_handle()) } != 0 {
+        return Ok(None);
+    }
+    let own = user(token.as_handle())?;
+    let dacl = Some(Dacl::new([Ace::allow(own, PIPE_CLIENT)]));
+    Descriptor { owner: Some(own), dacl }.to_attributes().map(Some)
 }
 
 /// A duplicate that a new process can inherit.
