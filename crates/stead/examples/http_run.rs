@@ -1,6 +1,6 @@
-//! An HTTP server on a Unix socket that runs the caller's command as the caller.
+//! An HTTP server on a Unix socket, or a named pipe of Windows, that runs the caller's command as the caller.
 //!
-//! `http_run SOCKET`, then as anybody: `curl --unix-socket SOCKET -d 'id -un' http://server/`
+//! `http_run ADDRESS`, then as anybody: `curl --unix-socket ADDRESS -d 'id -un' http://server/`
 //! The words of the body are the program and its arguments; no shell is involved.
 //!
 //! In `cargo xtask shell`:
@@ -19,19 +19,18 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use stead::{Client, Command, Primary, Token};
-use tokio::net::UnixListener;
+use stead::local::{Address, ListenOptions, tokio as local};
+use stead::{Command, Desktop, Primary, Token};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let path = std::env::args().nth(1).ok_or("usage: http_run SOCKET")?;
-    let listener = UnixListener::bind(&path)?;
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
+    let address = std::env::args().nth(1).ok_or("usage: http_run ADDRESS")?;
+    let listener = local::Listener::new(ListenOptions::new().open_to_all().bind(&Address::path(address))?)?;
     loop {
-        let (connection, _) = listener.accept().await?;
-        // Who it is comes from the connection; nothing in a request can change it.
-        let token = Client::of(&connection).and_then(|client| client.token()?.to_primary());
+        let mut connection = listener.accept().await?;
         tokio::spawn(async move {
+            // Who it is comes from the connection; nothing in a request can change it.
+            let token = connection.identify().await.and_then(|client| client.token()?.to_primary());
             let service = service_fn(|request| answer(request, &token));
             if let Err(error) =
                 http1::Builder::new().serve_connection(TokioIo::new(connection), service).await
@@ -62,6 +61,7 @@ async fn run(request: Request<Incoming>, token: &Token<Primary>) -> Result<Vec<u
     let body = String::from_utf8(request.into_body().collect().await?.to_bytes().into())?;
     let mut words = body.split_whitespace();
     let program = words.next().ok_or("the body names no program")?;
-    let output = Command::new(program).args(words).output_as_async(token).await?;
+    // Non-interactive, also where the caller sits before a screen: on Windows that has to be said.
+    let output = Command::new(program).args(words).desktop(Desktop::none()).output_as_async(token).await?;
     Ok([output.stdout, output.stderr].concat())
 }

@@ -14,7 +14,7 @@ use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
 
 use stead::local::{Address, ConnectOptions, ListenOptions, Stream};
-use stead::{Command, ImpersonationLevel, Token};
+use stead::{Command, Desktop, ImpersonationLevel, Token};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -55,8 +55,8 @@ fn serve(stream: &mut Stream, command: &[String]) -> Result<(), Box<dyn Error>> 
         Token::open_thread(me)?.to_primary() // OpenThreadToken, DuplicateTokenEx
     })??;
 
-    // CreateProcessAsUser
-    let output = Command::new(program).args(arguments).output_as(&token)?;
+    // CreateProcessAsUser; non-interactive, also where the client sits before a screen
+    let output = Command::new(program).args(arguments).desktop(Desktop::none()).output_as(&token)?;
     stream.write_all(&output.stdout)?;
     Ok(())
 }

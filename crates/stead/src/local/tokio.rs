@@ -13,6 +13,7 @@
 //! # Ok(()) }
 //! ```
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -48,13 +49,17 @@ impl Listener {
     /// As [`Listener::accept`](super::Listener::accept).
     #[doc(alias = "ConnectNamedPipe")]
     pub async fn accept(&self) -> io::Result<Stream> {
-        self.0.accept().await.map(Stream)
+        self.0.accept().await.map(|stream| Stream(stream, Kept::default()))
     }
 }
 
 /// One end of a local connection, for tokio.
 #[derive(Debug)]
-pub struct Stream(pub(crate) native::Stream);
+pub struct Stream(pub(crate) native::Stream, Kept);
+
+/// What was read to know the client, for the next read.
+#[derive(Debug, Default)]
+struct Kept(Vec<u8>);
 
 impl Stream {
     /// Makes a connection tokio's. Within a runtime only.
@@ -63,7 +68,7 @@ impl Stream {
     ///
     /// When its descriptor cannot be watched.
     pub fn new(stream: super::Stream) -> io::Result<Self> {
-        native::Stream::new(stream.0).map(Self)
+        native::Stream::new(stream.0).map(|stream| Self(stream, Kept::default()))
     }
 
     /// Connects as the options say, on a thread that may wait.
@@ -92,6 +97,32 @@ impl Stream {
         self.client_with(Confinement::Refuse)
     }
 
+    /// The same, as soon as it is known: on Windows when the client has written something. What was read for it comes
+    /// with the next read.
+    ///
+    /// For servers that give the stream away to what reads it, such as an HTTP server.
+    ///
+    /// # Errors
+    ///
+    /// As [`client`](Self::client); the connection's own where it ends before anything was written.
+    ///
+    /// ```no_run
+    /// # async fn serve(mut stream: stead::local::tokio::Stream) -> stead::Result<()> {
+    /// let token = stream.identify().await?.token()?.to_primary()?;
+    /// # Ok(()) }
+    /// ```
+    #[doc(alias = "ImpersonateNamedPipeClient")]
+    pub async fn identify(&mut self) -> Result<Client> {
+        if self.1.0.is_empty() && !self.0.is_known() {
+            let mut buffer = vec![0; 4096];
+            let mut into = ReadBuf::new(&mut buffer);
+            let read = poll_fn(|task| self.0.poll_read(task, &mut into)).await;
+            read.map_err(|source| Error::system("reading a client's first words", "read", source))?;
+            self.1.0.extend_from_slice(into.filled());
+        }
+        self.client()
+    }
+
     /// The same, choosing what to do about the client's confinement.
     ///
     /// # Errors
@@ -108,7 +139,14 @@ impl AsyncRead for Stream {
         task: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.get_mut().0.poll_read(task, into)
+        let this = self.get_mut();
+        if this.1.0.is_empty() {
+            return this.0.poll_read(task, into);
+        }
+        let length = this.1.0.len().min(into.remaining());
+        into.put_slice(&this.1.0[..length]);
+        this.1.0.drain(..length);
+        Poll::Ready(Ok(()))
     }
 }
 

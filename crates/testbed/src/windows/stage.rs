@@ -13,13 +13,14 @@ use windows_sys::Win32::Security::{
     DACL_SECURITY_INFORMATION, GetKernelObjectSecurity, InitializeSecurityDescriptor, PSECURITY_DESCRIPTOR,
     SECURITY_DESCRIPTOR, SetKernelObjectSecurity, SetSecurityDescriptorDacl,
 };
+use windows_sys::Win32::System::RemoteDesktop::ProcessIdToSessionId;
 use windows_sys::Win32::System::StationsAndDesktops::{
     CloseDesktop, CloseWindowStation, CreateDesktopW, CreateWindowStationW, GetProcessWindowStation,
     GetThreadDesktop, GetUserObjectInformationW, HDESK, HWINSTA, OpenDesktopW, OpenWindowStationW,
     SetProcessWindowStation, UOI_NAME,
 };
 use windows_sys::Win32::System::SystemServices::SECURITY_DESCRIPTOR_REVISION;
-use windows_sys::Win32::System::Threading::GetCurrentThreadId;
+use windows_sys::Win32::System::Threading::{GetCurrentProcessId, GetCurrentThreadId};
 
 /// WINSTA_ALL_ACCESS and the standard rights.
 const ALL_OF_STATION: u32 = 0x000f_037f;
@@ -145,19 +146,32 @@ impl Stage {
         Ok((list(self.station)?, list(self.desktop)?))
     }
 
-    /// Opens both as whoever this thread is, with these rights; the error of the first that refuses.
+    /// Opens the window station as whoever this thread is, with these rights.
+    ///
+    /// # Errors
+    ///
+    /// The system's: 5 for those whom its list does not name.
+    pub fn open_station(&self, rights: u32) -> io::Result<()> {
+        // SAFETY: the name ends with a zero; what was opened is closed once.
+        unsafe {
+            let station = OpenWindowStationW(wide(&self.name).as_ptr(), 0, rights);
+            if station.is_null() {
+                return Err(io::Error::last_os_error());
+            }
+            CloseWindowStation(station);
+        }
+        Ok(())
+    }
+
+    /// Opens both as whoever this thread is, with these rights; the process must be in the window station.
     ///
     /// # Errors
     ///
     /// The system's: 5 for those whom a list does not name.
     pub fn open(&self, of_station: u32, of_desktop: u32) -> io::Result<()> {
-        // SAFETY: the names end with zeros; what was opened is closed once.
+        self.open_station(of_station)?;
+        // SAFETY: the name ends with a zero; what was opened is closed once.
         unsafe {
-            let station = OpenWindowStationW(wide(&self.name).as_ptr(), 0, of_station);
-            if station.is_null() {
-                return Err(io::Error::last_os_error());
-            }
-            CloseWindowStation(station);
             let desktop = OpenDesktopW(wide("work").as_ptr(), 0, 0, of_desktop);
             if desktop.is_null() {
                 return Err(io::Error::last_os_error());
@@ -177,6 +191,14 @@ impl Drop for Stage {
             CloseWindowStation(self.station);
         }
     }
+}
+
+/// The terminal session of this process.
+pub fn session() -> u32 {
+    let mut session = 0;
+    // SAFETY: `session` is written only by this call; the other takes nothing and gives a number.
+    unsafe { ProcessIdToSessionId(GetCurrentProcessId(), &raw mut session) };
+    session
 }
 
 /// The names of this process's window station and of this thread's desktop.

@@ -44,6 +44,12 @@ impl Stream {
         Ok(Self { socket: UnixStream::from_std(stream.socket)? })
     }
 
+    /// The kernel knows it since the connection was made.
+    #[expect(clippy::unused_self, reason = "elsewhere it is the stream's")]
+    pub(crate) fn is_known(&self) -> bool {
+        true
+    }
+
     pub(crate) fn client_with(&self, confinement: Confinement) -> Result<Client> {
         Client::with(confinement).of(&self.socket)
     }

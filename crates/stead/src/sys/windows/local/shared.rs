@@ -110,6 +110,11 @@ impl Shared {
     }
 
     #[cfg(feature = "tokio")]
+    /// Whether anything was read, and whose it was captured.
+    pub(super) fn is_known(&self) -> bool {
+        self.first.known.load(Ordering::Acquire)
+    }
+
     pub(super) fn is_server(&self) -> bool {
         self.server
     }

@@ -75,6 +75,11 @@ impl Stream {
         Ok(Self { end, shared })
     }
 
+    /// Whether anything was read yet, without which nobody knows whose it is.
+    pub(crate) fn is_known(&self) -> bool {
+        self.shared.is_known()
+    }
+
     pub(crate) fn client_with(&self, confinement: Confinement) -> Result<Client> {
         self.shared.client_with(self.as_handle(), confinement)
     }

@@ -1,0 +1,98 @@
+//! The server, in its roles.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use stead::desktop::{InteractiveSession, Trustee};
+use stead::os::windows::Sid;
+use stead::{Desktop, ErrorKind, Impersonation, Token};
+use testbed::windows::{Mint, Stage};
+
+const USER: &str = "S-1-5-21-1000-2000-3000-4711";
+const LOGON: &str = "S-1-5-5-0-4711";
+
+const TESTS: [(&str, fn()); 4] = [
+    ("a_window_station_that_is_not_the_servers_is_reached_by_its_helper", elsewhere),
+    ("a_logon_session_is_let_onto_a_desktop_elsewhere_and_taken_off_it", enforced),
+    ("without_init_there_is_an_error_and_no_second_server", without_init),
+    ("a_session_that_the_token_cannot_be_moved_to_is_an_error", another_session),
+];
+
+pub fn run() {
+    let careless = std::env::var_os("STEAD_TEST_CARELESS").is_some();
+    if !careless {
+        stead::init();
+    }
+    let arguments: Vec<String> = std::env::args().collect();
+    let has = |name: &str| arguments.iter().any(|argument| argument == name);
+    if has("--list") {
+        for (name, _) in TESTS.iter().filter(|_| !has("--ignored")) {
+            println!("{name}: test");
+        }
+        return;
+    }
+    let names: Vec<&String> = arguments[1..].iter().filter(|argument| !argument.starts_with('-')).collect();
+    for (name, test) in TESTS {
+        if names.is_empty() || names.iter().any(|wanted| name.contains(wanted.as_str())) {
+            test();
+        }
+    }
+}
+
+fn logon() -> Trustee {
+    Trustee::LogonSession(LOGON.parse::<Sid>().unwrap())
+}
+
+fn elsewhere() {
+    let stage = Stage::elsewhere().unwrap();
+    let begin = stage.lists().unwrap();
+    let desktop = Desktop::by_name(stage.name()).unwrap();
+    assert!(!desktop.access().unwrap().names(&logon()));
+    let lease = desktop.grant_trustee(&logon()).unwrap();
+    assert!(desktop.access().unwrap().names(&logon()));
+    let (of_station, of_desktop) = stage.lists().unwrap();
+    assert!(of_station.contains(LOGON) && of_desktop.contains(LOGON), "{of_station} {of_desktop}");
+    lease.give_back().unwrap();
+    assert_eq!(stage.lists().unwrap(), begin);
+    let missing = Desktop::by_name(stage.name().replace("work", "nowhere")).unwrap();
+    let refused = missing.grant_trustee(&logon()).unwrap_err();
+    assert!(matches!(refused.kind(), ErrorKind::NotFound { .. }), "{refused}");
+}
+
+fn enforced() {
+    let token = testbed::minted!(Mint::new(USER).logon(LOGON).impersonation());
+    let token = Token::<Impersonation>::try_from(token).unwrap();
+    let stage = Stage::elsewhere().unwrap();
+    let station = || token.impersonate(|_| stage.open_station(0x0002_0123)).unwrap().is_ok();
+    assert!(!station());
+    let lease = Desktop::by_name(stage.name()).unwrap().grant_trustee(&logon()).unwrap();
+    assert!(station());
+    drop(lease);
+    assert!(!station());
+}
+
+fn without_init() {
+    if std::env::var_os("STEAD_TEST_CARELESS").is_none() {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.arg("without_init").env("STEAD_TEST_CARELESS", "1");
+        assert!(command.status().unwrap().success());
+        return;
+    }
+    let stage = Stage::elsewhere().unwrap();
+    let refused = Desktop::by_name(stage.name()).unwrap().grant_trustee(&logon()).unwrap_err();
+    assert!(matches!(refused.kind(), ErrorKind::DesktopAccess { .. }), "{refused}");
+    assert!(refused.to_string().contains("stead::init()"), "{refused}");
+}
+
+/// Wine says that it moved the token, and did not; Windows asks for SeTcbPrivilege.
+fn another_session() {
+    let Ok(elsewhere) = Desktop::interactive(InteractiveSession::Id(0)) else {
+        testbed::skip!("there is no session 0 here");
+    };
+    if testbed::windows::session() == 0 {
+        testbed::skip!("this is session 0 itself");
+    }
+    let refused = elsewhere.access().unwrap_err();
+    assert!(
+        matches!(refused.kind(), ErrorKind::PrivilegeMissing { .. } | ErrorKind::ImpersonationChanged { .. }),
+        "{refused}"
+    );
+}
