@@ -67,3 +67,17 @@ fn the_http_example_answers_with_the_output_of_its_callers_command() {
     );
     assert_eq!(seen.user, Seen::own().unwrap().user);
 }
+
+/// With somebody who can log on it runs where somebody can: Wine logs nobody on.
+#[test]
+fn the_interactive_example_grants_nothing_to_who_cannot_log_on() {
+    use std::process::Stdio;
+    let mut command = Command::new(example("interactive_run"));
+    command.args(["no-such-user-of-stead", "console", "cmd"]);
+    let mut example = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    example.stdin.take().unwrap().write_all(b"no password\n").unwrap();
+    let output = example.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("logging on no-such-user-of-stead") && !said.contains("before:"), "{said}");
+}

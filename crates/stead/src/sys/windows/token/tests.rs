@@ -91,9 +91,9 @@ fn a_restriction_that_names_what_is_not_there_is_an_error() {
 /// Wine says that it moved the token, and did not; Windows asks for SeTcbPrivilege.
 #[test]
 fn a_token_is_moved_to_another_session_or_it_is_said_that_it_was_not() {
-    let own = own_context().unwrap();
+    let own = super::own_context().unwrap();
     let session = own.session_id + 1;
-    match in_session(&own, session, "moving a token") {
+    match super::in_session(&own, session, "moving a token") {
         Ok(moved) => assert_eq!((moved.session_id, moved.user), (session, own.user)),
         Err(refused) => assert!(
             matches!(
