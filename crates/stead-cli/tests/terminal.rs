@@ -61,7 +61,8 @@ fn ctrl_c_ends_the_program_and_the_shell_sees_what_it_would_see() {
         until("it sleeps", || state(pid) == Some('S'));
         screen.press(&["C-c"]);
         until("it is gone", || !lives(pid));
-        assert_eq!(screen.run("echo $?"), "130", "{way}");
+        screen.until("the shell asks", |text| text.ends_with("prompt>"));
+        assert_eq!(screen.status(), "130", "{way}");
         // A loop ends with it, because the command died of the signal.
         screen.line(&format!("while :; do {way}{sleep} 600; done"));
         until("it runs", || pids_named("sleep-until-ctrl-c").len() == 1);
@@ -94,7 +95,7 @@ fn ctrl_z_stops_the_program_and_the_command_and_fg_lets_both_go_on() {
         screen.until("it answers again", |text| text.matches("second").count() == 2);
         screen.press(&["C-d"]);
         screen.until("it has ended", |text| text.ends_with("prompt>"));
-        assert_eq!(screen.run("echo $?"), "0", "{way}");
+        assert_eq!(screen.status(), "0", "{way}");
     }
 }
 
@@ -103,7 +104,7 @@ fn edit(screen: &Screen, way: &str, file: &str) -> Vec<String> {
     let mut screens = Vec::new();
     screen.line("clear");
     screen.line(&format!("{way}vim -u NONE -N --cmd 'set ruler nomore' {file}"));
-    screens.push(screen.until("vim is there", |text| text.contains("[New]") && text.contains("All")));
+    screens.push(screen.until("vim is there", |text| text.contains("0,0-1") && text.contains("All")));
     screen.press(&["-l", "ia line\ttyped"]);
     screen.press(&["Escape"]);
     screen.press(&["-l", "yypp"]);
@@ -122,8 +123,9 @@ fn edit(screen: &Screen, way: &str, file: &str) -> Vec<String> {
     screen.press(&["-l", ":%s/typed/written/ | wq"]);
     screen.press(&["Enter"]);
     screen.until("it has ended", |text| text.ends_with("prompt>"));
-    screens.push(screen.run("echo $?; stty -a | tr ';' '\\n' | grep -c ."));
-    screen.resize(80, 24);
+    screens.push(screen.status());
+    screens.push(screen.run("stty -a"));
+    screen.resize(150, 24);
     screens
 }
 
@@ -161,7 +163,7 @@ fn another_users_program_has_a_terminal_of_its_own_with_the_modes_and_size_of_ou
         |text: &str| text.split_once('\n').map(|(tty, modes)| (tty.to_owned(), modes.to_owned())).unwrap();
     assert_ne!(split(&ours).0, split(&theirs).0, "never our own terminal");
     assert_eq!(split(&ours).1, split(&theirs).1);
-    assert!(theirs.contains("rows 24; columns 80") && theirs.contains("erase = ^H"), "{theirs}");
+    assert!(theirs.contains("rows 24; columns 150") && theirs.contains("erase = ^H"), "{theirs}");
     // Ours is as it was.
     assert_eq!(screen.run("tty; stty -a"), ours);
     // With --no-pty it is ours, as with sudo and no use_pty.
@@ -180,9 +182,12 @@ fn a_shell_of_another_user_has_job_control() {
     screen.until("it is alice", |text| text.contains("\nalice"));
     screen.press(&["C-z"]);
     screen.until("the inner shell is in front", |text| text.contains("Stopped") && text.ends_with("inner>"));
-    screen.line("kill %1; wait; exit 9");
+    screen.line("kill -KILL %1");
+    screen.line("echo gone");
+    screen.until("it is gone", |text| text.contains("Killed") && text.contains("\ngone"));
+    screen.line("exit 9");
     screen.until("the outer shell asks", |text| text.ends_with("prompt>"));
-    assert_eq!(screen.run("echo $?"), "9");
+    assert_eq!(screen.status(), "9");
 }
 
 #[test]
@@ -205,7 +210,7 @@ fn a_password_is_asked_for_on_the_terminal_and_never_shown() {
     screen.press(&["-l", "half of it"]);
     screen.press(&["C-c"]);
     screen.until("the shell asks", |text| text.ends_with("prompt>"));
-    assert_eq!(screen.run("echo $?"), "130");
+    assert_eq!(screen.status(), "130");
     assert_eq!(screen.run("stty -a"), before);
     // So does a signal from elsewhere.
     screen.line("clear; stead run --embedded --as alice -- id");
@@ -217,7 +222,7 @@ fn a_password_is_asked_for_on_the_terminal_and_never_shown() {
     let kill = std::process::Command::new("kill").arg(asking.unwrap().to_string()).status();
     assert!(kill.unwrap().success());
     screen.until("the shell asks", |text| text.ends_with("prompt>"));
-    assert_eq!(screen.run("echo $?"), "143");
+    assert_eq!(screen.status(), "143");
     assert_eq!(screen.run("stty -a"), before);
 }
 

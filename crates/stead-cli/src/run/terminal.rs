@@ -31,7 +31,7 @@ const LATEST: Duration = Duration::from_secs(1);
 
 /// Runs it, and waits for its end.
 pub fn run(command: &mut Command, token: &Token<Primary>, signals: &Signals) -> Result<Ending, Failure> {
-    let ours = Ours::find();
+    let mut ours = Ours::find();
     command.pty(Ours::size()).job_control(true);
     // Suspended until its terminal has the modes of ours.
     command.suspended(true);
@@ -46,6 +46,8 @@ pub fn run(command: &mut Command, token: &Token<Primary>, signals: &Signals) -> 
     }
     rustix::fs::fcntl_setfl(&pty, OFlags::RDWR | OFlags::NONBLOCK)
         .map_err(|errno| super::failed(format_args!("using the program's terminal: {errno}")))?;
+    // Before the program can show anything: what is typed from now on is for it.
+    ours.make_raw();
     child.resume().map_err(super::not_started)?;
     Carrier {
         child,
@@ -185,7 +187,6 @@ struct Carrier<'a> {
 
 impl Carrier<'_> {
     fn run(mut self) -> Result<Ending, Failure> {
-        self.ours.make_raw();
         self.look.soon();
         loop {
             let ended =

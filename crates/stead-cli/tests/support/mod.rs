@@ -101,7 +101,7 @@ impl Screen {
         let shell = format!("PS1='{PROMPT}' HISTFILE= exec bash --norc --noprofile");
         let screen = Self { socket };
         let mut command = screen.tmux();
-        command.args(["new-session", "-d", "-x", "80", "-y", "24", &shell]);
+        command.args(["new-session", "-d", "-x", "150", "-y", "24", &shell]);
         let path = std::env::var("PATH").unwrap_or_default();
         let own = bed.bin("stead").parent().map(Path::to_owned).unwrap_or_default();
         command.env("PATH", format!("{}:{path}", own.display()));
@@ -142,9 +142,13 @@ impl Screen {
     /// Waits until the screen is so, and gives it.
     pub fn until(&self, what: &str, holds: impl Fn(&str) -> bool) -> String {
         let mut last = String::new();
+        let mut held = 0;
         for _ in 0..3000 {
-            last = self.text();
-            if holds(&last) {
+            let text = self.text();
+            // Not in the middle of being drawn.
+            held = if holds(&text) && (held == 0 || text == last) { held + 1 } else { 0 };
+            last = text;
+            if held == 8 {
                 return last;
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -163,6 +167,18 @@ impl Screen {
         });
         let lines: Vec<&str> = shown.lines().collect();
         lines[1..lines.len() - 1].join("\n")
+    }
+
+    /// The exit status of the command before.
+    pub fn status(&self) -> String {
+        self.line("echo \"status $?\"");
+        let shown = self.until("the status is told", |text| {
+            let mut lines = text.lines().rev();
+            lines.next().is_some_and(|line| line.trim_end() == PROMPT.trim_end())
+                && lines.next().is_some_and(|line| line.starts_with("status "))
+        });
+        let line = shown.lines().rev().nth(1).unwrap_or_default();
+        line.trim_start_matches("status ").to_owned()
     }
 
     /// Another size.

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::privilege::Privilege;
 use crate::process::{Command, Program};
 use crate::sys::privilege::{counting, missing_name};
-use crate::sys::token::{Capability, CapabilitySet, LoginUid, SecurityContext};
+use crate::sys::token::{Capability, CapabilitySet, Gid, GroupSet, LoginUid, SecurityContext};
 
 /// What checking a command yields.
 pub(super) struct Checked {
@@ -56,6 +56,17 @@ pub(super) fn check(
     let (login_uid, label) =
         if in_session { (None, None) } else { (checker.login_uid(context, &held)?, foreign_label(context)) };
     Ok(Checked { argv, directory, login_uid, label })
+}
+
+/// Whether the ids and groups are the server's own already: then there is nothing to take on.
+fn is_own(context: &SecurityContext) -> bool {
+    use rustix::process::{getegid, geteuid, getgid, getgroups, getuid};
+    let (uid, gid) = (context.uid.as_raw(), context.gid.as_raw());
+    let ids = [getuid().as_raw(), geteuid().as_raw()] == [uid; 2]
+        && [getgid().as_raw(), getegid().as_raw()] == [gid; 2];
+    let groups =
+        || getgroups().ok()?.into_iter().map(|gid| Gid::new(gid.as_raw())).collect::<Option<GroupSet>>();
+    ids && groups().is_some_and(|groups| groups == context.groups)
 }
 
 /// What the calling thread may do.
@@ -199,6 +210,9 @@ impl Checker<'_> {
     /// Whether the server may take on the token's ids, and end the process afterwards.
     fn switching(&self, context: &SecurityContext, held: &Capabilities) -> Result<()> {
         let own_uid = rustix::process::geteuid().as_raw();
+        if is_own(context) {
+            return Ok(());
+        }
         let mut needed = vec![("CAP_SETGID", ThreadCapabilities::SETGID)];
         if context.uid.as_raw() != own_uid {
             needed.push(("CAP_SETUID", ThreadCapabilities::SETUID));
