@@ -59,6 +59,9 @@ pub enum Subcommand {
     /// Show what the service does, as it does it
     #[cfg(unix)]
     Monitor(Form),
+    /// Be the service: create processes for servers that have no privileges
+    #[cfg(unix)]
+    Serve(ServeArguments),
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -191,6 +194,38 @@ pub struct ExplainArguments {
     pub loaded: bool,
     #[command(flatten)]
     pub form: Form,
+}
+
+#[cfg(unix)]
+const SERVE_AFTER: &str = "\
+SIGHUP lets it read its policy anew, all or nothing. SIGTERM ends it; the processes that it created live on, and the next \
+one knows them.
+
+Exit status: 0 when it was told to end, 78 for a policy with errors, 1 otherwise.";
+
+/// What the service is started with.
+#[cfg(unix)]
+#[derive(Debug, Args)]
+#[command(after_help = SERVE_AFTER)]
+pub struct ServeArguments {
+    /// Where to listen, unless the service manager does [default: /run/stead/service.sock]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// The policy's folder [default: /etc/stead]
+    #[arg(long, value_name = "FOLDER")]
+    pub policy: Option<PathBuf>,
+    /// Where to keep what the next run needs [default: /run/stead/service]
+    #[arg(long, value_name = "FOLDER")]
+    pub state: Option<PathBuf>,
+    /// The session worker's program, instead of looking for it
+    #[arg(long, value_name = "PROGRAM")]
+    pub worker: Option<PathBuf>,
+    /// Write the audit records to this file, as lines of JSON [default: /var/log/stead/audit.jsonl, where its folder is]
+    #[arg(long, value_name = "FILE")]
+    pub audit: Option<PathBuf>,
+    /// Tell more on standard error
+    #[arg(long, short)]
+    pub verbose: bool,
 }
 
 /// What to look at.

@@ -11,6 +11,8 @@ mod output;
 mod policy;
 mod run;
 #[cfg(unix)]
+mod serve;
+#[cfg(unix)]
 mod service;
 mod show;
 
@@ -22,7 +24,10 @@ use arguments::{Arguments, Subcommand};
 use ending::{Ending, Failure};
 
 fn main() -> ExitCode {
-    // A logon of its own, without the service, takes a session worker: this program again.
+    // A logon of its own, without the service, takes a session worker: this program again. So do the service's helpers.
+    #[cfg(unix)]
+    stead_broker::serve::init();
+    #[cfg(windows)]
     stead::init();
     let ending = match arguments::parse() {
         Ok(arguments) => dispatch(arguments),
@@ -56,6 +61,8 @@ fn dispatch(arguments: Arguments) -> Result<Ending, Failure> {
         #[cfg(unix)]
         Subcommand::Policy(PolicyArguments::Explain(arguments)) => policy::explain(&arguments),
         Subcommand::Doctor(arguments) => doctor::doctor(&arguments),
+        #[cfg(unix)]
+        Subcommand::Serve(arguments) => serve::serve(arguments),
         #[cfg(unix)]
         Subcommand::Monitor(form) => service::monitor(form),
         Subcommand::Completions { shell } => arguments::completions(shell),

@@ -11,8 +11,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use process_support::*;
 use stead::error::ProgramFault;
-use stead::os::linux::{Cgroup, CommandExt, Limit};
+use stead::os::linux::{Cgroup, CommandExt, Limit, RestrictionExt, TokenExt};
 use stead::process::Stage;
+use stead::token::Restriction;
 use stead::{Command, Error, ErrorKind, Privilege, PtySize, Stdio};
 
 fn assert_invalid(error: &Error, named: &str) {
@@ -206,8 +207,7 @@ fn a_server_without_the_privilege_is_told_which_and_starts_nothing() {
     assert!(Command::new("true").current_dir("/").status_as(&own).unwrap().success());
     // But other groups it may not give itself.
     let less = Restriction::new().without_group(own.groups().as_slice()[0]);
-    let error =
-        Command::new("true").current_dir("/").status_as(&own.restrict(&less).unwrap()).unwrap_err();
+    let error = Command::new("true").current_dir("/").status_as(&own.restrict(&less).unwrap()).unwrap_err();
     let ErrorKind::PrivilegeMissing { privilege, missing, held, enabled } = error.kind() else {
         panic!("{error}")
     };

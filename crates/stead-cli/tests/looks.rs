@@ -1,0 +1,196 @@
+//! `whoami`, `token`, `privileges`, `doctor`, the pages and completions: against what the system says itself.
+#![cfg(target_os = "linux")]
+#![forbid(unsafe_code)]
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use support::*;
+
+#[test]
+fn whoami_says_what_proc_and_id_say() {
+    let bed = testbed::require!();
+    for name in ["alice", "bob", "svc"] {
+        let user = bed.user(name);
+        let seen = json(&mut stead_by(bed, user, &["whoami", "--json"]));
+        let id = |option: &str| {
+            let mut command = Command::new("setpriv");
+            command.arg(format!("--reuid={}", user.uid)).arg(format!("--regid={}", user.gid));
+            printed(command.args(["--init-groups", "--inh-caps=-all", "--", "id", option])).trim().to_owned()
+        };
+        assert_eq!(seen["uid"].to_string(), id("-u"));
+        assert_eq!(seen["gid"].to_string(), id("-g"));
+        assert_eq!(seen["names"]["user"], name);
+        let mut groups: Vec<String> = id("-G").split(' ').map(str::to_owned).collect();
+        groups.sort();
+        let mut ours: Vec<String> = seen["groups"].as_array().unwrap().iter().map(Value::to_string).collect();
+        if !ours.contains(&seen["gid"].to_string()) {
+            ours.push(seen["gid"].to_string());
+        }
+        ours.sort();
+        assert_eq!(ours, groups);
+        for group in id("-Gn").split(' ') {
+            assert!(seen["names"]["groups"].as_object().unwrap().values().any(|one| one == group), "{group}");
+        }
+        assert_eq!(seen["capabilities"]["effective"], Value::Array(Vec::new()));
+        assert_eq!(seen["no_new_privs"], false);
+        // The table says the same, and on no terminal it has no colours.
+        let table = printed(&mut stead_by(bed, user, &["whoami"]));
+        assert!(
+            table.contains(name) && table.contains(&user.uid.to_string()) && !table.contains('\x1b'),
+            "{table}"
+        );
+    }
+}
+
+#[test]
+fn the_token_of_a_process_is_what_its_status_says_however_it_is_confined() {
+    let bed = testbed::require!();
+    let alice = bed.user("alice");
+    for confinement in [&[][..], &["--no-new-privs"], &["--bounding-set=-all"]] {
+        let mut command = Command::new("setpriv");
+        command.arg(format!("--reuid={}", alice.uid)).arg(format!("--regid={}", alice.gid));
+        command.args(["--init-groups", "--inh-caps=-all"]).args(confinement).args(["--", "sleep", "600"]);
+        let mut child = command.spawn().unwrap();
+        let pid = child.id();
+        until("it sleeps as alice", || {
+            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n")
+        });
+        let seen = json(&mut stead(bed, &["token", "--json", &pid.to_string()]));
+        assert_eq!(seen["uid"].to_string(), status_field(pid, "Uid").split('\t').next().unwrap());
+        let groups: Vec<String> = seen["groups"].as_array().unwrap().iter().map(Value::to_string).collect();
+        assert_eq!(groups.join(" "), status_field(pid, "Groups"));
+        assert_eq!(seen["no_new_privs"], status_field(pid, "NoNewPrivs") == "1");
+        let bounding = u64::from_str_radix(&status_field(pid, "CapBnd"), 16).unwrap();
+        assert_eq!(seen["capabilities"]["bounding"].as_array().unwrap().is_empty(), bounding == 0);
+        assert_eq!(seen["level"], "identification", "to be looked at, not to be acted with");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let gone = stead(bed, &["token", "2147483647"]).output().unwrap();
+    assert_eq!(gone.status.code(), Some(1));
+}
+
+#[test]
+fn privileges_are_those_of_the_process() {
+    let bed = testbed::require!();
+    let of = |command: &mut Command| {
+        let list = json(command);
+        let held = |name: &str| {
+            list.as_array().unwrap().iter().find(|one| one["privilege"] == name).unwrap()["held"].clone()
+        };
+        [held("assign-primary-token"), held("impersonate")]
+    };
+    assert_eq!(of(&mut stead(bed, &["privileges", "--json"])), [true, true]);
+    assert_eq!(of(&mut stead_by(bed, bed.user("svc"), &["privileges", "--json"])), [false, false]);
+}
+
+/// What doctor says of one thing.
+fn doctor(command: &mut Command, what: &str) -> (Option<i32>, Value) {
+    let output = command.output().unwrap();
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    let found = value["findings"].as_array().unwrap().iter().find(|one| one["what"] == what);
+    (output.status.code(), found.cloned().unwrap_or_else(|| panic!("{what}: {value}")))
+}
+
+#[test]
+fn doctor_names_what_was_taken_away_and_how_to_mend_it() {
+    let bed = testbed::require!(alone);
+    let check = |what: &str| doctor(&mut stead(bed, &["doctor", "--json"]), what);
+    let (before, service) = check("PAM service stead-batch");
+    assert_eq!(service["state"], "ok", "{service}");
+
+    std::fs::rename("/etc/pam.d/stead-batch", "/etc/pam.d/stead-batch.away").unwrap();
+    let (code, service) = check("PAM service stead-batch");
+    std::fs::rename("/etc/pam.d/stead-batch.away", "/etc/pam.d/stead-batch").unwrap();
+    assert_eq!((code, service["state"].as_str()), (Some(1), Some("missing")));
+    assert!(service["mend"].as_str().unwrap().contains("/etc/pam.d/stead-batch"), "{service}");
+    assert_eq!(check("PAM service stead-batch").0, before);
+}
+
+#[test]
+fn doctor_names_the_privilege_and_the_confinement_of_the_process_itself() {
+    let bed = testbed::require!();
+    let by = |options: &[&str], what: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(options).arg("--").arg(bed.bin("stead")).args(["doctor", "--json"]);
+        doctor(command.env("STEAD_SERVICE", NO_SERVICE), what)
+    };
+    let (code, privilege) = by(&["--bounding-set=-setuid", "--inh-caps=-setuid"], "assign-primary-token");
+    assert_eq!((code, privilege["state"].as_str()), (Some(1), Some("missing")), "{privilege}");
+    assert!(privilege["mend"].as_str().unwrap().contains("CAP_SETUID"), "{privilege}");
+    let (code, confinement) = by(&["--no-new-privs"], "no_new_privs");
+    assert_eq!((code, confinement["state"].as_str()), (Some(1), Some("missing")), "{confinement}");
+    // For people it is the same, in words.
+    let output = stead_by(bed, bed.user("svc"), &["doctor"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("missing") && text.contains("CAP_SETUID") && text.contains("-> "), "{text}");
+}
+
+#[test]
+fn completions_are_scripts_that_their_shells_can_read() {
+    let bed = testbed::require!();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = printed(&mut stead(bed, &["completions", shell]));
+        assert!(script.contains("whoami") && script.contains("password-fd"), "{shell}");
+        if !on_path(shell) {
+            continue;
+        }
+        let output = fed(Command::new(shell).arg("-n"), &script);
+        assert!(output.status.success() && output.stderr.is_empty(), "{shell}: {output:?}");
+    }
+    // And bash offers what there is.
+    let script = printed(&mut stead(bed, &["completions", "bash"]));
+    let ask = format!(
+        "{script}\nCOMP_WORDS=(stead who); COMP_CWORD=1; _stead stead who stead; echo \"${{COMPREPLY[@]}}\""
+    );
+    assert_eq!(printed(Command::new("bash").args(["-c", &ask])).trim(), "whoami");
+}
+
+#[test]
+fn the_manual_has_a_page_for_each_subcommand_without_a_warning() {
+    let bed = testbed::require!();
+    let folder = bed.scratch("man");
+    printed(&mut stead(bed, &["man", folder.to_str().unwrap()]));
+    let mut pages: Vec<String> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    pages.sort();
+    for page in ["stead.1", "stead-run.1", "stead-serve.1", "stead-doctor.1", "stead-policy-explain.1"] {
+        assert!(pages.iter().any(|one| one == page), "{page}: {pages:?}");
+    }
+    assert!(printed(&mut stead(bed, &["man"])).contains("stead\\-run(1)"));
+    if !on_path("groff") {
+        testbed::skip!("needs groff");
+    }
+    for page in pages {
+        let mut command = Command::new("groff");
+        command.args(["-man", "-Tutf8", "-ww", "-z"]).arg(folder.join(&page)).stdin(Stdio::null());
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && said.is_empty(), "{page}: {said}");
+    }
+}
+
+#[test]
+fn colours_are_for_terminals_that_want_them() {
+    let bed = testbed::require!();
+    let on_terminal = |variable: Option<&str>| {
+        let mut arguments = vec!["run", "--embedded", "--pty"];
+        let set = variable.map(|value| format!("NO_COLOR={value}"));
+        if let Some(set) = &set {
+            arguments.extend(["--env", set]);
+        }
+        let own = bed.bin("stead");
+        arguments.extend(["--env", "TERM=xterm", "--", own.to_str().unwrap(), "whoami"]);
+        printed(&mut stead(bed, &arguments))
+    };
+    assert!(on_terminal(None).contains("\x1b[1m"));
+    assert!(!on_terminal(Some("1")).contains("\x1b["));
+    assert!(!printed(&mut stead(bed, &["whoami"])).contains("\x1b["));
+}

@@ -1,0 +1,323 @@
+//! The command and the service, as real programs: who may run what through it, and what can be seen and ended.
+#![cfg(target_os = "linux")]
+#![forbid(unsafe_code)]
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use support::*;
+use testbed::{Bed, Probe};
+
+/// The portal `svc` may log alice on without a password, and create her processes; nobody else anything.
+const POLICY: &str = r#"
+[[allow]]
+callers = { users = ["svc"] }
+clients = { users = ["alice"] }
+privileges = ["tcb", "logon", "assign-primary-token"]
+logon-types = ["interactive", "batch"]
+programs = ["any"]
+"#;
+
+/// `stead serve`, as root.
+struct Service {
+    child: Child,
+    folder: PathBuf,
+}
+
+impl Service {
+    fn start(bed: &Bed) -> Self {
+        let folder = bed.scratch("service");
+        std::fs::create_dir(folder.join("policy")).unwrap();
+        std::fs::write(folder.join("policy/policy.toml"), POLICY).unwrap();
+        let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+        let (socket, policy, state, audit) = (path("socket"), path("policy"), path("state"), path("audit"));
+        let arguments =
+            ["serve", "--socket", &socket, "--policy", &policy, "--state", &state, "--audit", &audit];
+        let child = stead(bed, &arguments).spawn().unwrap();
+        let service = Self { child, folder };
+        until("the service listens", || std::os::unix::net::UnixStream::connect(service.socket()).is_ok());
+        service
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.join("socket")
+    }
+
+    /// The command, asking this service.
+    fn root(&self, bed: &Bed, arguments: &[&str]) -> Command {
+        let mut command = stead(bed, arguments);
+        command.env("STEAD_SERVICE", self.socket());
+        command
+    }
+
+    /// The same by a user without privileges.
+    fn user(&self, bed: &Bed, name: &str, arguments: &[&str]) -> Command {
+        let mut command = stead_by(bed, bed.user(name), arguments);
+        command.env("STEAD_SERVICE", self.socket());
+        command
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn refused(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_user_without_privileges_runs_what_the_policy_allows() {
+    let bed = testbed::require!();
+    let service = Service::start(bed);
+    let probe = bed.bin("probe").to_str().unwrap().to_owned();
+    let seen = |command: &mut Command| Probe::parse(printed(command).as_bytes());
+
+    // As oneself, without any rule.
+    let bob = bed.user("bob");
+    let by_bob = seen(&mut service.user(bed, "bob", &["run", "--", &probe]));
+    assert_eq!((by_bob.uid.real, by_bob.gid.real), (bob.uid, bob.gid));
+    // As another, by the rule: without a password, and with hers.
+    let alice = bed.user("alice");
+    let by_svc = seen(&mut service.user(bed, "svc", &["run", "--as", "alice", "--s4u", "--", &probe]));
+    assert_eq!((by_svc.uid.real, by_svc.gid.real), (alice.uid, alice.gid));
+    assert!(alice.groups.iter().all(|gid| by_svc.groups.contains(gid)));
+    let arguments = ["run", "--as", "alice", "--logon", "batch", "--password-fd", "0", "--", "id", "-un"];
+    let output = fed(&mut service.user(bed, "svc", &arguments), &format!("{}\n", alice.password));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "alice\n", "{output:?}");
+
+    // What no rule allows is refused, alike for a user that exists and one that does not.
+    let said =
+        |name: &str| refused(&mut service.user(bed, "svc", &["run", "--as", name, "--s4u", "--", "id"]));
+    assert_eq!(
+        said("bob").replace("bob", "X"),
+        said("nobody-of-that-name").replace("nobody-of-that-name", "X")
+    );
+    let by_bob = refused(&mut service.user(bed, "bob", &["run", "--as", "alice", "--s4u", "--", "id"]));
+    assert!(by_bob.contains("policy"), "{by_bob}");
+}
+
+#[test]
+fn the_exit_status_comes_through_the_service_as_it_is() {
+    let bed = testbed::require!();
+    let service = Service::start(bed);
+    let end = |program: &[&str]| {
+        let arguments: Vec<&str> =
+            ["run", "--as", "alice", "--s4u", "--"].iter().chain(program).copied().collect();
+        let status = service.user(bed, "svc", &arguments).stderr(Stdio::null()).status().unwrap();
+        (status.code(), status.signal())
+    };
+    assert_eq!(end(&["sh", "-c", "exit 7"]), (Some(7), None));
+    assert_eq!(end(&["sh", "-c", "kill -TERM $$"]), (None, Some(15)));
+    assert_eq!(end(&["/no/such/program"]), (Some(127), None));
+    assert_eq!(end(&["/etc"]), (Some(126), None));
+}
+
+#[test]
+fn keys_stop_interrupt_and_resize_what_runs_through_the_service() {
+    let bed = testbed::require!();
+    for program in ["tmux", "vim", "bash"] {
+        if !on_path(program) {
+            testbed::skip!("needs {program}");
+        }
+    }
+    let service = Service::start(bed);
+    let screen = Screen::start(bed);
+    let svc = bed.user("svc");
+    let user = format!("--reuid={} --regid={} --init-groups --inh-caps=-all", svc.uid, svc.gid);
+    // A caller without privileges, which could not signal alice's processes itself.
+    screen.line(&format!(
+        "export STEAD_SERVICE={}; s() {{ setpriv {user} stead run \"$@\"; }}",
+        service.socket().display()
+    ));
+    screen.line("clear");
+    screen.line("s --as alice --s4u -- sh -c 'sleep 600'");
+    until("it runs", || !sleepers().is_empty());
+    screen.press(&["C-c"]);
+    screen.until("the shell asks", |text| text.ends_with("prompt>"));
+    assert_eq!(screen.status(), "130");
+    assert!(sleepers().is_empty());
+    // Without a terminal of its own the signal is the command's to pass on, and the service's to send.
+    screen.line("clear");
+    screen.line("s --no-pty --as alice --s4u -- sh -c 'sleep 600'");
+    until("it runs", || !sleepers().is_empty());
+    screen.press(&["C-z"]);
+    screen.until("it is stopped", |text| text.contains("Stopped") && text.ends_with("prompt>"));
+    assert!(sleepers().iter().all(|pid| state(*pid) == Some('T')));
+    screen.line("fg");
+    until("it goes on", || sleepers().iter().all(|pid| state(*pid) != Some('T')));
+    screen.press(&["C-c"]);
+    screen.until("the shell asks", |text| text.ends_with("prompt>"));
+    assert!(sleepers().is_empty());
+
+    screen.line("clear");
+    screen.line("s --as alice --s4u -- vim -u NONE -N --cmd 'set ruler'");
+    screen.until("vim is there", |text| text.contains("0,0-1"));
+    screen.press(&["-l", "ithrough the service"]);
+    screen.press(&["Escape", "C-z"]);
+    screen.until("it is stopped", |text| text.contains("Stopped") && text.ends_with("prompt>"));
+    screen.line("fg");
+    screen.until("it is back", |text| text.starts_with("through the service"));
+    screen.resize(90, 20);
+    screen.until("it fills the new size", |text| text.lines().count() == 20 && text.starts_with("through"));
+    screen.press(&["-l", ":cq 5"]);
+    screen.press(&["Enter"]);
+    screen.until("the shell asks", |text| text.ends_with("prompt>"));
+    assert_eq!(screen.status(), "5");
+}
+
+/// Alice's processes that sleep.
+fn sleepers() -> Vec<u32> {
+    let list = Command::new("ps").args(["-u", "alice", "-o", "pid=,args="]).output().unwrap();
+    let text = String::from_utf8_lossy(&list.stdout).into_owned();
+    let sleeps =
+        text.lines().filter(|line| line.trim_end().ends_with("sleep 600") && !line.contains("sh -c"));
+    sleeps.filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect()
+}
+
+#[test]
+fn sessions_and_processes_are_listed_signalled_and_ended() {
+    let bed = testbed::require!(alone);
+    let service = Service::start(bed);
+    let script = "echo ready; exec sleep 600";
+    let arguments = ["run", "--as", "alice", "--s4u", "--logon", "batch", "--", "sh", "-c", script];
+    let start = || {
+        let mut run = service.user(bed, "svc", &arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(run.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        run
+    };
+    let mut run = start();
+    let list =
+        |what: &str| json(&mut service.user(bed, "svc", &[what, "--json"])).as_array().unwrap().clone();
+    let (sessions, processes) = (list("sessions"), list("ps"));
+    assert_eq!((sessions.len(), processes.len()), (1, 1), "{sessions:?} {processes:?}");
+    assert_eq!(sessions[0]["user_name"], "alice");
+    assert_eq!(sessions[0]["owner"], bed.user("svc").uid);
+    assert_eq!(processes[0]["session"], sessions[0]["id"]);
+    let pid = u32::try_from(processes[0]["pid"].as_u64().unwrap()).unwrap();
+    assert_eq!(status_field(pid, "Uid").split('\t').next(), Some(bed.user("alice").uid.to_string().as_str()));
+    let table = printed(&mut service.user(bed, "svc", &["ps"]));
+    assert!(table.contains("alice (47001)") && table.contains(&pid.to_string()), "{table}");
+    // Others see nothing of it, and end nothing of it.
+    assert_eq!(json(&mut service.user(bed, "bob", &["ps", "--json"])), Value::Array(Vec::new()));
+    assert!(!service.user(bed, "bob", &["kill", &pid.to_string()]).status().unwrap().success());
+    let id = processes[0]["id"].as_str().unwrap().to_owned();
+    assert!(!service.user(bed, "bob", &["kill", &id]).status().unwrap().success());
+    assert!(lives(pid));
+    // Whoever asked for it ends it, by its pid or by its name.
+    printed(&mut service.user(bed, "svc", &["kill", "--signal", "USR1", &pid.to_string()]));
+    assert_eq!(run.wait().unwrap().signal(), Some(10));
+
+    let mut run = start();
+    let id = list("ps")[0]["id"].as_str().unwrap().to_owned();
+    printed(&mut service.user(bed, "svc", &["kill", "--tree", &id]));
+    assert_eq!(run.wait().unwrap().signal(), Some(9));
+
+    let mut run = start();
+    let id = list("sessions")[0]["id"].as_str().unwrap().to_owned();
+    assert!(!service.user(bed, "bob", &["logoff", &id]).status().unwrap().success());
+    printed(&mut service.user(bed, "svc", &["logoff", &id]));
+    assert_eq!(run.wait().unwrap().signal(), Some(9));
+    until("the session is closed", || list("sessions").is_empty());
+}
+
+#[test]
+fn monitor_shows_what_the_service_does_as_it_does_it() {
+    let bed = testbed::require!();
+    let service = Service::start(bed);
+    let mut monitor = service.root(bed, &["monitor", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(monitor.stdout.take().unwrap()).lines();
+    // Until the monitor listens nothing is told; then every run is.
+    let mut found = None;
+    for _ in 0..100 {
+        printed(&mut service.user(bed, "svc", &["run", "--as", "alice", "--s4u", "--", "true"]));
+        let polled = [rustix::event::PollFlags::IN];
+        let _ = polled;
+        if let Some(Ok(line)) = lines.next() {
+            found = Some(line);
+            break;
+        }
+    }
+    let mut records = vec![serde_json::from_str::<Value>(&found.unwrap()).unwrap()];
+    while records.last().unwrap()["event"] != "process-start" {
+        let line = lines.next().unwrap().unwrap();
+        records.push(serde_json::from_str(&line).unwrap());
+    }
+    let start = records.last().unwrap();
+    assert_eq!(start["client"]["name"], "alice", "{start}");
+    assert_eq!(start["caller"]["uid"], bed.user("svc").uid);
+    assert!(start["program"].as_str().unwrap().ends_with("true"), "{start}");
+    monitor.kill().unwrap();
+    monitor.wait().unwrap();
+}
+
+#[test]
+fn the_policy_is_checked_explained_and_asked_for() {
+    let bed = testbed::require!();
+    let service = Service::start(bed);
+    let policy = service.folder.join("policy").to_str().unwrap().to_owned();
+    let said = printed(&mut stead(bed, &["policy", "check", &policy]));
+    assert!(said.contains("policy.toml: 1 rules allow, 0 deny"), "{said}");
+    let ask = |client: &str, rest: &[&str]| {
+        let mut arguments = vec!["policy", "explain", "--caller", "svc", "--client", client];
+        arguments.extend(["--privilege", "tcb", "--logon", "batch"]);
+        arguments.extend(rest);
+        let output = service.root(bed, &arguments).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    for rest in [&["--policy", &policy][..], &["--loaded"]] {
+        let (code, text) = ask("alice", rest);
+        assert!(
+            code == Some(0) && text.starts_with("tcb: allowed") && text.contains("policy.toml:2"),
+            "{text}"
+        );
+        let (code, text) = ask("bob", rest);
+        assert!(code == Some(1) && text.starts_with("tcb: denied"), "{text}");
+    }
+    let broken = service.folder.join("broken.toml");
+    std::fs::write(&broken, "[[allow]]\ncallers = { users = [\"svc\"] }\nprivilege = [\"tcb\"]\n").unwrap();
+    let output = stead(bed, &["policy", "check", broken.to_str().unwrap()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.starts_with(&format!("{}:3:1: ", broken.display())), "{text}");
+    // The service does not begin with it, and says where.
+    std::fs::copy(&broken, service.folder.join("policy/policy.toml")).unwrap();
+    let state = service.folder.join("other").to_str().unwrap().to_owned();
+    let socket = service.folder.join("other-socket").to_str().unwrap().to_owned();
+    let arguments = ["serve", "--socket", &socket, "--policy", &policy, "--state", &state];
+    let output = stead(bed, &arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("policy.toml:3:1"), "{output:?}");
+}
+
+#[test]
+fn doctor_sees_the_service_and_what_its_processes_would_inherit() {
+    let bed = testbed::require!();
+    let service = Service::start(bed);
+    let seen = json_of_doctor(&mut service.user(bed, "bob", &["doctor", "--json"]));
+    let of = |what: &str| {
+        seen.iter().find(|one| one["what"] == what).unwrap_or_else(|| panic!("{what}: {seen:?}"))
+    };
+    assert_eq!(of("service")["state"], "ok");
+    assert_eq!(of("version")["state"], "ok");
+    assert_eq!(of("privileges")["state"], "ok", "the service's are enough");
+}
+
+fn json_of_doctor(command: &mut Command) -> Vec<Value> {
+    let output = command.output().unwrap();
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    value["findings"].as_array().unwrap().clone()
+}
