@@ -21,7 +21,7 @@ callers = { users = ["svc"] }
 clients = { users = ["alice"] }
 privileges = ["tcb", "logon", "assign-primary-token"]
 logon-types = ["interactive", "batch"]
-programs = ["any"]
+programs = "any"
 "#;
 
 /// `stead serve`, as root.
@@ -244,8 +244,6 @@ fn monitor_shows_what_the_service_does_as_it_does_it() {
     let mut found = None;
     for _ in 0..100 {
         printed(&mut service.user(bed, "svc", &["run", "--as", "alice", "--s4u", "--", "true"]));
-        let polled = [rustix::event::PollFlags::IN];
-        let _ = polled;
         if let Some(Ok(line)) = lines.next() {
             found = Some(line);
             break;
@@ -257,7 +255,7 @@ fn monitor_shows_what_the_service_does_as_it_does_it() {
         records.push(serde_json::from_str(&line).unwrap());
     }
     let start = records.last().unwrap();
-    assert_eq!(start["client"]["name"], "alice", "{start}");
+    assert_eq!(start["client"]["uid"], bed.user("alice").uid, "{start}");
     assert_eq!(start["caller"]["uid"], bed.user("svc").uid);
     assert!(start["program"].as_str().unwrap().ends_with("true"), "{start}");
     monitor.kill().unwrap();
@@ -292,7 +290,7 @@ fn the_policy_is_checked_explained_and_asked_for() {
     let output = stead(bed, &["policy", "check", broken.to_str().unwrap()]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(text.starts_with(&format!("{}:3:1: ", broken.display())), "{text}");
+    assert!(text.contains(&format!("{}:3:1: ", broken.display())), "{text}");
     // The service does not begin with it, and says where.
     std::fs::copy(&broken, service.folder.join("policy/policy.toml")).unwrap();
     let state = service.folder.join("other").to_str().unwrap().to_owned();
