@@ -228,7 +228,13 @@ fn inside(file: &Path) -> io::Result<u8> {
 fn run_doc_tests(filter: Option<&str>) -> io::Result<Vec<Report>> {
     let mut command = build::cargo();
     command.args(["test", "--doc", "--workspace", "--all-features", "--quiet", "--", "--format", "pretty"]);
-    let output = command.args(filter).stdin(Stdio::null()).output()?;
+    command.args(filter);
+    doc_tests(command, "")
+}
+
+/// The same by this command; in `place`, where that is not this machine itself.
+pub fn doc_tests(mut command: Command, place: &str) -> io::Result<Vec<Report>> {
+    let output = command.stdin(Stdio::null()).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let mut reports: Vec<Report> = text.lines().filter_map(doc_test).collect();
     if !output.status.success() {
@@ -241,6 +247,11 @@ fn run_doc_tests(filter: Option<&str>) -> io::Result<Vec<Report>> {
             Some(text) => *text = whole,
             None => reports
                 .push(Report { name: "documentation examples".to_owned(), outcome: Outcome::Failed(whole) }),
+        }
+    }
+    if !place.is_empty() {
+        for report in &mut reports {
+            report.name = format!("{} ({place})", report.name);
         }
     }
     reports.iter().for_each(runner::say);

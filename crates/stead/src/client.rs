@@ -28,11 +28,12 @@ use crate::token::{Impersonation, ImpersonationLevel, Token};
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use std::os::unix::net::UnixListener;
 /// use stead::Client;
+/// use stead::local::{Address, Listener};
 ///
-/// let listener = UnixListener::bind("/run/example.sock")?;
-/// let (stream, _) = listener.accept()?;
+/// let listener = Listener::bind(&Address::name("example")?)?;
+/// let mut stream = listener.accept()?;
+/// std::io::Read::read(&mut stream, &mut [0; 64])?; // on Windows a client is known when something was read
 /// let token = Client::of(&stream)?.token()?;
 /// println!("{token}");
 /// # Ok(()) }
@@ -49,7 +50,7 @@ pub struct Client {
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let stream = std::os::unix::net::UnixStream::connect("/run/example.sock")?;
+/// # let stream = stead::local::Listener::bind(&stead::local::Address::name("example")?)?.accept()?;
 /// use stead::{Client, Confinement};
 /// let client = Client::with(Confinement::Refuse.carry_no_new_privs()).of(&stream)?;
 /// # Ok(()) }

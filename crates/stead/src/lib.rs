@@ -3,7 +3,8 @@
 //! A server that runs things for its users holds rights that they do not have. This library creates each
 //! process with exactly the rights of the client that it is for, or not at all. It is the system of
 //! Microsoft's page [Processes in the Client Security Context][page], on Linux by the kernel's own means: PAM,
-//! peer credentials, capabilities, pidfds. The Windows backend is being built (`docs/windows.md`).
+//! peer credentials, capabilities, pidfds. On Windows it stands on the functions that the page names
+//! (`docs/windows.md`).
 //!
 //! Data flows one way:
 //!
@@ -22,11 +23,11 @@
 //! # Ok(()) }
 //! ```
 //!
-//! **To impersonate the client** of a connected socket, and create its process:
+//! **To impersonate the client** of a connected socket or named pipe, and create its process:
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let stream = std::os::unix::net::UnixStream::connect("/run/example.sock")?;
+//! # let stream = stead::local::Listener::bind(&stead::local::Address::name("example")?)?.accept()?;
 //! use stead::{Client, Command};
 //! let token = Client::of(&stream)?.token()?.to_primary()?;
 //! let mut child = Command::new("report").spawn_as(&token)?;
@@ -122,6 +123,6 @@ pub mod fuzzing {
 }
 
 /// README's own examples, compiled as tests.
-#[cfg(doctest)]
+#[cfg(all(doctest, unix))]
 #[doc = include_str!("../../../README.md")]
 struct Readme;

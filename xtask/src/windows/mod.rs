@@ -8,7 +8,7 @@ mod trixie;
 mod wine;
 
 use crate::build::{self, Program};
-use crate::runner::{self, Outcome, Report};
+use crate::runner::{self, Outcome, Place, Report};
 use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
@@ -17,6 +17,9 @@ use wine::Wine;
 
 /// The packages that have the Windows side.
 const PACKAGES: [&str; 4] = ["--package", "stead", "--package", "testbed"];
+
+/// Those whose documentation has examples for Windows.
+const DOCUMENTED: [&str; 2] = ["--package", "stead"];
 
 /// Runs the command, and installs what it takes.
 pub fn run(arguments: &[String]) -> io::Result<u8> {
@@ -66,6 +69,10 @@ fn test(
     let wine = Wine::of_this_machine()?;
     let tests = runner::list(&programs, filter, &wine)?;
     let mut reports = runner::run_all(&tests, &wine);
+    let examples = match filter {
+        None => crate::test::doc_tests(toolchain.doc_tests(&DOCUMENTED, &wine), wine.name())?,
+        Some(_) => Vec::new(),
+    };
     drop(wine);
     if let Some(trixie) = trixie {
         let wine = Wine::in_a_root_of_its_own(trixie)?;
@@ -78,7 +85,7 @@ fn test(
         reports.retain(|(index, _)| !skipped.contains(index));
         reports.extend(again);
     }
-    Ok(reports.into_iter().map(|(_, report)| report).collect())
+    Ok(reports.into_iter().map(|(_, report)| report).chain(examples).collect())
 }
 
 fn say(what: impl Display) {

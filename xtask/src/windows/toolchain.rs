@@ -1,6 +1,6 @@
 //! A Rust that builds for Windows: the one in use where it has Windows' std, else Debian's, which builds std itself.
 
-use super::{directory, say};
+use super::{Wine, directory, say};
 use crate::build::{self, Program};
 use std::fmt;
 use std::io;
@@ -90,6 +90,15 @@ impl Toolchain {
         ]);
         let status = command.stdin(Stdio::null()).status()?;
         if status.success() { Ok(()) } else { Err(io::Error::other("clippy for Windows failed")) }
+    }
+
+    /// The command that runs the examples in the documentation of these packages, by this Wine.
+    pub fn doc_tests(self, packages: &[&str], wine: &Wine) -> Command {
+        let mut command = self.cargo();
+        command.args(["test", "--doc"]).args(self.arguments()).args(packages);
+        command.args(["--", "--format", "pretty"]).envs(wine.variables());
+        command.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", "wine").env_remove("DISPLAY");
+        command
     }
 
     /// Builds the test programs of these packages, and the programs that they start.

@@ -3,6 +3,7 @@
 use super::{directory, toolchain};
 use crate::build;
 use crate::runner::Place;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -95,15 +96,23 @@ impl Wine {
         };
         command
             .current_dir(build::root())
-            .env("WINEPREFIX", &self.prefix)
-            .env("WINEDEBUG", "-all")
-            // No debugger, no .NET, no HTML, and no entries in anybody's menus.
-            .env("WINEDLLOVERRIDES", "winedbg.exe=d;mscoree=d;mshtml=d;winemenubuilder.exe=d")
+            .envs(self.variables())
             .env("HOME", self.scratch())
             .env_remove("DISPLAY")
             .env_remove("WAYLAND_DISPLAY")
             .stdin(Stdio::null());
         command
+    }
+
+    /// Where it lives, and what it is not to do.
+    pub fn variables(&self) -> [(&'static str, OsString); 3] {
+        // No debugger, no .NET, no HTML, and no entries in anybody's menus.
+        let overrides = "winedbg.exe=d;mscoree=d;mshtml=d;winemenubuilder.exe=d";
+        [
+            ("WINEPREFIX", self.prefix.clone().into()),
+            ("WINEDEBUG", "-all".into()),
+            ("WINEDLLOVERRIDES", overrides.into()),
+        ]
     }
 
     /// Ends the server of this prefix, and with it everything that runs there.
