@@ -94,6 +94,7 @@ pub(super) fn create(
         .add(id, Tracked::new(record, Some(pidfd), kept))
         .map_err(|error| system(DOING, "write", error))?;
     if tracked.is_suspended() {
+        state.suspended.retain(|one| one.upgrade().is_some_and(|one| one.is_suspended()));
         state.suspended.push(Arc::downgrade(&tracked));
     }
     service.note_start(&state.caller, &tracked.record, &call.arguments, &rule);
@@ -144,10 +145,16 @@ fn limits_of(held: &Held, call: &CreateProcess) -> Result<Limits, Failure> {
         }
         limits.all.push((limit, soft, hard));
     }
-    if let Origin::Own(own) = &held.origin {
-        let others = own.iter().filter(|(limit, ..)| !limits.all.iter().any(|(set, ..)| set == limit));
-        let others: Vec<_> = others.copied().collect();
-        limits.all.extend(others);
+    let others = match &held.origin {
+        Origin::Own(own) => own.to_vec(),
+        Origin::Client => vec![limits::usual()],
+        // PAM's modules set them (pam_limits).
+        Origin::Logon { .. } => Vec::new(),
+    };
+    for other in others {
+        if !limits.all.iter().any(|(set, ..)| *set == other.0) {
+            limits.all.push(other);
+        }
     }
     Ok(limits)
 }

@@ -41,7 +41,7 @@ pub(super) fn explain(
         }
     };
     let policy = service.policy();
-    let outright = policy.refuses_outright(&caller, privilege).filter(|_| question.client.is_some());
+    let outright = policy.refuses_outright(&caller, privilege).filter(|_| !is_root);
     let subject = match &question.client {
         None => own(&caller)?,
         // Whether the user exists is not told to who could do nothing with it.

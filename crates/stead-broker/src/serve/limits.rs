@@ -1,5 +1,7 @@
 //! Limits by their names, those of the service, and those of a caller.
 
+use std::sync::OnceLock;
+
 use stead::os::linux::Limit;
 use stead_protocol::Failure;
 
@@ -26,6 +28,32 @@ const LIMITS: [(Limit, Resource, &str); 16] = [
     (Limit::RealtimePriority, Resource::Rtprio, "Max realtime priority"),
     (Limit::RealtimeTime, Resource::Rttime, "Max realtime timeout"),
 ];
+
+/// Descriptors that the service may have open where its hard limit lets it: a few for each connection and process.
+const ROOM: u64 = 65_536;
+
+/// The soft limit of descriptors that the service was started with.
+static STARTED_WITH: OnceLock<Option<u64>> = OnceLock::new();
+
+/// Lets the service have more descriptors than the usual 1024 of a unit, which is for programs that use select(2).
+pub(super) fn make_room() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    STARTED_WITH.get_or_init(|| limit.current);
+    let most = limit.maximum.map_or(ROOM, |hard| hard.min(ROOM));
+    if limit.current.is_some_and(|soft| soft < most) {
+        let raised = rustix::process::Rlimit { current: Some(most), ..limit };
+        if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "the limit of descriptors could not be raised");
+        }
+    }
+}
+
+/// The limit of descriptors of a process that nobody set one for: what the service was started with.
+pub(super) fn usual() -> (Limit, u64, u64) {
+    let hard = own(Limit::OpenFiles);
+    let soft = STARTED_WITH.get().copied().flatten().unwrap_or(hard);
+    (Limit::OpenFiles, soft.min(hard), hard)
+}
 
 /// The limit of this name in the manual page.
 pub(super) fn by_name(name: &str) -> Option<Limit> {

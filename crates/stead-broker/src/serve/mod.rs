@@ -136,9 +136,9 @@ pub fn init() {
 /// Why it could not begin.
 pub fn run(options: Options) -> Result<(), ServeError> {
     stead::Privilege::AssignPrimaryToken.require().map_err(ServeError::Library)?;
-    // Before any thread: what the service manager passed is this process's alone.
-    let (listener, bound) = listen::listener(&options.socket)?;
     let _only = listen::only_one(&options.state)?;
+    let (listener, bound) = listen::listener(&options.socket)?;
+    limits::make_room();
     let threads = std::thread::available_parallelism().map_or(2, |number| number.get().clamp(2, 8));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
