@@ -34,6 +34,9 @@
 //! # Ok(()) }
 //! ```
 //!
+//! A server that holds no privileges does both through stead's service, by the same code: see `Service`, with the
+//! feature `service`.
+//!
 //! # What stands for what
 //!
 //! | Win32 | here |
@@ -126,3 +129,8 @@ pub mod fuzzing {
 #[cfg(all(doctest, unix))]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// The service's page for authors of servers, the same.
+#[cfg(all(doctest, feature = "service", unix))]
+#[doc = include_str!("../../../docs/service.md")]
+struct ServicePage;

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use process_support::until;
+use process_support::*;
 use testbed::Bed;
 
 /// A server that ends with the test.

@@ -241,6 +241,7 @@ fn umask_nice_and_limits_are_what_was_asked_for() {
 #[test]
 fn granted_capabilities_are_ambient_and_nothing_else_is_held() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("capabilities come out of the server's own");
     let granted = CapabilitySet::EMPTY.with(Capability::NetBindService);
     let ours = seen(probe(bed).ambient_capabilities(granted), &token(bed, "alice"));
     assert_eq!(ours.uid.real, bed.user("alice").uid);
@@ -360,6 +361,7 @@ fn a_suspended_process_is_the_clients_and_executes_nothing_until_it_is_resumed()
 #[test]
 fn spawn_works_inside_an_impersonation_and_leaves_it_as_it_was() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("the thread takes the client's ids");
     let (alice, bob) = (token(bed, "alice"), token(bed, "bob"));
     let ours = bob
         .impersonate(|_me| {

@@ -171,6 +171,7 @@ fn the_users_process_limit_is_named() {
 #[test]
 fn a_limit_above_the_servers_own_needs_the_privilege_that_is_named() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("the service's policy says who may have higher limits");
     let token = token(bed, "alice");
     let own = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
     // Its own hard limit it may always give.
@@ -197,8 +198,9 @@ fn a_limit_above_the_servers_own_needs_the_privilege_that_is_named() {
 #[test]
 fn a_server_without_the_privilege_is_told_which_and_starts_nothing() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("it is about their lack");
     let server = ["setpriv", "--reuid=47009", "--regid=47009", "--init-groups", "--inh-caps=-all", "--"];
-    let test = "a_server_without_the_privilege_is_told_which_and_starts_nothing";
+    let test = exact!("a_server_without_the_privilege_is_told_which_and_starts_nothing");
     if !in_a_server_of_its_own(bed, test, &server) {
         return;
     }

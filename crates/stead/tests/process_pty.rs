@@ -100,7 +100,7 @@ fn a_process_cannot_type_into_the_terminal_of_its_server() {
     // TIOCSTI is 0x5412, TIOCLINUX 0x541C. The terminal is the server's standard input, inherited on purpose.
     let script = "my $c = 'x'; print ioctl(STDIN, 0x5412, $c) ? 'typed' : \"refused: $!\", ' ', \
                   open(my $t, '<', '/dev/tty') ? 'controlling' : 'none';";
-    let test = "a_process_cannot_type_into_the_terminal_of_its_server";
+    let test = exact!("a_process_cannot_type_into_the_terminal_of_its_server");
     // A terminal for the server: script(1) would do, our own does too.
     if std::env::var_os("STEAD_TEST_SERVER").is_none() {
         let mut server = Command::new(bed.this_program());

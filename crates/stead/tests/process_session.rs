@@ -16,10 +16,9 @@ use testbed::Bed;
 
 fn session(bed: &Bed, name: &str) -> LogonSession {
     let user = bed.user(name);
-    Logon::password(Account::local(&user.name), user.password.as_str())
-        .kind(LogonType::Interactive)
-        .open()
-        .unwrap_or_else(|error| panic!("{error}"))
+    opened(
+        Logon::password(Account::local(&user.name), user.password.as_str()).kind(LogonType::Interactive),
+    )
 }
 
 #[test]
@@ -147,6 +146,7 @@ fn a_suspended_start_and_a_terminal_work_in_a_session_too() {
 #[test]
 fn a_limit_above_what_pam_has_set_needs_the_privilege() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("the service's policy says who may have higher limits");
     let Some((_, _, hard)) = bed.pam_limits("alice").into_iter().find(|(name, ..)| *name == "Max open files")
     else {
         testbed::skip!("the bed sets no limit of open files")

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use stead::{Command, Confinement, Primary, Token};
+use stead::{Command, Confinement, Logon, LogonSession, Primary, Token};
 use testbed::{Bed, Probe};
 
 /// How long anything may take before the test fails; never measured.
@@ -21,8 +21,33 @@ pub fn token(bed: &Bed, name: &str) -> Token<Primary> {
     token_of(&[&format!("--reuid={}", user.uid), &format!("--regid={}", user.gid), "--init-groups"])
 }
 
-/// The token of a process that `setpriv` made.
+/// The token of a process that `setpriv` makes. The program says whence: its own tests read the process, those of the
+/// service are given it by the service.
 pub fn token_of(setpriv: &[&str]) -> Token<Primary> {
+    crate::minted(setpriv)
+}
+
+/// Opens a logon; the same.
+pub fn opened(logon: Logon) -> LogonSession {
+    crate::open_logon(logon).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What this program's own privileges open.
+pub fn open_logon(logon: Logon) -> stead::Result<LogonSession> {
+    logon.open()
+}
+
+/// Ends a test as skipped where the program has its tokens from the service, and the test is about what only a server
+/// with privileges of its own can do.
+pub fn needs_privileges_of_its_own(what: &str) {
+    crate::without_privileges_of_its_own(what);
+}
+
+/// This program has what it has.
+pub fn without_privileges_of_its_own(_what: &str) {}
+
+/// The token of a process that `setpriv` made, read by this program itself.
+pub fn minted(setpriv: &[&str]) -> Token<Primary> {
     let mut process = std::process::Command::new("setpriv")
         .args(setpriv)
         .args(["--inh-caps=-all", "--", "cat"])
@@ -136,6 +161,14 @@ pub fn executable(path: &Path, content: impl AsRef<[u8]>, mode: u32) {
     // child of another thread.
     std::fs::write(path, content).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// The name that libtest knows a test of the calling module by.
+#[macro_export]
+macro_rules! exact {
+    ($test:literal) => {
+        concat!(module_path!(), "::", $test).split_once("::").map_or("", |(_, name)| name)
+    };
 }
 
 /// Runs one test of this test program again as a server of its own, under `prefix` (such as `env

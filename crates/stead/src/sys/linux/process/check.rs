@@ -35,6 +35,19 @@ pub(super) fn check(
     doing: &str,
 ) -> Result<Checked> {
     let checker = Checker { doing };
+    let (argv, directory) = check_command(command, doing)?;
+    let held = Capabilities::read(doing)?;
+    checker.limits(command, &held, in_session)?;
+    checker.capabilities(command, context, &held)?;
+    checker.switching(context, &held)?;
+    let (login_uid, label) =
+        if in_session { (None, None) } else { (checker.login_uid(context, &held)?, foreign_label(context)) };
+    Ok(Checked { argv, directory, login_uid, label })
+}
+
+/// Checks what does not depend on who does it.
+pub(super) fn check_command(command: &Command, doing: &str) -> Result<(Vec<CString>, Option<CString>)> {
+    let checker = Checker { doing };
     let argv = checker.argv(command)?;
     checker.environment(command)?;
     let directory = match &command.directory {
@@ -49,13 +62,7 @@ pub(super) fn check(
     }
     checker.descriptors(command)?;
     checker.numbers(command)?;
-    let held = Capabilities::read(doing)?;
-    checker.limits(command, &held, in_session)?;
-    checker.capabilities(command, context, &held)?;
-    checker.switching(context, &held)?;
-    let (login_uid, label) =
-        if in_session { (None, None) } else { (checker.login_uid(context, &held)?, foreign_label(context)) };
-    Ok(Checked { argv, directory, login_uid, label })
+    Ok((argv, directory))
 }
 
 /// Whether the ids and groups are the server's own already: then there is nothing to take on.
@@ -169,12 +176,8 @@ impl Checker<'_> {
         if options.exec_label.as_ref().is_some_and(|label| label.is_empty() || label.contains(&0)) {
             return Err(self.invalid("the security label is empty or has a NUL in it".to_owned()));
         }
-        Ok(())
-    }
-
-    fn limits(&self, command: &Command, held: &Capabilities, in_session: bool) -> Result<()> {
         let mut seen = HashSet::new();
-        for (limit, soft, hard) in &command.native.limits {
+        for (limit, soft, hard) in &options.limits {
             if soft > hard {
                 return Err(
                     self.invalid(format!("the soft limit {soft} of {limit} is above the hard limit {hard}"))
@@ -183,6 +186,12 @@ impl Checker<'_> {
             if !seen.insert(*limit) {
                 return Err(self.invalid(format!("the limit {limit} is given twice")));
             }
+        }
+        Ok(())
+    }
+
+    fn limits(&self, command: &Command, held: &Capabilities, in_session: bool) -> Result<()> {
+        for (limit, _, hard) in &command.native.limits {
             // In a logon session PAM has set the limits from which the process starts; the trampoline will
             // find out.
             if !in_session && *hard > limit.own_hard() {

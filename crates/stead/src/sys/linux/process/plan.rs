@@ -16,7 +16,7 @@ use stead_trampoline::spec::{Credentials, Keyring, NewSession, ProcessDefaults, 
 
 use super::abandoned;
 use super::cgroup::ProcessCgroup;
-use super::check::check;
+use super::check::{check, check_command};
 use super::environment::{Environment, home};
 use super::launch::{Launch, Started, launch};
 use super::leased::Leased;
@@ -105,7 +105,7 @@ impl Plan {
 }
 
 impl Elsewhere {
-    /// What the command asks for is checked where it is done.
+    /// What the command asks for is checked as ever; whether it may, where it is done.
     fn new(
         command: &Command,
         context: &SecurityContext,
@@ -114,6 +114,7 @@ impl Elsewhere {
     ) -> Result<Self> {
         abandoned::sweep();
         let names = names(command, context);
+        check_command(command, &names.doing)?;
         let mut streams =
             Streams { uid: context.uid, names: &names, descriptors: Vec::new(), ends: Ends::default() };
         let terminal = command.pty.is_some() || existing_terminal(command).is_some();

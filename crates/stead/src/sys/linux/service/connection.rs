@@ -1,5 +1,6 @@
 //! Connections to the service, each only after it was seen whose it is.
 
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -92,14 +93,6 @@ impl Service {
         })
     }
 
-    /// The same without an end to the waiting, over a connection of its own.
-    pub(super) fn wait<M: Method>(&self, doing: &'static str, call: &M) -> Result<M::Reply> {
-        as_server(|| {
-            let result = ask(&mut self.dial()?, call, &[], None);
-            result.map(|(reply, _)| reply).map_err(|fault| error(doing.into(), fault))
-        })
-    }
-
     /// One that is as good as new: a service that was started anew has closed those of before.
     fn take_idle(&self) -> Option<Connection> {
         let mut idle = lock(&self.idle);
@@ -127,13 +120,23 @@ impl Line {
         Ok(Self { connection, unused: Mutex::default(), service: Arc::clone(service) })
     }
 
+    /// A call, and how an error says what was being done.
     pub(super) fn call<M: Method>(
         &self,
-        doing: impl Into<std::borrow::Cow<'static, str>>,
+        doing: impl Into<Cow<'static, str>>,
         call: &M,
         descriptors: &[BorrowedFd<'_>],
         patience: Option<Duration>,
     ) -> Result<(M::Reply, Descriptors)> {
+        self.ask(call, descriptors, patience).map_err(|fault| error(doing.into(), fault))
+    }
+
+    pub(super) fn ask<M: Method>(
+        &self,
+        call: &M,
+        descriptors: &[BorrowedFd<'_>],
+        patience: Option<Duration>,
+    ) -> Result<(M::Reply, Descriptors), CallError> {
         as_server(|| {
             let mut connection = lock(&self.connection);
             let unused = std::mem::take(&mut *lock(&self.unused));
@@ -143,7 +146,6 @@ impl Line {
             }
             ask(&mut connection, call, descriptors, patience)
         })
-        .map_err(|fault| error(doing.into(), fault))
     }
 
     pub(super) fn let_go(&self, token: u64) {

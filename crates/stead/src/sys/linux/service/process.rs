@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Pid;
+use stead_protocol::client::CallError;
+use stead_protocol::frame::Malformed;
 use stead_protocol::{
     CreateProcess, Descriptor, Environment, Index, KillTree, Process, ProcessLimit, ResumeProcess,
     SignalProcess, TerminalSize, Text, Variable, WaitProcess,
 };
 
 use super::connection::{PATIENCE, Service};
-use super::error::{not_through, protocol};
+use super::error::{error, not_through, protocol};
 use super::token::Held;
 use crate::desktop::GrantTo;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, ProgramFault, Result};
 use crate::process::{Command, Containment, Program};
 use crate::sys::elsewhere::{Creation, Order, ProcessElsewhere, Spawned};
 use crate::sys::process::Limit;
@@ -66,9 +68,16 @@ pub(super) fn prepare(token: &Held, order: Order<'_>) -> Result<Creation> {
     let descriptors = sent.descriptors;
     let patience = command.deadline.saturating_add(PATIENCE);
     let line = Arc::clone(&token.line);
+    let program = names.program.clone();
     Ok(Box::new(move || {
         let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-        let (created, mut received) = line.call(doing.clone(), &call, &borrowed, Some(patience))?;
+        let (created, mut received) = match line.ask(&call, &borrowed, Some(patience)) {
+            Err(CallError::Malformed(Malformed::TooLong)) => {
+                let why = ProgramFault::ArgumentsTooLong;
+                return Err(Error::new(doing, ErrorKind::ProgramUnusable { program, why }));
+            }
+            answer => answer.map_err(|fault| error(doing.clone().into(), fault))?,
+        };
         let malformed = |source| protocol(doing.clone(), source);
         // From here on an error ends it: nothing would hold it.
         let process = Remote::new(&line.service, created.process, patience);
@@ -141,7 +150,7 @@ impl Sent<'_> {
     fn copy(&mut self, descriptor: BorrowedFd<'_>) -> Result<Index> {
         let copy = descriptor
             .try_clone_to_owned()
-            .map_err(|source| crate::Error::system(self.doing.to_owned(), "fcntl", source))?;
+            .map_err(|source| Error::system(self.doing.to_owned(), "fcntl", source))?;
         Ok(self.push(copy))
     }
 }

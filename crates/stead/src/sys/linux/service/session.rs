@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use stead_protocol::conversation::{Question, encode_answer};
@@ -62,7 +63,25 @@ impl SessionElsewhere for Kept {
 
     fn ending(&self) -> Box<dyn FnOnce() -> Result<()> + Send> {
         let (service, call) = (Arc::clone(&self.service), CloseSession { session: self.id.clone() });
-        Box::new(move || service.wait("ending the logon session through the service", &call).map(drop))
+        Box::new(move || wait_for_end(&service, &call))
+    }
+}
+
+/// Asks until it is closed: while a process of it lives, or anybody holds it, the service says so at once.
+fn wait_for_end(service: &Service, call: &CloseSession) -> Result<()> {
+    let mut pause = Duration::from_millis(5);
+    loop {
+        match service.call("ending the logon session through the service", call, PATIENCE) {
+            Err(error) => match error.kind() {
+                ErrorKind::DeadlinePassed { .. } => {}
+                // By the service itself, once its last process had ended.
+                ErrorKind::SessionEnded => return Ok(()),
+                _ => return Err(error),
+            },
+            Ok(_) => return Ok(()),
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(250));
     }
 }
 

@@ -1,0 +1,45 @@
+//! The library's own tests of processes, with tokens and sessions that come from the service: what a program does with
+//! them is the same code, to the letter.
+#![cfg(target_os = "linux")]
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::duplicate_mod, reason = "each file of tests has its support with it")]
+
+mod through_support;
+
+#[path = "../../stead/tests/process.rs"]
+mod process;
+#[path = "../../stead/tests/process_async.rs"]
+mod process_async;
+#[path = "../../stead/tests/process_bad_input.rs"]
+mod process_bad_input;
+#[path = "../../stead/tests/process_pty.rs"]
+mod process_pty;
+#[path = "../../stead/tests/process_session.rs"]
+mod process_session;
+
+use stead::{Logon, LogonSession, Primary, Token};
+use through_support::{Connected, connect_and_stay, listener, the_service};
+
+/// The token of a client that `setpriv` made, and that connected to this program: by way of the service.
+fn minted(setpriv: &[&str]) -> Token<Primary> {
+    let bed = testbed::Bed::current().unwrap();
+    let (listener, path) = listener(&bed.scratch("server"));
+    let prefix = [&["setpriv"], setpriv, &["--inh-caps=-all", "--"]].concat();
+    let client = Connected::by(&prefix, bed, &listener, &path);
+    let client_of = the_service(bed).connect().client_of(&client.stream, &listener);
+    let token = client_of.and_then(|client| client.token()?.to_primary());
+    token.unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn open_logon(logon: Logon) -> stead::Result<LogonSession> {
+    logon.open_through(&the_service(testbed::Bed::current().unwrap()).connect())
+}
+
+fn without_privileges_of_its_own(what: &str) {
+    testbed::skip_test(format_args!("only a server with privileges of its own does this: {what}"));
+}
+
+#[test]
+fn role_that_connects() {
+    connect_and_stay();
+}
