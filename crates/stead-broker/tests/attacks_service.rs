@@ -49,7 +49,8 @@ fn trusting(bed: &Bed) -> TheService {
 fn the_connecting_end_of_a_connection_to_roots_service_does_not_make_its_holder_root() {
     let bed = testbed::require!();
     let service = trusting(bed);
-    let said = service.play(bed, "svc", "role_that_passes_connecting_ends", &[service.socket.to_str().unwrap()]);
+    let said =
+        service.play(bed, "svc", "role_that_passes_connecting_ends", &[service.socket.to_str().unwrap()]);
     assert_eq!(said, "refused\nrefused\nrefused\n");
 }
 
@@ -115,7 +116,12 @@ fn one_of_a_pair_and_unnamed_and_abstract_listeners_are_refused() {
     let (one, other) = UnixStream::pair().unwrap();
     assert!(judged(&service, &one, &listener).is_err());
     assert!(judged(&service, &one, &other).is_err());
-    let client = Connected::by(&["setpriv", "--reuid=47001", "--regid=47001", "--clear-groups", "--"], bed, &listener, &path);
+    let client = Connected::by(
+        &["setpriv", "--reuid=47001", "--regid=47001", "--clear-groups", "--"],
+        bed,
+        &listener,
+        &path,
+    );
     // A socket that does not listen is no listener, be it the accepted one itself.
     assert!(judged(&service, &client.stream, &client.stream).is_err());
     let abstract_one = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
@@ -293,7 +299,8 @@ fn a_confined_client_of_a_portal_gets_no_free_process() {
     ] {
         let _client = client.connect(&path);
         let (stream, _) = listener.accept().unwrap();
-        let error = service.connect().client_of(&stream, &listener).and_then(|client| client.token()).unwrap_err();
+        let error =
+            service.connect().client_of(&stream, &listener).and_then(|client| client.token()).unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::ClientConfined { part }, "{error}");
     }
 }
@@ -312,7 +319,12 @@ fn a_client_that_is_gone_gives_no_token_and_a_caller_that_is_gone_gets_no_proces
     assert!(matches!(refused, FailureKind::ClientChanged { .. }), "{refused:?}");
 
     // Between the connection and the use of it.
-    let client = Connected::by(&["setpriv", "--reuid=47001", "--regid=47001", "--init-groups", "--"], bed, &listener, &path);
+    let client = Connected::by(
+        &["setpriv", "--reuid=47001", "--regid=47001", "--init-groups", "--"],
+        bed,
+        &listener,
+        &path,
+    );
     let known = service.connect().client_of(&client.stream, &listener).unwrap();
     let stream = client.stream.try_clone().unwrap();
     drop(client);
@@ -364,13 +376,16 @@ fn a_client_that_executes_a_setuid_program_before_the_service_looks_is_refused()
 fn a_caller_sets_no_variable_that_modules_act_on() {
     let bed = testbed::require!();
     let service = trusting(bed);
-    for name in ["XDG_SEAT", "XDG_VTNR", "XDG_SESSION_TYPE", "XDG_SESSION_CLASS", "KRB5CCNAME", "LD_PRELOAD", "PATH"] {
+    for name in
+        ["XDG_SEAT", "XDG_VTNR", "XDG_SESSION_TYPE", "XDG_SESSION_CLASS", "KRB5CCNAME", "LD_PRELOAD", "PATH"]
+    {
         let logon = Logon::s4u(Account::local("alice")).env(name, "seat0");
         let error = logon.open_through(&service.connect()).unwrap_err();
         let ErrorKind::InvalidInput { what } = error.kind() else { panic!("{error}") };
         assert!(what.contains(name), "{what}");
     }
-    let session = Logon::s4u(Account::local("alice")).env("LANG", "de_DE.UTF-8").open_through(&service.connect());
+    let session =
+        Logon::s4u(Account::local("alice")).env("LANG", "de_DE.UTF-8").open_through(&service.connect());
     session.unwrap().close().unwrap();
 }
 
@@ -400,7 +415,8 @@ fn a_password_is_in_no_message_and_arrives_in_its_own_pipe() {
         }
         (told, secret)
     });
-    let service = Service::connect_to_that_of(&path, Uid::new(rustix::process::getuid().as_raw()).unwrap()).unwrap();
+    let service =
+        Service::connect_to_that_of(&path, Uid::new(rustix::process::getuid().as_raw()).unwrap()).unwrap();
     let error = Logon::password(Account::local("alice"), "correct horse").open_through(&service).unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::LogonFailed);
     let (told, secret) = recording.join().unwrap();
@@ -417,7 +433,12 @@ fn message(stream: &UnixStream) -> (Vec<u8>, Vec<OwnedFd>) {
         let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut bytes = [0; 4096];
-        let got = recvmsg(stream, &mut [std::io::IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC);
+        let got = recvmsg(
+            stream,
+            &mut [std::io::IoSliceMut::new(&mut bytes)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        );
         let length = got.unwrap().bytes;
         assert_ne!(length, 0);
         message.extend_from_slice(&bytes[..length]);
@@ -504,7 +525,8 @@ fn nobody_elses_service_is_told_anything() {
     let bed = testbed::require!();
     let folder = folder_of(bed, bed.user("mallory"));
     let service = trusting(bed);
-    let mut part = service.part(bed, "mallory", "role_that_pretends_to_be_the_service", &[folder.to_str().unwrap()]);
+    let mut part =
+        service.part(bed, "mallory", "role_that_pretends_to_be_the_service", &[folder.to_str().unwrap()]);
     let part = part.stdout(Std::piped()).stderr(Std::piped()).spawn().unwrap();
     let socket = folder.join("socket");
     until("it listens", || socket.exists() || !alive(part.id()));
@@ -536,7 +558,8 @@ fn what_one_caller_holds_no_other_can_name() {
     let mut own = Connection::connect(&service.socket).unwrap();
     let (listed, _) = own.call(&stead_protocol::ListProcesses::default(), &[]).unwrap();
     let process = &listed.processes[0].id;
-    let said = service.play(bed, "mallory", "role_that_reaches_for_others", &[&session.id().to_string(), process]);
+    let said =
+        service.play(bed, "mallory", "role_that_reaches_for_others", &[&session.id().to_string(), process]);
     assert_eq!(said, "token: refused\nsession: refused\nprocess: refused\nsessions: 0, processes: 0\n");
     assert!(alive(child.id()));
     child.kill_tree().unwrap();
@@ -566,7 +589,8 @@ fn arguments_variables_and_names_reach_the_process_byte_for_byte() {
     let bed = testbed::require!();
     let service = trusting(bed);
     let session = Logon::s4u(Account::local("alice")).open_through(&service.connect()).unwrap();
-    let hostile = [&b"; id"[..], b"$(id)", b"a b", b"", b"\"'\\", b"\xff\xfe\x01", b"\\u0000ef", "ü".as_bytes()];
+    let hostile =
+        [&b"; id"[..], b"$(id)", b"a b", b"", b"\"'\\", b"\xff\xfe\x01", b"\\u0000ef", "ü".as_bytes()];
     let mut command = Command::new("printf");
     command.arg("%s|");
     for word in hostile {

@@ -13,7 +13,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use stead::impersonate::OpenOptions;
-use stead::os::linux::{CommandExt, Gid, Limit, LogonExt, RestrictionExt, TokenExt};
+use stead::os::linux::{CommandExt, Gid, Limit, LogonExt, LogonSessionExt, RestrictionExt, TokenExt};
 use stead::token::Restriction;
 use stead::{Account, Client, Command, ErrorKind, Logon, LogonType, Prompt, Secret, Service, Stdio, Token};
 use testbed::{Bed, Probe};
@@ -104,7 +104,10 @@ fn an_http_server_without_any_capability_runs_each_callers_command_as_the_caller
         assert_eq!(groups, bed.user(name).all_groups(), "{name}");
     }
     let refused = ask("mallory", free, "id -un");
-    assert!(refused.ends_with("403") && refused.contains("policy does not give this server impersonate"), "{refused}");
+    assert!(
+        refused.ends_with("403") && refused.contains("policy does not give this server impersonate"),
+        "{refused}"
+    );
     let refused = ask("alice", "--no-new-privs", "id -un");
     assert!(refused.ends_with("403") && refused.contains("no_new_privs"), "{refused}");
     let missing = ask("alice", free, "no-such-program");
@@ -150,11 +153,9 @@ fn a_session_through_the_service_is_as_one_of_a_privileged_server() {
     assert_ne!(direct.id(), through.id());
     assert_eq!(direct.account(), through.account());
     assert_eq!(direct.environment(), through.environment());
-    let shown = |session: &stead::LogonSession| {
-        session.token().to_string().replace(&session.id().to_string(), "ID")
-    };
+    let shown =
+        |session: &stead::LogonSession| session.token().to_string().replace(&session.id().to_string(), "ID");
     assert_eq!(shown(&direct), shown(&through));
-    use stead::os::linux::LogonSessionExt;
     assert_eq!(direct.umask(), through.umask());
     assert!(through.processes().unwrap().is_empty());
     let mut child = Command::new("sleep").arg("600").spawn_as(through.token()).unwrap();
@@ -179,7 +180,12 @@ fn role_portal() {
     // Procedure 1.
     let session = Logon::password(Account::local("alice"), password.as_str()).open_through(&service).unwrap();
     let mut command = Command::new(bed.bin("probe"));
-    command.env("ADDED", "by the portal").umask(0o027).nice(5).limit(Limit::OpenFiles, 64, 128).no_new_privs(true);
+    command
+        .env("ADDED", "by the portal")
+        .umask(0o027)
+        .nice(5)
+        .limit(Limit::OpenFiles, 64, 128)
+        .no_new_privs(true);
     let seen = Probe::parse(&command.output_as(session.token()).unwrap().stdout);
     say(format_args!("{} {} {}", seen.uid.real, seen.variable("ADDED").unwrap(), seen.umask));
     assert_eq!((seen.nice, seen.no_new_privs, seen.limits["Max open files"].hard), (5, true, Some(128)));
@@ -222,7 +228,8 @@ fn role_portal() {
     let missing = client.impersonate(|me| me.open("/nowhere")).unwrap().unwrap_err();
     assert!(matches!(missing.kind(), ErrorKind::NotFound { .. }), "{missing}");
     let made = client.impersonate(|me| {
-        let mut file = me.open_with("by-the-portal", OpenOptions::new().write(true).create(true).truncate(true))?;
+        let mut file =
+            me.open_with("by-the-portal", OpenOptions::new().write(true).create(true).truncate(true))?;
         file.write_all(b"as her").unwrap();
         assert_eq!(rustix::process::geteuid().as_raw(), bed.user("svc").uid, "the thread stays what it was");
         Token::open_thread(me)?.to_primary()
@@ -246,20 +253,20 @@ fn an_unprivileged_server_does_both_procedures_as_a_privileged_one_does() {
     let others = bed.scratch("others").join("secret");
     std::fs::write(&others, "not hers").unwrap();
     std::fs::set_permissions(&others, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let words = [
-        folder.to_str().unwrap(),
-        alice.password.as_str(),
-        "for-the-portal",
-        others.to_str().unwrap(),
-    ];
+    let words =
+        [folder.to_str().unwrap(), alice.password.as_str(), "for-the-portal", others.to_str().unwrap()];
     let mut part = service.part(bed, "svc", "role_portal", &words);
     let portal = part.stdout(Std::piped()).stderr(Std::piped()).spawn().unwrap();
     let socket: PathBuf = folder.join("socket");
     until("the portal listens", || socket.exists() || !through_support::alive(portal.id()));
     let _client = bed.client("alice").connect(&socket);
     let said = through_support::played(&portal.wait_with_output().unwrap());
-    let expected =
-        format!("{} by the portal 23\ngot words,more,\n{}\nonly hers\n{} 6\n", alice.uid, socket.display(), alice.uid);
+    let expected = format!(
+        "{} by the portal 23\ngot words,more,\n{}\nonly hers\n{} 6\n",
+        alice.uid,
+        socket.display(),
+        alice.uid
+    );
     assert_eq!(said, expected);
     for file in [note, alice.home.join("by-the-portal")] {
         std::fs::remove_file(file).unwrap();

@@ -1,7 +1,7 @@
 //! The asynchronous face of commands and children.
 
 #![cfg(target_os = "linux")]
-#![cfg(all(target_os = "linux", feature = "tokio"))]
+#![cfg(target_os = "linux")]
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
 

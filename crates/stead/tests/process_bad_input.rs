@@ -200,8 +200,8 @@ fn a_server_without_the_privilege_is_told_which_and_starts_nothing() {
     let bed = testbed::require!();
     needs_privileges_of_its_own("it is about their lack");
     let server = ["setpriv", "--reuid=47009", "--regid=47009", "--init-groups", "--inh-caps=-all", "--"];
-    let test = exact!("a_server_without_the_privilege_is_told_which_and_starts_nothing");
-    if !in_a_server_of_its_own(bed, test, &server) {
+    let test = exact(module_path!(), "a_server_without_the_privilege_is_told_which_and_starts_nothing");
+    if !in_a_server_of_its_own(bed, &test, &server) {
         return;
     }
     // As itself it needs none: its ids and groups are there already.

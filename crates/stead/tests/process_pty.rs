@@ -100,12 +100,12 @@ fn a_process_cannot_type_into_the_terminal_of_its_server() {
     // TIOCSTI is 0x5412, TIOCLINUX 0x541C. The terminal is the server's standard input, inherited on purpose.
     let script = "my $c = 'x'; print ioctl(STDIN, 0x5412, $c) ? 'typed' : \"refused: $!\", ' ', \
                   open(my $t, '<', '/dev/tty') ? 'controlling' : 'none';";
-    let test = exact!("a_process_cannot_type_into_the_terminal_of_its_server");
+    let test = exact(module_path!(), "a_process_cannot_type_into_the_terminal_of_its_server");
     // A terminal for the server: script(1) would do, our own does too.
     if std::env::var_os("STEAD_TEST_SERVER").is_none() {
         let mut server = Command::new(bed.this_program());
         server
-            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .args(["--exact", &test, "--nocapture", "--test-threads=1"])
             .env("STEAD_TEST_SERVER", "1")
             .current_dir("/")
             .pty(PtySize::default());

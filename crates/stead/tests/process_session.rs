@@ -16,9 +16,7 @@ use testbed::Bed;
 
 fn session(bed: &Bed, name: &str) -> LogonSession {
     let user = bed.user(name);
-    opened(
-        Logon::password(Account::local(&user.name), user.password.as_str()).kind(LogonType::Interactive),
-    )
+    opened(Logon::password(Account::local(&user.name), user.password.as_str()).kind(LogonType::Interactive))
 }
 
 #[test]

@@ -128,7 +128,7 @@ pub fn played(output: &Output) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
     testbed::skip_if_skipped(&output.stdout);
-    text.lines().filter_map(|line| line.strip_prefix("said: ")).map(|line| format!("{line}\n")).collect()
+    text.lines().filter_map(|line| line.strip_prefix("said: ")).flat_map(|line| [line, "\n"]).collect()
 }
 
 /// One line of what a part says.

@@ -163,12 +163,12 @@ pub fn executable(path: &Path, content: impl AsRef<[u8]>, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// The name that libtest knows a test of the calling module by.
-#[macro_export]
-macro_rules! exact {
-    ($test:literal) => {
-        concat!(module_path!(), "::", $test).split_once("::").map_or("", |(_, name)| name)
-    };
+/// The name that libtest knows the test of a module (`module_path!()`) by.
+pub fn exact(module: &str, test: &str) -> String {
+    match module.split_once("::") {
+        Some((_, inner)) => format!("{inner}::{test}"),
+        None => test.to_owned(),
+    }
 }
 
 /// Runs one test of this test program again as a server of its own, under `prefix` (such as `env
