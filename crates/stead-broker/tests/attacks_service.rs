@@ -175,8 +175,9 @@ fn nobody_speaks_for_anothers_listener() {
         r#"
         [[allow]]
         callers = { users = ["svc", "mallory"] }
-        clients = { everyone = true }
+        clients = "everyone"
         privileges = ["impersonate", "assign-primary-token"]
+        programs = "any"
         "#,
     );
     let folder = folder_of(bed, bed.user("svc"));
@@ -462,6 +463,7 @@ fn executing_the_portals_program_does_not_make_anybody_the_portal() {
         callers = { users = ["svc"] }
         clients = { users = ["alice"] }
         privileges = ["impersonate", "assign-primary-token", "tcb"]
+        programs = "any"
         logon-types = ["network"]
         "#,
     );
@@ -471,7 +473,7 @@ fn executing_the_portals_program_does_not_make_anybody_the_portal() {
     assert!(said.contains("policy does not give this server tcb"), "{said}");
     let refused = stead_broker::policy::Policy::parse(
         "policy.toml",
-        "[[allow]]\ncallers = { programs = [\"/usr/bin/portal\"] }\nclients = { everyone = true }\nprivileges = [\"tcb\"]\n",
+        "[[allow]]\ncallers = { programs = [\"/usr/bin/portal\"] }\nclients = \"everyone\"\nprivileges = [\"tcb\"]\n",
         &stead_broker::policy::NameTable::new(),
     );
     assert!(refused.unwrap_err().to_string().contains("programs"));
@@ -501,6 +503,7 @@ fn the_account_that_a_caller_names_is_the_one_that_was_decided_on_or_none() {
         callers = { users = ["root"] }
         clients = { users = ["alice", "0day"] }
         privileges = ["tcb", "assign-primary-token"]
+        programs = "any"
         logon-types = ["network"]
         "#,
     );

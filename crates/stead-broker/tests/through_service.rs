@@ -63,6 +63,7 @@ fn an_http_server_without_any_capability_runs_each_callers_command_as_the_caller
             callers = {{ users = ["svc"] }}
             clients = {{ users = [{clients}] }}
             privileges = ["impersonate", "assign-primary-token"]
+            programs = "any"
             "#
         ),
     );

@@ -17,8 +17,9 @@ use testbed::{Bed, User};
 pub const PORTAL: &str = r#"
 [[allow]]
 callers = { users = ["svc", "root"] }
-clients = { everyone = true }
+clients = "everyone"
 privileges = ["assign-primary-token", "impersonate", "logon", "tcb"]
+programs = "any"
 logon-types = ["interactive", "network", "network-cleartext", "batch", "service"]
 "#;
 
