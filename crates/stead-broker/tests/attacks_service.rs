@@ -256,7 +256,7 @@ fn a_confined_caller_gets_no_free_process_of_its_own() {
     for (options, part) in [
         (&["--no-new-privs"][..], ConfinedPart::NoNewPrivileges),
         (&["--seccomp"], ConfinedPart::Seccomp),
-        (&["--smaller-bounding-set"], ConfinedPart::BoundingSet),
+        (&["--drop-bounding"], ConfinedPart::BoundingSet),
     ] {
         let mut command = bed.confined(options, "setpriv");
         command
@@ -312,10 +312,9 @@ fn a_client_that_is_gone_gives_no_token_and_a_caller_that_is_gone_gets_no_proces
     let bed = testbed::require!();
     let service = trusting(bed);
     let (listener, path) = listener(&bed.scratch("server"));
-    let mut gone = bed.client("alice").exit_after().try_connect(&path).unwrap();
+    let gone = bed.client("alice").exit_after().try_connect(&path).unwrap();
     let (stream, _) = listener.accept().unwrap();
     until("it has ended", || !alive(gone.pid().unsigned_abs()));
-    let _ = gone.tell("wait");
     let refused = judged(&service, &stream, &listener).unwrap_err();
     assert!(matches!(refused, FailureKind::ClientChanged { .. }), "{refused:?}");
 

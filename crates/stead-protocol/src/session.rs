@@ -84,6 +84,9 @@ pub struct OpenedSession {
     pub environment: Vec<Variable>,
     /// The umask of the session's processes.
     pub umask: u32,
+    /// The kernel's audit session, where it keeps one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_session: Option<u32>,
 }
 
 /// A logon session.

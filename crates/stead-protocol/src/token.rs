@@ -41,7 +41,8 @@ pub struct Token {
     /// The label of the Linux security module.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<Text>,
-    /// The login uid of the audit system, where it is set.
+    /// The login uid of the audit system, where the kernel keeps one; as it writes it, -1 as a `u32` while nobody has
+    /// logged on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login_uid: Option<u32>,
     /// The logon session that it belongs to.

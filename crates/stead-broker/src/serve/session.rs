@@ -308,10 +308,10 @@ fn opened(state: &mut State, known: &Known, session: Arc<LogonSession>) -> Resul
         value: Text::from(value.as_os_str()),
     };
     let environment = session.environment().into_iter().map(variable).collect();
-    let umask = session.umask();
+    let (umask, audit_session) = (session.umask(), session.audit_session());
     let token = AnyToken::Primary(session.token().clone());
     let kept = state.keep(Held { token, origin: Origin::Logon { session, s4u: known.record.s4u } })?;
-    Ok(OpenedSession { session: described, token: kept.token, context: kept.context, environment, umask })
+    Ok(OpenedSession { session: described, token: kept.token, context: kept.context, environment, umask, audit_session })
 }
 
 /// The sessions that the caller may see.

@@ -103,7 +103,8 @@ fn context<K: TokenKind>(token: &Token<K>, primary: bool) -> wire::Token {
         label: token.label().map(|label| Text::from(label.as_bytes().to_vec())),
         login_uid: match token.login_uid() {
             LoginUid::Set(uid) => Some(uid.as_raw()),
-            _ => None,
+            LoginUid::Unset => Some(u32::MAX),
+            LoginUid::Unsupported => None,
         },
         session: token.logon_session_id().map(|id| id.to_string()),
         logon_gid: token.logon_gid().map(Gid::as_raw),

@@ -227,7 +227,7 @@ fn snapshot(opened: &OpenedSession, processes: &[(String, u32)]) -> Option<Snaps
         umask: opened.umask,
         exec_label: None,
         logon_gid: opened.context.logon_gid,
-        audit_session: None,
+        audit_session: opened.audit_session,
         processes: processes.iter().enumerate().map(process).collect::<Option<_>>()?,
     })
 }
