@@ -415,7 +415,7 @@ fn when_the_service_is_killed_errors_say_so_and_sessions_are_found_again() {
     assert_eq!(child.try_wait().unwrap(), None, "the process lives on");
     drop(session);
 
-    let again = TheService::start_again(bed, &mut service);
+    let again = TheService::start_again(&service);
     let connection = again.connect();
     let known = connection.sessions().unwrap();
     assert_eq!(known.len(), 1);

@@ -151,6 +151,8 @@ impl Tracked {
             let status: ExitStatus = held.child.as_mut()?.try_wait().ok()??;
             Some(status.into_raw())
         });
+        // It, too, is a hold on the session.
+        held.earlier = None;
         held.session = None;
         held.counted = None;
         held.pidfd = None;

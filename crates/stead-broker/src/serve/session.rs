@@ -311,7 +311,14 @@ fn opened(state: &mut State, known: &Known, session: Arc<LogonSession>) -> Resul
     let (umask, audit_session) = (session.umask(), session.audit_session());
     let token = AnyToken::Primary(session.token().clone());
     let kept = state.keep(Held { token, origin: Origin::Logon { session, s4u: known.record.s4u } })?;
-    Ok(OpenedSession { session: described, token: kept.token, context: kept.context, environment, umask, audit_session })
+    Ok(OpenedSession {
+        session: described,
+        token: kept.token,
+        context: kept.context,
+        environment,
+        umask,
+        audit_session,
+    })
 }
 
 /// The sessions that the caller may see.

@@ -33,13 +33,18 @@ pub struct TheService {
 impl TheService {
     /// Starts it with this policy.
     pub fn start(bed: &Bed, policy: &str) -> Self {
+        if !stead::Privilege::InspectClient.status().unwrap().enabled {
+            testbed::skip_test(
+                "the service serves nobody whose confinement it cannot read: needs CAP_SYS_PTRACE",
+            );
+        }
         let folder = bed.scratch("service");
         Self::write_policy(&folder, policy);
         Self::in_folder(folder)
     }
 
     /// Starts it anew where it was killed.
-    pub fn start_again(_bed: &Bed, before: &mut Self) -> Self {
+    pub fn start_again(before: &Self) -> Self {
         Self::in_folder(before.folder.clone())
     }
 

@@ -1,6 +1,7 @@
 //! What the tests of processes share.
 #![forbid(unsafe_code)]
 #![allow(dead_code, missing_docs, clippy::unwrap_used)] // each test program uses a part of it
+#![allow(unused_qualifications, reason = "`crate::` is not this module where the service's tests take it in")]
 
 use std::io::{Read, Write};
 use std::path::Path;
