@@ -179,8 +179,7 @@ fn load(bed: &Bed, service: &Service, time: Duration) -> Vec<Served> {
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}{error}");
         served.extend(said.lines().filter_map(|line| {
-            let mut numbers =
-                line.split_once("served ")?.1.split_whitespace().map(|word| word.parse::<u64>());
+            let mut numbers = line.split_once("served ")?.1.split_whitespace().map(str::parse::<u64>);
             let (calls, longest) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
             Some(Served { calls, longest: Duration::from_millis(longest) })
         }));

@@ -69,8 +69,7 @@ fn an_http_server_without_any_capability_runs_each_callers_command_as_the_caller
     );
     let socket = folder_of(bed, bed.user("svc")).join("http.sock");
     let mut server = service
-        .as_user(bed, "svc", bed.bin("http_run"))
-        .arg("--service")
+        .as_user(bed, "svc", bed.bin("http_portal"))
         .arg(&socket)
         .current_dir("/")
         .stdin(Std::null())
