@@ -146,7 +146,7 @@ fn missing() -> Vec<&'static str> {
         missing
             .extend(DEBIAN.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| package));
     }
-    if !super::Wine::is_here() {
+    if !Wine::is_here() {
         missing.extend(["wine", "wine64"]);
     }
     if !on_path("mmdebstrap") && is_root() {
