@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio as StdStdio;
 
-use process_support::{shell, until};
+use process_support::*;
 use stead::desktop::GrantTo;
 use stead::logon::Lifetime;
 use stead::os::linux::{Cgroup, CommandExt, DesktopExt};
@@ -93,7 +93,7 @@ fn a_lease_of_a_tree_in_a_cgroup_ends_when_the_group_is_empty() {
 fn a_process_without_a_logon_session_is_let_in_as_its_user_for_as_long_as_its_posix_session() {
     let bed = testbed::require!();
     let display = Display::start(bed, &Options::default());
-    let token = process_support::token(bed, "alice");
+    let token = token(bed, "alice");
     let desktop = desktop(&display).grant_to(GrantTo::User);
     lasts_as_long_as_the_tree(&mut shell(LEAVES_A_CHILD), &token, &desktop, Containment::PosixSession);
     let mut program = Interactive::start("read answer", &token, &desktop);

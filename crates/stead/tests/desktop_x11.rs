@@ -9,7 +9,7 @@ mod x11_support;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use process_support::until;
+use process_support::{minted, open_logon, until, without_privileges_of_its_own};
 use stead::desktop::GrantTo;
 use stead::os::linux::{DesktopExt, LogonSessionExt, TokenExt, Uid};
 use stead::{Command, Desktop, ErrorKind};
