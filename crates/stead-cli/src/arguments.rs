@@ -257,8 +257,8 @@ Exit status:
 
 #[cfg(windows)]
 const RUN_AFTER: &str = "\
-The password is asked for on the console, or read from standard input with --password-stdin. It is never an argument or \
-a variable, for both can be seen by others.
+The password is read from standard input with --password-stdin. It is never an argument or a variable, for both can be \
+seen by others.
 
 Exit status:
   that of the program

@@ -96,6 +96,7 @@ fn a_user_without_privileges_runs_what_the_policy_allows() {
     let arguments = ["run", "--as", "alice", "--logon", "batch", "--password-fd", "0", "--", "id", "-un"];
     let output = fed(&mut service.user(bed, "svc", &arguments), &format!("{}\n", alice.password));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "alice\n", "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
 
     // What no rule allows is refused, alike for a user that exists and one that does not.
     let said =

@@ -16,7 +16,7 @@ use toolchain::Toolchain;
 use wine::Wine;
 
 /// The packages that have the Windows side.
-const PACKAGES: [&str; 4] = ["--package", "stead", "--package", "testbed"];
+const PACKAGES: [&str; 6] = ["--package", "stead", "--package", "testbed", "--package", "stead-cli"];
 
 /// Those whose documentation has examples for Windows.
 const DOCUMENTED: [&str; 2] = ["--package", "stead"];

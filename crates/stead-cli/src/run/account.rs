@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
-use stead::{Account, Logon, LogonSession, LogonType, Primary, Privilege, Service, Token};
+use stead::{Account, ErrorKind, Logon, LogonSession, LogonType, Primary, Privilege, Service, Token};
 
 use super::secret::{self, Asker};
 use super::signals::Signals;
@@ -16,6 +16,7 @@ use crate::output;
 pub struct Identity {
     pub token: Token<Primary>,
     session: Option<LogonSession>,
+    by_service: bool,
     /// Whether it is another user's.
     pub is_another: bool,
 }
@@ -30,7 +31,7 @@ impl Identity {
                 None => Token::current(),
             };
             let token = token.map_err(super::not_started)?;
-            return Ok(Self { token, session: None, is_another: false });
+            return Ok(Self { token, session: None, by_service: service.is_some(), is_another: false });
         };
         let account = account(name);
         let logon = if arguments.s4u {
@@ -46,17 +47,26 @@ impl Identity {
             None => logon.open(),
         };
         let session = session.map_err(super::not_started)?;
-        Ok(Self { token: session.token().clone(), session: Some(session), is_another: true })
+        Ok(Self {
+            token: session.token().clone(),
+            session: Some(session),
+            by_service: service.is_some(),
+            is_another: true,
+        })
     }
 
     /// Ends the logon session and what still runs in it. The program's own status is what counts: what goes wrong
     /// here is only told.
     pub fn log_off(self) {
-        let Self { token, session, .. } = self;
+        let Self { token, session, by_service, .. } = self;
         drop(token);
         let Some(session) = session else { return };
-        if let Err(error) = session.terminate().and_then(|()| session.close()) {
-            output::complain(&error.to_string());
+        match session.terminate().and_then(|()| session.close()) {
+            // The service closes a session with its last process, which may have been the program.
+            Err(error) if !(by_service && matches!(error.kind(), ErrorKind::SessionEnded)) => {
+                output::complain(&error.to_string());
+            }
+            _ => {}
         }
     }
 }

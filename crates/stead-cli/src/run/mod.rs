@@ -12,6 +12,11 @@ mod signals;
 mod streams;
 #[cfg(unix)]
 mod terminal;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(windows)]
+pub use windows::run;
 
 use std::borrow::Borrow;
 use std::ffi::OsStr;
@@ -106,19 +111,23 @@ fn split(setting: &OsStr) -> (&OsStr, Option<&OsStr>) {
     }
 }
 
+#[cfg(windows)]
+fn split(setting: &OsStr) -> (&OsStr, Option<&OsStr>) {
+    let text = setting.to_str().and_then(|text| text.split_once('='));
+    text.map_or((setting, None), |(name, value)| (OsStr::new(name), Some(OsStr::new(value))))
+}
+
 /// Something in stead itself went wrong.
 fn failed(what: impl std::fmt::Display) -> Failure {
     Failure::new(what).with_status(STEAD_FAILED)
 }
 
 /// Creating the process went wrong.
-#[cfg(unix)]
 fn not_started(error: impl Borrow<stead::Error>) -> Failure {
     Failure::of_run(error.borrow())
 }
 
 /// Starts the program.
-#[cfg(unix)]
 fn spawn(command: &Command, token: &Token<Primary>) -> Result<stead::Child, Failure> {
     command.spawn_as(token).map_err(not_started)
 }
