@@ -28,7 +28,9 @@ use stead::{Command, Primary, Token};
 
 #[cfg(unix)]
 use crate::arguments::RunArguments;
-use crate::ending::{Ending, Failure, STEAD_FAILED};
+#[cfg(unix)]
+use crate::ending::Ending;
+use crate::ending::{Failure, STEAD_FAILED};
 
 /// Runs the program, and ends as it ends.
 #[cfg(unix)]
