@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 #![cfg(target_os = "linux")]
 
+mod service;
+
 /// A decoder, with what must hold of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
@@ -16,7 +18,7 @@ pub struct Target {
 
 /// Every decoder.
 pub fn targets() -> Vec<Target> {
-    let all = stead::fuzzing::TARGETS.iter();
+    let all = stead::fuzzing::TARGETS.iter().chain(service::TARGETS);
     all.map(|&(name, check)| Target { name, check }).collect()
 }
 
