@@ -72,9 +72,7 @@ impl Display {
         if options.user.is_none() {
             command.arg("-auth").arg(&authority);
         }
-        if let Some(number) = options.number {
-            command.arg(format!(":{number}"));
-        }
+        command.arg(format!(":{}", options.number.unwrap_or_else(free_number)));
         command.args([
             "-displayfd",
             "1",
@@ -265,6 +263,17 @@ impl Screenshot {
             Ok(()) => println!("screenshot: {}", path.display()),
             // Where the target directory is an ordinary user's, root of the bed may not write it.
             Err(error) => println!("no screenshot kept: {}: {error}", path.display()),
+        }
+    }
+}
+
+/// The number of a display that nobody has. Left to themselves, two X servers that start at once take the same.
+fn free_number() -> u16 {
+    loop {
+        let random = random_cookie();
+        let number = 100 + u16::from_ne_bytes([random[0], random[1]]) % 50_000;
+        if !Path::new(&format!("/tmp/.X11-unix/X{number}")).exists() {
+            return number;
         }
     }
 }
