@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use x11rb::connection::Connection;
 use x11rb::protocol::xproto::{ConnectionExt, Family, HostMode, ImageFormat};
@@ -147,8 +148,12 @@ impl Display {
     /// If it is not there any more.
     pub fn kill(&mut self) {
         self.process.kill().expect("it is ours");
+        self.clean_up();
+    }
+
+    /// What it would have taken away itself.
+    fn clean_up(&mut self) {
         let _ = self.process.wait();
-        // What it would have taken away itself.
         let _ = fs::remove_file(format!("/tmp/.X11-unix/X{}", self.number));
         let _ = fs::remove_file(format!("/tmp/.X{}-lock", self.number));
     }
@@ -221,7 +226,16 @@ impl Drop for Display {
         // Asked to, it takes its socket and its lock away; also where a test has paused it.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::CONT);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.process.wait();
+        for _ in 0..100 {
+            if !matches!(self.process.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // It was started with the signal blocked, and does not hear it.
+        if self.process.kill().is_ok() {
+            self.clean_up();
+        }
     }
 }
 
