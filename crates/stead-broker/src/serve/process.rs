@@ -86,6 +86,8 @@ pub(super) struct Tracked {
 #[derive(Debug, Default)]
 pub(super) struct Held {
     pub(super) pidfd: Option<OwnedFd>,
+    /// Its tree is not known any more.
+    pub(super) forgotten: bool,
     pub(super) child: Option<Child>,
     /// One that an earlier run created in a session.
     pub(super) earlier: Option<StartedProcess>,
@@ -115,6 +117,7 @@ impl Tracked {
     fn forget_tree(&self) {
         let mut held = self.held();
         let known = (held.child.take(), held.earlier.take());
+        held.forgotten = true;
         drop(held);
         drop(known);
     }
@@ -337,9 +340,10 @@ impl Processes {
         let killed = match (&held.earlier, &mut held.child) {
             (Some(earlier), _) => earlier.kill_tree(),
             (None, Some(child)) => child.kill_tree(),
-            (None, None) => {
+            (None, None) if held.forgotten => {
                 return Err(invalid(DOING, "it ended long ago, and what is left of its tree is not known"));
             }
+            (None, None) => Ok(()),
         };
         drop(guard);
         killed.map(|()| (found, Nothing {})).map_err(|error| failure(&error))
