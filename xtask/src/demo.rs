@@ -1,6 +1,8 @@
-//! `cargo xtask demo [--json]`: both procedures of the reference page with real clients, in the testbed.
+//! `cargo xtask demo [--json]`: both procedures of the reference page with real clients, and an
+//! interactive process on a real X server, in the testbed.
 
 mod client;
+mod desktop;
 mod show;
 
 use std::error::Error;
@@ -25,6 +27,11 @@ pub fn run(arguments: &[String]) -> io::Result<u8> {
         && role == client::ROLE
     {
         return client::run(rest);
+    }
+    if let [role, rest @ ..] = arguments
+        && role == desktop::ROLE
+    {
+        return desktop::run(rest);
     }
     if let Some(unknown) = arguments.iter().find(|argument| *argument != "--json") {
         return Err(io::Error::other(format!("usage: cargo xtask demo [--json] (there is no {unknown})")));
@@ -63,6 +70,7 @@ fn scenes(bed: &'static Bed, show: &mut Show) -> Outcome {
     };
     logon(bed, show)?;
     impersonate(bed, show, confinement)?;
+    desktop::scene(bed, show)?;
     refusals(bed, show, confinement)
 }
 

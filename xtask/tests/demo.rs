@@ -44,6 +44,26 @@ fn shows_everything(lines: &[Value]) {
         assert_eq!(shown["process"]["capeff"], "0000000000000000");
         assert_eq!(shown["process"]["session_id"], shown["process"]["pid"]);
     }
+    if Path::new("/usr/bin/Xvfb").exists() {
+        let attempts: Vec<(&str, bool)> = lines
+            .iter()
+            .filter(|line| line["desktop"] == "attempt")
+            .map(|line| (line["who"].as_str().unwrap(), line["let_in"].as_bool().unwrap()))
+            .collect();
+        let expected = [
+            ("alice, before", false),
+            ("alice, in the logon session of her program", true),
+            ("alice, in her other logon session", false),
+            ("bob", false),
+            ("alice, after", false),
+        ];
+        assert_eq!(attempts, expected);
+        let window = lines.iter().find(|line| line["desktop"] == "window").unwrap();
+        assert!(window["pixels"].as_u64().unwrap() > 0, "{window}");
+        assert_eq!(lines.iter().find(|line| line["desktop"] == "end").unwrap()["holds"], true);
+    } else {
+        assert!(lines.iter().any(|line| line["note"].as_str().is_some_and(|note| note.contains("xvfb"))));
+    }
     let refused: Vec<&Value> = lines.iter().filter(|line| line.get("refused").is_some()).collect();
     assert!(refused.len() >= 8, "{refused:?}");
     assert!(refused.iter().all(|line| line["error"].as_str().is_some_and(|error| !error.is_empty())));
@@ -53,7 +73,7 @@ fn shows_everything(lines: &[Value]) {
 }
 
 #[test]
-fn by_root_the_demo_shows_both_procedures_and_what_is_refused() {
+fn by_root_the_demo_shows_both_procedures_a_desktop_and_what_is_refused() {
     let bed = testbed::require!();
     only_in_a_bed_of_root!(bed);
     shows_everything(&demo(bed.confined(&["--empty-run"], "/run/programs/xtask")));

@@ -42,6 +42,8 @@ mod probe;
 mod sys;
 #[cfg(target_os = "linux")]
 pub mod wayland;
+#[cfg(target_os = "linux")]
+pub mod window;
 #[cfg(windows)]
 pub mod windows;
 

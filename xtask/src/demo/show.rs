@@ -7,8 +7,8 @@ use testbed::Probe;
 
 /// Prints, and remembers whether all was as promised.
 pub struct Show {
-    json: bool,
-    as_promised: bool,
+    pub(super) json: bool,
+    pub(super) as_promised: bool,
 }
 
 impl Show {
