@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use stead::os::linux::{DesktopExt as _, LogonExt as _, LogonGid};
+use stead::os::linux::{DesktopExt as _, LogonExt as _, LogonGid, LogonSessionExt as _};
 use stead::{Account, Child, Command, Desktop, Logon, LogonSession, LogonType, Stdio};
 use testbed::Bed;
 use testbed::display::{Display, Options};
@@ -95,10 +95,11 @@ fn log_on(bed: &Bed, user: &str, counter: &Path) -> Outcome<LogonSession> {
 
 /// Alice's program with its window, and the authority file that it was given.
 fn start(bed: &Bed, desktop: &Desktop, session: &LogonSession) -> Outcome<(Child, PathBuf)> {
-    let trustee = desktop.trustee(session.token())?;
+    let gid = session.logon_gid().ok_or("a session without a logon gid")?;
+    let uid = bed.user("alice").uid;
     let lines = [
         "A program of alice's, on the desktop of somebody else.".to_owned(),
-        format!("It is here by a lease for {trustee},"),
+        format!("It is here by a lease for logon gid {gid} of user {uid},"),
         "and nobody else is: not bob, not alice's other logon session.".to_owned(),
         "When it ends the access list is what it was.".to_owned(),
     ];

@@ -120,7 +120,14 @@ fn desktop_of(session: &Session) -> Result<Place> {
         },
         _ => return Err(not_found(&object)),
     };
-    Place::by_name(&name)
+    Ok(match Place::by_name(&name)? {
+        // The X server is root's, or that person's.
+        Place::X11(mut display) => {
+            display.owner = Some(session.uid);
+            Place::X11(display)
+        }
+        place => place,
+    })
 }
 
 fn not_found(object: &str) -> Error {
@@ -251,6 +258,9 @@ Num       RefCount Protocol Flags    Type St Inode Path
         assert_eq!(desktop_of(&session("tty", "user")).unwrap().to_string(), "/dev/tty3");
         let refused = desktop_of(&session("wayland", "greeter")).unwrap_err();
         assert!(refused.to_string().contains("it is a greeter"), "{refused}");
+        let on_x = Session { display: Some(":0".into()), ..session("x11", "user") };
+        let Place::X11(display) = desktop_of(&on_x).unwrap() else { panic!("an X display") };
+        assert_eq!((display.to_string(), display.owner), (":0".into(), Some(on_x.uid)));
         let refused = desktop_of(&session("x11", "user")).unwrap_err();
         assert!(matches!(refused.kind(), ErrorKind::NotFound { .. }), "{refused}");
         let both = vec![session("tty", "user"), session("tty", "user")];
