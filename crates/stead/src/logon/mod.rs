@@ -139,7 +139,8 @@ impl Logon {
     /// A variable of the session: the session's processes get it, and on Linux PAM modules see it.
     ///
     /// `XDG_SEAT`, `XDG_VTNR` and `XDG_SESSION_*` decide what the session may do (CVE-2025-6018): they are for
-    /// the server to choose, and never to be taken from a client.
+    /// the server to choose, and never to be taken from a client. What leads to a desktop (`DISPLAY`, `XDG_SEAT`, ..)
+    /// reaches modules only: a process finds the desktop that it was granted, or none.
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.environment.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
