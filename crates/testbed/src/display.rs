@@ -91,7 +91,8 @@ impl Display {
         let extension = if options.without_security { "-extension" } else { "+extension" };
         command.args([extension, "SECURITY"]);
         command.env_remove("DISPLAY").env_remove("XAUTHORITY").current_dir("/");
-        let mut process = command
+        // Started by one that keeps ending signals pending, it would never hear the one that ends it.
+        let mut process = crate::sys::with_default_signals(&mut command)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
