@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use stead::Service;
+use stead_protocol::client::{CallError, Connection};
+use stead_protocol::{ClientToken, FailureKind};
 use testbed::{Bed, User};
 
 /// What lets svc have processes of the bed's people created, in every way.
@@ -225,4 +228,20 @@ pub fn connect_and_stay() {
 pub fn the_service(bed: &Bed) -> &'static TheService {
     static SERVICE: OnceLock<TheService> = OnceLock::new();
     SERVICE.get_or_init(|| TheService::start(bed, PORTAL))
+}
+
+/// What the service says of these two descriptors as a client's socket and its listener.
+pub fn judged(service: &TheService, socket: impl AsFd, listener: impl AsFd) -> Result<u32, FailureKind> {
+    let mut connection = Connection::connect(&service.socket).unwrap();
+    let call = ClientToken { socket: 0, listener: 1, level: None };
+    match connection.call(&call, &[socket.as_fd(), listener.as_fd()]) {
+        Ok((opened, _)) => Ok(opened.context.uid),
+        Err(CallError::Failed(failure)) => Err(failure.kind),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// A policy under which svc and root may be everybody's portal: only what a connection is can refuse.
+pub fn trusting(bed: &Bed) -> TheService {
+    TheService::start(bed, PORTAL)
 }
