@@ -123,6 +123,23 @@ proptest! {
     }
 }
 
+/// A `main` of the C runtime itself, as gcc of MinGW starts it.
+#[test]
+fn a_program_in_c_reads_the_arguments_as_they_were_given() {
+    let Some(program) = testbed::windows::c_program() else {
+        testbed::skip!("the program in C is not built: cargo xtask test --windows does it");
+    };
+    let hexadecimal =
+        |text: &String| text.encode_utf16().map(|unit| format!("{unit:04x}")).collect::<String>();
+    let config = Config { cases: 40, failure_persistence: None, ..Config::default() };
+    proptest!(config, |(arguments in prop::collection::vec(argument(), 0..12))| {
+        let output = Command::new(&program).args(&arguments).output_as(&own()).unwrap();
+        let read = String::from_utf8(output.stdout).unwrap();
+        let read: Vec<&str> = read.lines().collect();
+        assert_eq!(read, arguments.iter().map(hexadecimal).collect::<Vec<_>>());
+    });
+}
+
 /// Much of what quoting is about. No wildcards: the C runtime would be asked to expand them.
 fn argument() -> impl Strategy<Value = String> {
     prop::string::string_regex("[a \t\"\\\\'^%&|<>!()=;,ä€/-]{0,12}").unwrap()

@@ -4,7 +4,7 @@ use super::{Wine, directory, say};
 use crate::build::{self, Program};
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const TARGET: &str = "x86_64-pc-windows-gnu";
@@ -62,14 +62,15 @@ impl Toolchain {
                 command
             }
         };
-        command.env(
-            "CARGO_TARGET_DIR",
-            directory().join(match self {
-                Self::Own => "own",
-                Self::Debian => "debian",
-            }),
-        );
+        command.env("CARGO_TARGET_DIR", self.target());
         command
+    }
+
+    fn target(self) -> PathBuf {
+        directory().join(match self {
+            Self::Own => "own",
+            Self::Debian => "debian",
+        })
     }
 
     fn arguments(self) -> &'static [&'static str] {
@@ -108,11 +109,40 @@ impl Toolchain {
         if !examples.stdin(Stdio::null()).status()?.success() {
             return Err(io::Error::other("the examples for Windows were not built"));
         }
+        self.compile_c_program()?;
         let mut command = self.cargo();
         command.args(["test", "--no-run"]).args(self.arguments()).args(packages).args(TARGETS);
         build::programs_of(command)
     }
+
+    /// The program whose `wmain` shows what the C runtime makes of a command line, beside the others.
+    fn compile_c_program(self) -> io::Result<()> {
+        let directory = self.target().join(TARGET).join("debug");
+        std::fs::create_dir_all(&directory)?;
+        let source = directory.join("crtmain.c");
+        std::fs::write(&source, C_PROGRAM)?;
+        let mut compiler = Command::new("x86_64-w64-mingw32-gcc");
+        compiler.args(["-municode", "-O1", "-o"]).arg(directory.join("crtmain.exe")).arg(&source);
+        if compiler.status()?.success() {
+            Ok(())
+        } else {
+            Err(io::Error::other("crtmain.c was not compiled"))
+        }
+    }
 }
+
+/// Each argument on a line, each unit of it in four hexadecimal digits.
+const C_PROGRAM: &str = r#"
+#include <stdio.h>
+#include <wchar.h>
+int wmain(int count, wchar_t **list) {
+    for (int at = 1; at < count; at++) {
+        for (const wchar_t *unit = list[at]; *unit; unit++) printf("%04x", *unit);
+        printf("\n");
+    }
+    return 0;
+}
+"#;
 
 /// What of Debian's is needed, by a file of each package.
 const DEBIAN: [(&str, &str); 4] = [

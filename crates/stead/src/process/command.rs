@@ -241,6 +241,9 @@ impl Command {
     /// ended (as far as [`Child::containment`](crate::Child::containment) reaches), unless another process of the
     /// session still needs it. Without this call, or with [`Desktop::none`], it is non-interactive.
     ///
+    /// On Windows a token of somebody who sits before a screen takes this call, if only with [`Desktop::none`]: the
+    /// system connects its processes to that screen, where no desktop is named.
+    ///
     /// ```no_run
     /// # fn example(token: stead::Token<stead::Primary>) -> stead::Result<()> {
     /// use stead::{Command, Desktop};
@@ -269,7 +272,8 @@ impl Command {
     ///
     /// The client can delay its own process, by a directory on a file system of its own, or by a signal.
     /// When the time is over the process is killed and `DeadlinePassed` returned: the server's thread is
-    /// never held for longer.
+    /// never held for longer. On Windows a thread of this library's then waits on for what the system does not
+    /// cancel, and ends the process if there is one in the end.
     pub fn deadline(&mut self, deadline: Duration) -> &mut Self {
         self.deadline = deadline;
         self

@@ -9,7 +9,7 @@ mod stage;
 
 pub use mint::Mint;
 pub use object::LockedEvent;
-pub use report::{WinProbe, program};
+pub use report::{WinProbe, c_program, program};
 pub use seen::{Seen, fresh_handle, inheritable_event, value};
 pub use stage::Stage;
 

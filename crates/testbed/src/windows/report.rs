@@ -75,12 +75,19 @@ impl WinProbe {
 
 /// Where a program of the testbed lies: beside the directory of the test programs.
 pub fn program(name: &str) -> PathBuf {
+    find(name).unwrap_or_else(|| panic!("{name}.exe is not built: cargo build -p testbed"))
+}
+
+/// A program in C, whose `wmain` writes its arguments: each unit in four hexadecimal digits, each argument on a line.
+/// `None` where nobody has compiled it.
+pub fn c_program() -> Option<PathBuf> {
+    find("crtmain")
+}
+
+fn find(name: &str) -> Option<PathBuf> {
     let own = std::env::current_exe().expect("the system knows this program's path");
     let name = format!("{name}.exe");
-    own.ancestors()
-        .map(|directory| directory.join(&name))
-        .find(|path| path.exists())
-        .unwrap_or_else(|| panic!("{name} is not built: cargo build -p testbed"))
+    own.ancestors().map(|directory| directory.join(&name)).find(|path| path.exists())
 }
 
 fn is_open(handle: usize) -> bool {
