@@ -61,11 +61,19 @@ fn the_http_example_answers_with_the_output_of_its_callers_command() {
     assert_eq!(seen.shell_arguments.len(), 1, "{seen:?}");
     assert!(post("no-such-program").starts_with("HTTP/1.1 422 "));
     assert!(post("no-such-program").contains("there is no program"));
-    // Under Wine the server impersonates itself: this proves nothing there.
-    testbed::skip_under_wine!(
-        "ImpersonateNamedPipeClient impersonates the server itself; the answers were right"
-    );
-    assert_eq!(seen.user, Seen::own().unwrap().user);
+}
+
+#[test]
+fn the_http_example_runs_its_callers_command_as_the_caller() {
+    testbed::skip_under_wine!("ImpersonateNamedPipeClient impersonates the server itself");
+    let name = format!(r"\\.\pipe\stead-http-caller-{}", std::process::id());
+    let _server = Server(Command::new(example("http_run")).arg(&name).spawn().unwrap());
+    let body = program("winprobe").display().to_string();
+    let head = "POST / HTTP/1.1\r\nHost: server\r\nConnection: close\r\n";
+    let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    let answer = ask(&Address::path(name), &request);
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert_eq!(WinProbe::parse(body.as_bytes()).user, Seen::own().unwrap().user);
 }
 
 /// With somebody who can log on it runs where somebody can: Wine logs nobody on.
