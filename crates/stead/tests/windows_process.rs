@@ -129,8 +129,10 @@ fn a_program_in_c_reads_the_arguments_as_they_were_given() {
     let Some(program) = testbed::windows::c_program() else {
         testbed::skip!("the program in C is not built: cargo xtask test --windows does it");
     };
-    let hexadecimal =
-        |text: &String| text.encode_utf16().map(|unit| format!("{unit:04x}")).collect::<String>();
+    let hexadecimal = |text: &String| {
+        let digits: Vec<String> = text.encode_utf16().map(|unit| format!("{unit:04x}")).collect();
+        digits.concat()
+    };
     let config = Config { cases: 40, failure_persistence: None, ..Config::default() };
     proptest!(config, |(arguments in prop::collection::vec(argument(), 0..12))| {
         let output = Command::new(&program).args(&arguments).output_as(&own()).unwrap();
