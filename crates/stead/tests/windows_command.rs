@@ -219,7 +219,7 @@ mod with_tokio {
             let line = "x".repeat(100);
             let mut command = Command::new("cmd");
             command.current_dir("C:\\");
-            command.raw_tail(format!("/c for /l %i in (1,1,3000) do @(echo {line}& echo {line} 1>&2)"));
+            command.raw_tail(format!("/q /c for /l %i in (1,1,3000) do (echo {line}& echo {line} 1>&2)"));
             let output = command.output_as_async(&own()).await.unwrap();
             assert!(output.status.success(), "{output:?}");
             assert!(output.stdout.len() >= 300_000 && output.stderr.len() >= 300_000);
