@@ -215,6 +215,9 @@ mod with_tokio {
 
     #[test]
     fn more_than_a_pipe_holds_comes_out_of_both_at_once() {
+        if testbed::windows::wine().is_some_and(|version| version.starts_with("8.")) {
+            testbed::skip!("under Wine 8, whose cmd.exe does not run the loop that writes");
+        }
         runtime().block_on(async {
             let line = "x".repeat(100);
             let mut command = Command::new("cmd");
