@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![cfg(target_os = "linux")]
 
+mod policy;
 mod service;
 
 /// A decoder, with what must hold of it.
@@ -18,7 +19,7 @@ pub struct Target {
 
 /// Every decoder.
 pub fn targets() -> Vec<Target> {
-    let all = stead::fuzzing::TARGETS.iter().chain(service::TARGETS);
+    let all = stead::fuzzing::TARGETS.iter().chain(service::TARGETS).chain(policy::TARGETS);
     all.map(|&(name, check)| Target { name, check }).collect()
 }
 
