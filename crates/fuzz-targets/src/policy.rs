@@ -3,8 +3,11 @@
 use stead::os::linux::{Gid, Uid};
 use stead_broker::policy::{Caller, NameTable, Policy, Privilege, Request, Subject};
 
+/// A decoder by its name.
+type Named = (&'static str, fn(&[u8]));
+
 /// The decoders, by name.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[("policy", policy)];
+pub const TARGETS: &[Named] = &[("policy", policy)];
 
 /// Errors have a place within the text; and a text that never says "root" gives nobody root.
 fn policy(data: &[u8]) {
