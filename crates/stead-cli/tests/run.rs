@@ -232,3 +232,16 @@ fn under_nohup_a_hangup_ends_neither_the_command_nor_the_program() {
     assert_eq!(line, "still here\n");
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn with_a_desktop_the_logon_session_is_let_onto_it() {
+    let bed = testbed::require!();
+    let display = testbed::display::Display::start(bed, &testbed::display::Options::default());
+    let name = display.name();
+    let script = "test -r \"$XAUTHORITY\" && echo $DISPLAY";
+    let arguments =
+        ["run", "--embedded", "--as", "alice", "--s4u", "--desktop", &name, "--", "sh", "-c", script];
+    let output = stead(bed, &arguments).env("XAUTHORITY", display.authority()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{name}\n"));
+}

@@ -42,6 +42,11 @@ impl Identity {
             Logon::with_conversation(account, Asker::new(signals))
         };
         let logon = logon.kind(arguments.logon.map_or(LogonType::Interactive, LogonType::from));
+        // A desktop lets in the one logon session, which needs a name for that.
+        let logon = match &arguments.desktop {
+            Some(desktop) if desktop != "none" => logon.logon_sid(),
+            _ => logon,
+        };
         let session = match &service {
             Some(service) => logon.open_through(service),
             None => logon.open(),
