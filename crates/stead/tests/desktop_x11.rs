@@ -193,6 +193,17 @@ fn an_x_server_that_forgets_everything_with_its_last_client_does_not_forget_a_le
 }
 
 #[test]
+fn an_x_server_that_begins_anew_after_each_client_answers_each_time() {
+    let bed = testbed::require!();
+    let display = Display::start(bed, &Options { resets: true, ..Options::default() });
+    let desktop = desktop(&display);
+    for _ in 0..50 {
+        // Each is the last client, and the next may come while the X server sends everybody away.
+        assert_eq!(desktop.access().unwrap().entries(), []);
+    }
+}
+
+#[test]
 fn an_x_server_that_was_started_anew_is_granted_anew() {
     let bed = testbed::require!();
     let counter = bed.scratch("desktop").join("gids");

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 
@@ -33,6 +34,10 @@ pub(crate) struct Display {
     pub(crate) owner: Option<Uid>,
 }
 
+/// How long an X server that hung up is left alone, each time, before it is asked again.
+const PAUSES: [Duration; 3] =
+    [Duration::from_millis(20), Duration::from_millis(80), Duration::from_millis(320)];
+
 impl Display {
     /// `:1`, or `:1.0`; displays of other machines are not this machine's to grant.
     pub(crate) fn parse(name: &OsStr) -> Option<Self> {
@@ -57,8 +62,17 @@ impl Display {
     }
 
     /// Connects, showing this cookie.
+    ///
+    /// An X server without `-noreset` begins anew when its last client has left, and hangs up on whoever connects just
+    /// then (KillAllClients in its dispatch.c): connecting changes nothing, and is tried again.
     pub(super) fn connect(&self, cookie: Option<&[u8]>) -> Result<Connection, Fault> {
-        Connection::open(self.number, self.owner.map(Uid::as_raw), cookie)
+        let mut pauses = PAUSES.iter();
+        loop {
+            match (Connection::open(self.number, self.owner.map(Uid::as_raw), cookie), pauses.next()) {
+                (Err(Fault::System(error)), Some(pause)) if hung_up(&error) => std::thread::sleep(*pause),
+                (result, _) => return result,
+            }
+        }
     }
 
     fn unreadable(&self, doing: &'static str, path: &Path, error: io::Error) -> Error {
@@ -108,6 +122,12 @@ impl Display {
             Fault::System(error) => Error::system(doing, "speaking to the X server", error),
         }
     }
+}
+
+/// Whether the other end closed the connection.
+fn hung_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
 }
 
 impl fmt::Display for Display {
