@@ -28,6 +28,18 @@ pub fn path() -> PathBuf {
         .map_or_else(|| SOCKET.into(), PathBuf::from)
 }
 
+/// Why there is no connection, and what would mend it.
+pub fn unreachable(path: &std::path::Path, error: &std::io::Error) -> Failure {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    let mend = match error.kind() {
+        NotFound | ConnectionRefused => {
+            "; no service runs: systemctl start stead.socket, or `stead serve` as root"
+        }
+        _ => "",
+    };
+    Failure::new(format_args!("connecting to the service at {}: {error}{mend}", path.display()))
+}
+
 /// A connection to the service.
 pub struct Line(Connection);
 
@@ -35,10 +47,7 @@ impl Line {
     /// Connects.
     pub fn open() -> Result<Self, Failure> {
         let path = path();
-        let failed = |error: std::io::Error| {
-            Failure::new(format_args!("connecting to the service at {}: {error}", path.display()))
-        };
-        Self::connect(&path, Some(PATIENCE)).map_err(failed)
+        Self::connect(&path, Some(PATIENCE)).map_err(|error| unreachable(&path, &error))
     }
 
     /// The same, with what the system says.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 use stead_protocol::{Monitor, Record};
 
-use super::{Line, path};
+use super::{Line, path, unreachable};
 use crate::arguments::Form;
 use crate::ending::{Ending, Failure};
 use crate::output;
@@ -14,9 +14,7 @@ use crate::output;
 pub fn monitor(form: Form) -> Result<Ending, Failure> {
     let path = path();
     // Records come when something happens: there is no time in which one must.
-    let Line(mut connection) = Line::connect(&path, None).map_err(|error| {
-        Failure::new(format_args!("connecting to the service at {}: {error}", path.display()))
-    })?;
+    let Line(mut connection) = Line::connect(&path, None).map_err(|error| unreachable(&path, &error))?;
     connection.call_more(&Monitor {}).map_err(Failure::new)?;
     loop {
         let (Record { record, missed }, more) = connection.next_reply::<Monitor>().map_err(Failure::new)?;
