@@ -130,9 +130,13 @@ pub struct CreateProcess {
     /// Does not execute the program before it is resumed.
     #[serde(default)]
     pub suspended: bool,
-    /// A desktop that it may use: its name, or `interactive`.
+    /// A desktop that it may use: its name; or `interactive` (of the token's user), `active`, `console`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desktop: Option<Text>,
+    /// Lets the user have the desktop in all logon sessions, while the process runs: also where the token is of no
+    /// logon session with a group of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub desktop_for_user: bool,
     /// How long the program may take to be executed, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<u64>,

@@ -420,7 +420,7 @@ impl fmt::Display for ErrorKind {
             Self::NotThroughService { what } => write!(f, "not through the service: {what}"),
             Self::WorkerUnavailable { why } => write!(f, "the session worker is not available: {why}"),
             Self::TrampolineUnavailable => {
-                f.write_str("the system executes no memfd (vm.memfd_noexec), and no trampoline is installed")
+                f.write_str("the system executes no memfd (vm.memfd_noexec), and no trampoline of this version is installed")
             }
             Self::LogonServerUnavailable => {
                 f.write_str("no server that could check the credentials can be reached")

@@ -284,7 +284,7 @@ fn a_worker_that_others_can_write_is_not_started() {
     assert!(said("missing").contains("No such file"));
     // Another program is not taken for a worker that answers.
     std::fs::copy("/bin/true", folder.join("true")).unwrap();
-    assert!(said("true").contains("ended in the middle"));
+    assert!(said("true").contains("ended before it answered"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use stead::desktop::{Desktop, InteractiveSession};
+use stead::desktop::{Desktop, GrantTo, InteractiveSession};
 use stead::os::linux::{CommandExt, Limit};
 use stead::process::Containment;
 use stead::{Command, PtySize, Stdio};
@@ -53,7 +53,8 @@ pub(super) fn create(
             b"console" => Desktop::interactive(InteractiveSession::Console),
             _ => Desktop::by_name(name.as_os_str()),
         };
-        command.desktop(desktop.map_err(|error| failure(&error))?);
+        let to = if call.desktop_for_user { GrantTo::User } else { GrantTo::LogonSession };
+        command.desktop(desktop.map_err(|error| failure(&error))?.grant_to(to));
     }
     let session = match &held.origin {
         Origin::Logon { session, .. } => Some(Arc::clone(session)),

@@ -76,6 +76,8 @@ pub struct Desktop {
     /// None for non-interactive.
     pub(crate) place: Option<sys::desktop::Place>,
     pub(crate) to: GrantTo,
+    /// How it was found; a service finds it anew.
+    pub(crate) session: Option<InteractiveSession>,
 }
 
 impl Desktop {
@@ -94,7 +96,8 @@ impl Desktop {
     /// [`PrivilegeMissing`](ErrorKind::PrivilegeMissing) where the system tells only privileged servers.
     #[doc(alias = "WTSQueryUserToken")]
     pub fn interactive(session: InteractiveSession) -> Result<Self> {
-        Ok(Self::at(sys::desktop::Place::interactive(session)?))
+        let place = sys::desktop::Place::interactive(session.clone())?;
+        Ok(Self { session: Some(session), ..Self::at(place) })
     }
 
     /// The desktop of this name: `station\desktop` on Windows; on Linux an X display (`:1`), the path of a Wayland
@@ -110,7 +113,7 @@ impl Desktop {
     }
 
     pub(crate) fn at(place: sys::desktop::Place) -> Self {
-        Self { place: Some(place), to: GrantTo::default() }
+        Self { place: Some(place), ..Self::default() }
     }
 
     /// To whom it is granted: [`GrantTo::LogonSession`] unless something else is said.

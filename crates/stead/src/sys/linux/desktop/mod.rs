@@ -74,6 +74,15 @@ impl Place {
         }
     }
 
+    /// Whether the server chose how it, or its clients, are let in; for one that was found by its session, whose the
+    /// display may be is known from that.
+    #[cfg(feature = "service")]
+    pub(crate) fn is_chosen(&self, found: bool) -> bool {
+        let Self::X11(display) = self else { return false };
+        let owned = !found && display.owner.is_some();
+        display.trusted || display.host_list || display.authority.is_some() || owned
+    }
+
     /// Who may use it.
     pub(crate) fn access(&self) -> Result<AccessList> {
         match self {

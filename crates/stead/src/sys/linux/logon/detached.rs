@@ -116,7 +116,11 @@ pub(crate) fn reattach(id: u64) -> Result<SessionHandle> {
     let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
         .map_err(system("pidfd_open"))?;
     let lost = |error: io::Error| {
-        let why = "it did not take the server on".into();
+        let why = if wire::OtherVersion::is(&error) {
+            "it was started by another version of this library: end the session with that one, and log on anew".into()
+        } else {
+            "it did not take the server on".into()
+        };
         Error::new(DOING, ErrorKind::WorkerUnavailable { why }).with_source(error)
     };
     send(&socket, &Request::Attach, &[own.as_fd()]).map_err(lost)?;

@@ -35,6 +35,8 @@ pub(crate) fn init() {
 pub(super) struct NewWorker {
     pub(super) socket: OwnedFd,
     pub(super) process: OwnedFd,
+    /// Its program.
+    pub(super) path: PathBuf,
 }
 
 /// Starts a worker.
@@ -97,7 +99,9 @@ pub(super) fn start(configured: Option<&Path>, deadline: Instant) -> Result<NewW
     let started = launch(&what).map_err(fault)?;
     drop(what);
     match await_report(report, started.pidfd.as_fd(), deadline, Awaited::Execution) {
-        Ok(ReportOutcome::Executed) => Ok(NewWorker { socket, process: started.pidfd }),
+        Ok(ReportOutcome::Executed) => {
+            Ok(NewWorker { socket, process: started.pidfd, path: program.path.clone() })
+        }
         Ok(ReportOutcome::Ready(_)) => {
             Err(fault(LaunchFault { stage: Stage::Gate, errno: rustix::io::Errno::PROTO, detail: 0 }))
         }

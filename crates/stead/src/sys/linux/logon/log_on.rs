@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -80,8 +80,9 @@ pub(crate) fn log_on(mut request: Request<'_>, answer: Option<Answer<'_>>) -> Re
         }),
         socket,
     };
-    let find::NewWorker { socket, process } = worker;
-    let mut dialog = Dialog { doing, socket, process: Some(process), deadline, service, answer };
+    let find::NewWorker { socket, process, path } = worker;
+    let mut dialog =
+        Dialog { doing, socket, process: Some(process), deadline, service, answer, path, heard: false };
     match dialog.run(open) {
         Ok(snapshot) => {
             tracing::info!(
@@ -109,6 +110,10 @@ struct Dialog<'a> {
     deadline: Instant,
     service: CString,
     answer: Option<Answer<'a>>,
+    /// The worker's program.
+    path: PathBuf,
+    /// Whether it has said anything yet.
+    heard: bool,
 }
 
 impl Dialog<'_> {
@@ -132,6 +137,7 @@ impl Dialog<'_> {
                 Ok(None) => return Err(self.lost(std::io::ErrorKind::UnexpectedEof.into())),
                 Err(error) => return Err(self.lost(error)),
             };
+            self.heard = true;
             match Reply::decode(frame.kind, &frame.body) {
                 Some(Reply::Opened(snapshot)) => return Ok(*snapshot),
                 Some(Reply::Failed(failure)) => return Err(self.failed(failure)),
@@ -161,8 +167,20 @@ impl Dialog<'_> {
     }
 
     fn lost(&self, error: std::io::Error) -> Error {
-        let why = "it ended in the middle of the logon".into();
-        Error::new(self.doing.clone(), ErrorKind::WorkerUnavailable { why }).with_source(error)
+        let path = self.path.display();
+        let why = if wire::OtherVersion::is(&error) {
+            format!(
+                "the session worker at {path} is of another version: reinstall it, together with this program"
+            )
+        } else if self.heard {
+            "it ended in the middle of the logon".to_owned()
+        } else {
+            // So did workers that could not say of which version they are.
+            format!(
+                "the session worker at {path} ended before it answered: if it is of another version, reinstall it"
+            )
+        };
+        Error::new(self.doing.clone(), ErrorKind::WorkerUnavailable { why: why.into() }).with_source(error)
     }
 
     /// Lets the worker undo what it began, for a bounded time.
@@ -286,5 +304,63 @@ fn random_id(doing: &str) -> Result<u64> {
             id if length == bytes.len() => return Ok(id),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    /// What a logon says whose worker, of another version, hears the request and then does this.
+    fn refusal(worker: impl FnOnce(OwnedFd) + Send) -> String {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+        let (socket, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        let mut dialog = Dialog {
+            doing: "logging on alice".to_owned(),
+            socket,
+            process: None,
+            deadline: Instant::now() + Duration::from_secs(30),
+            service: c"stead-batch".to_owned(),
+            answer: None,
+            path: "/usr/libexec/stead/stead-session".into(),
+            heard: false,
+        };
+        let open = Open {
+            id: 1,
+            service: c"stead-batch".to_owned(),
+            user: c"alice".to_owned(),
+            exact_name: true,
+            authenticate: false,
+            secret: None,
+            conversation: false,
+            tty: None,
+            remote_host: None,
+            remote_user: None,
+            environment: Vec::new(),
+            logon_gid: None,
+            socket: None,
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                rustix::io::read(&theirs, &mut [0; 4096]).unwrap();
+                worker(theirs);
+            });
+            dialog.run(open).unwrap_err().to_string()
+        })
+    }
+
+    #[test]
+    fn a_worker_of_another_version_is_called_that_and_to_be_reinstalled() {
+        let said = refusal(|socket| {
+            rustix::io::write(&socket, &[0, 0, 0, 0, 9, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+        });
+        let expected =
+            "the session worker at /usr/libexec/stead/stead-session is of another version: reinstall it";
+        assert!(said.contains(expected) && said.contains("version 1.9"), "{said}");
+        // One from before workers answered that.
+        let said = refusal(drop);
+        assert!(said.contains("if it is of another version, reinstall it"), "{said}");
     }
 }

@@ -131,6 +131,13 @@ impl SessionHandle {
             (Reply::NotLaunched { errno: libc::ESHUTDOWN, .. }, _) => {
                 Err(Error::new(names.doing.clone(), ErrorKind::SessionEnded))
             }
+            // Of the same protocol, and yet it does not understand what the trampoline is told.
+            (Reply::NotLaunched { step: 0, errno: libc::EBADMSG, .. }, _) => {
+                let why = "it is of another version, and does not understand what it is asked: reinstall \
+                           stead-session together with this program, and log on anew"
+                    .into();
+                Err(Error::new(names.doing.clone(), ErrorKind::WorkerUnavailable { why }))
+            }
             (Reply::NotLaunched { step, errno, detail }, _) => {
                 let errno = Errno::from_raw_os_error(errno);
                 Err(names.error(LaunchFault { stage: step_from_number(step), errno, detail }))

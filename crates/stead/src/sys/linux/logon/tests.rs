@@ -184,9 +184,18 @@ fn a_peer_of_another_version_is_told_apart_and_a_huge_frame_refused() {
     let other = |header: [u8; 12]| {
         let (server, worker) = pair();
         rustix::io::write(&server, &header).unwrap();
-        wire::receive(&worker).err().unwrap().to_string()
+        let said = wire::receive_or_tell(&worker).err().unwrap();
+        (wire::OtherVersion::is(&said), said.to_string(), server)
     };
-    assert!(other([0, 0, 0, 0, 0xfe, 0, 1, 0, 0, 0, 0, 0]).contains("version 254"));
-    assert!(other([0xff, 0xff, 0xff, 0xff, 1, 0, 1, 0, 0, 0, 0, 0]).contains("16 MiB"));
-    assert!(other([0, 0, 0, 0, 1, 0, 1, 0, 3, 0, 0, 0]).contains("descriptors"));
+    let [low, high] = wire::VERSION.to_le_bytes();
+    let (told_apart, said, peer) = other([0, 0, 0, 0, 7, 0xfe, 1, 0, 0, 0, 0, 0]);
+    assert!(told_apart && said.contains("version 254.7"), "{said}");
+    // It is answered by a frame that it, too, sees to be of another version.
+    let mut answer = [0; 12];
+    assert_eq!(rustix::io::read(&peer, &mut answer).unwrap(), answer.len());
+    assert_eq!(answer[4..6], [low, high]);
+    let (told_apart, said, _) = other([0xff, 0xff, 0xff, 0xff, low, high, 1, 0, 0, 0, 0, 0]);
+    assert!(!told_apart && said.contains("16 MiB"), "{said}");
+    let (told_apart, said, _) = other([0, 0, 0, 0, low, high, 1, 0, 3, 0, 0, 0]);
+    assert!(!told_apart && said.contains("descriptors"), "{said}");
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString};
+use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,8 +17,9 @@ use rustix::net::{
 };
 use zeroize::Zeroizing;
 
-/// The version of everything that is said over the wire; the two sides must be of the same one.
-pub(super) const VERSION: u16 = 1;
+/// The version of everything that is said over the wire; the two sides must be of the same one. A process to be
+/// created travels as what its trampoline is told, so that the trampoline's version is part of it.
+pub(super) const VERSION: u16 = 2 << 8 | (stead_trampoline::wire::VERSION & 0xff) as u16;
 /// The kernel takes 6 MiB of arguments and environment at most (`bprm_set_stack_limits`, fs/exec.c).
 const LARGEST_BODY: usize = 16 << 20;
 const HEADER: usize = 12;
@@ -25,6 +27,30 @@ const HEADER: usize = 12;
 const DESCRIPTORS_AT_ONCE: usize = 253;
 /// Each byte of the header can carry a full message of descriptors.
 const MOST_DESCRIPTORS: usize = DESCRIPTORS_AT_ONCE * HEADER;
+
+/// The other side is of another version.
+#[derive(Debug)]
+pub(super) struct OtherVersion(u16);
+
+impl OtherVersion {
+    /// Whether this error is one.
+    pub(super) fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+    }
+}
+
+impl fmt::Display for OtherVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [[theirs, their_trampoline], [ours, our_trampoline]] = [self.0, VERSION].map(u16::to_be_bytes);
+        write!(
+            f,
+            "it speaks version {theirs}.{their_trampoline} of the worker's protocol, this is version \
+             {ours}.{our_trampoline}"
+        )
+    }
+}
+
+impl std::error::Error for OtherVersion {}
 
 /// One frame, as it came.
 pub(super) struct Frame {
@@ -90,6 +116,15 @@ fn send_some(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>
     }
 }
 
+/// The same for a worker: who is of another version is answered in this one, and sees it by that.
+pub(super) fn receive_or_tell(socket: impl AsFd) -> io::Result<Option<Frame>> {
+    receive(&socket).inspect_err(|error| {
+        if OtherVersion::is(error) {
+            let _ = send(&socket, 0, &[], &[]);
+        }
+    })
+}
+
 /// Receives one frame; `None` at the end of the stream between two frames.
 pub(super) fn receive(socket: impl AsFd) -> io::Result<Option<Frame>> {
     let mut received = Received::default();
@@ -101,8 +136,7 @@ pub(super) fn receive(socket: impl AsFd) -> io::Result<Option<Frame>> {
     let version = u16::from_le_bytes([header[4], header[5]]);
     let count = usize::from(u16::from_le_bytes([header[8], header[9]]));
     if version != VERSION {
-        let what = format!("it speaks version {version} of the worker's protocol, this is version {VERSION}");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, OtherVersion(version)));
     }
     if length > LARGEST_BODY {
         return Err(invalid("a frame of more than 16 MiB"));

@@ -15,7 +15,7 @@ use stead_protocol::{
 use super::connection::{PATIENCE, Service};
 use super::error::{error, not_through, protocol};
 use super::token::Held;
-use crate::desktop::GrantTo;
+use crate::desktop::{Desktop, GrantTo, InteractiveSession};
 use crate::error::{Error, ErrorKind, ProgramFault, Result};
 use crate::process::{Command, Containment, Program};
 use crate::sys::elsewhere::{Creation, Order, ProcessElsewhere, Spawned};
@@ -62,7 +62,8 @@ pub(super) fn prepare(token: &Held, order: Order<'_>) -> Result<Creation> {
         }),
         job_control: native.job_control,
         suspended: command.suspended,
-        desktop: (!command.desktop.is_none()).then(|| command.desktop.to_string().into()),
+        desktop: desktop(&command.desktop),
+        desktop_for_user: command.desktop.to == GrantTo::User,
         deadline: Some(milliseconds(command.deadline)),
     };
     let descriptors = sent.descriptors;
@@ -104,12 +105,27 @@ fn refuse_what_stays_here(command: &Command, doing: &str) -> Result<()> {
         "capabilities of this server's"
     } else if native.exec_label.is_some() {
         "a security label that this server chooses"
-    } else if command.desktop.to != GrantTo::LogonSession {
-        "a desktop for the user in all logon sessions"
+    } else if command.desktop.place.as_ref().is_some_and(|place| place.is_chosen(found(&command.desktop))) {
+        "how a display is entered (its authority file, owner, host list, trusted programs)"
     } else {
         return Ok(());
     };
     Err(not_through(doing.to_owned(), what))
+}
+
+/// Whether the service will find the desktop itself.
+fn found(desktop: &Desktop) -> bool {
+    matches!(desktop.session, Some(InteractiveSession::Console | InteractiveSession::Active))
+}
+
+/// What the service, and its policy, call a desktop.
+fn desktop(desktop: &Desktop) -> Option<Text> {
+    Some(match &desktop.session {
+        _ if desktop.is_none() => return None,
+        Some(InteractiveSession::Console) => Text::from("console"),
+        Some(InteractiveSession::Active) => Text::from("active"),
+        _ => desktop.to_string().into(),
+    })
 }
 
 fn environment(command: &Command) -> Environment {

@@ -71,7 +71,7 @@ pub(crate) fn run() -> u8 {
     if rustix::io::fcntl_setfd(&*socket, rustix::io::FdFlags::CLOEXEC).is_err() {
         return 1;
     }
-    let Ok(Some(frame)) = wire::receive(&*socket) else { return 1 };
+    let Ok(Some(frame)) = wire::receive_or_tell(&*socket) else { return 1 };
     let Some(Request::Open(open)) = Request::decode(frame.kind, &frame.body) else { return 1 };
     let wire::Frame { body, descriptors, .. } = frame;
     drop(body);

@@ -429,7 +429,7 @@ impl Worker {
         if patience(Some(ATTACH_PATIENCE)).is_err() {
             return;
         }
-        let Ok(Some(frame)) = wire::receive(&socket) else { return };
+        let Ok(Some(frame)) = wire::receive_or_tell(&socket) else { return };
         let Some(Request::Attach) = Request::decode(frame.kind, &frame.body) else { return };
         if self.server.is_some() {
             let text = "another server is attached to the session";
