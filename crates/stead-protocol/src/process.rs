@@ -72,6 +72,7 @@ pub struct TerminalSize {
 /// Creates a process from a primary token.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own, by its name in the message")]
 pub struct CreateProcess {
     /// The token.
     pub token: u64,

@@ -165,6 +165,8 @@ async fn serve(options: Options, listener: std::os::unix::net::UnixListener) -> 
     let mut interrupt = handler(SignalKind::interrupt())?;
     tokio::spawn(watch::sweep(Arc::clone(&service)));
     tokio::spawn(watch::watchdog());
+    // Some of what it takes back may take a while, where an X server does not answer.
+    tokio::task::spawn_blocking(watch::sweep_desktops);
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     service.note_begin();
     loop {

@@ -37,6 +37,13 @@ pub(super) fn until_its_end(service: &Arc<Service>, tracked: &Arc<Tracked>) {
     });
 }
 
+/// Takes back what an earlier run had granted on desktops: its leases ended with it.
+pub(super) fn sweep_desktops() {
+    if let Err(error) = stead::desktop::sweep() {
+        tracing::warn!(%error, "what an earlier run had granted on desktops could not all be taken back");
+    }
+}
+
 // tokio's sound successor of this call is an unsafe one: an `OwnedFd` fulfils its contract by its type.
 #[allow(deprecated)]
 async fn readable(pidfd: OwnedFd) -> std::io::Result<()> {

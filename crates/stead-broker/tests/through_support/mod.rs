@@ -31,11 +31,17 @@ pub struct TheService {
     process: Child,
     pub socket: PathBuf,
     pub folder: PathBuf,
+    variables: Vec<(String, PathBuf)>,
 }
 
 impl TheService {
     /// Starts it with this policy.
     pub fn start(bed: &Bed, policy: &str) -> Self {
+        Self::start_with(bed, policy, Vec::new())
+    }
+
+    /// The same, with variables of its own.
+    pub fn start_with(bed: &Bed, policy: &str, variables: Vec<(String, PathBuf)>) -> Self {
         if !stead::Privilege::InspectClient.status().unwrap().enabled {
             testbed::skip_test(
                 "the service serves nobody whose confinement it cannot read: needs CAP_SYS_PTRACE",
@@ -43,12 +49,12 @@ impl TheService {
         }
         let folder = bed.scratch("service");
         Self::write_policy(&folder, policy);
-        Self::in_folder(folder)
+        Self::in_folder(folder, variables)
     }
 
     /// Starts it anew where it was killed.
     pub fn start_again(before: &Self) -> Self {
-        Self::in_folder(before.folder.clone())
+        Self::in_folder(before.folder.clone(), before.variables.clone())
     }
 
     fn write_policy(folder: &Path, policy: &str) {
@@ -60,7 +66,7 @@ impl TheService {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     }
 
-    fn in_folder(folder: PathBuf) -> Self {
+    fn in_folder(folder: PathBuf, variables: Vec<(String, PathBuf)>) -> Self {
         let socket = folder.join("service.sock");
         let mut process = Command::new("setpriv")
             // It ends with the test at the latest.
@@ -70,6 +76,7 @@ impl TheService {
             .current_dir("/")
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -78,7 +85,7 @@ impl TheService {
             assert!(process.try_wait().unwrap().is_none(), "the service ended");
             UnixStream::connect(&socket).is_ok()
         });
-        Self { process, socket, folder }
+        Self { process, socket, folder, variables }
     }
 
     /// A connection of this process to it.

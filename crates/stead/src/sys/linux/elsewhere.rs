@@ -12,7 +12,7 @@ use std::sync::Arc;
 use rustix::process::Pid;
 
 use super::process::Names;
-use super::token::Taken;
+use super::token::{Taken, Uid};
 use crate::error::Result;
 use crate::impersonate::OpenOptions;
 use crate::process::{Command, Containment};
@@ -48,6 +48,8 @@ pub(crate) struct Order<'a> {
     /// The process's ends of its standard streams; none where its terminal is meant.
     pub(crate) streams: [Option<OwnedFd>; 3],
     pub(crate) names: &'a Names,
+    /// Whose the process will be.
+    pub(crate) user: Uid,
 }
 
 /// A process that was created elsewhere.

@@ -35,7 +35,7 @@ pub(super) struct OtherVersion(u16);
 impl OtherVersion {
     /// Whether this error is one.
     pub(super) fn is(error: &io::Error) -> bool {
-        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+        error.get_ref().and_then(|inner| inner.downcast_ref::<Self>()).is_some()
     }
 }
 

@@ -127,7 +127,7 @@ impl Elsewhere {
                 *stream = Some(descriptor);
             }
         }
-        let create = holder.prepare(Order { command, streams, names: &names })?;
+        let create = holder.prepare(Order { command, streams, names: &names, user: context.uid })?;
         Ok(Self { create, ends, suspended: command.suspended, names })
     }
 

@@ -20,12 +20,13 @@ use crate::error::{Error, ErrorKind, ProgramFault, Result};
 use crate::process::{Command, Containment, Program};
 use crate::sys::elsewhere::{Creation, Order, ProcessElsewhere, Spawned};
 use crate::sys::process::Limit;
+use crate::sys::token::Uid;
 
 /// The call, and the descriptors that travel with it, ready to be sent.
 pub(super) fn prepare(token: &Held, order: Order<'_>) -> Result<Creation> {
-    let Order { command, streams, names } = order;
+    let Order { command, streams, names, user } = order;
     let doing = names.doing.clone();
-    refuse_what_stays_here(command, &doing)?;
+    refuse_what_stays_here(command, user, &doing)?;
     let mut sent = Sent { descriptors: Vec::new(), doing: &doing };
     let [stdin, stdout, stderr] = streams.map(|stream| stream.map(|stream| sent.push(stream)));
     let (program, pinned) = match &command.program {
@@ -62,7 +63,9 @@ pub(super) fn prepare(token: &Held, order: Order<'_>) -> Result<Creation> {
         }),
         job_control: native.job_control,
         suspended: command.suspended,
-        desktop: desktop(&command.desktop),
+        desktop: (!command.desktop.is_none()).then(|| {
+            found(&command.desktop, user).map_or_else(|| command.desktop.to_string().into(), Text::from)
+        }),
         desktop_for_user: command.desktop.to == GrantTo::User,
         deadline: Some(milliseconds(command.deadline)),
     };
@@ -97,7 +100,7 @@ pub(super) fn prepare(token: &Held, order: Order<'_>) -> Result<Creation> {
 }
 
 /// What only this process could give, and has no right to.
-fn refuse_what_stays_here(command: &Command, doing: &str) -> Result<()> {
+fn refuse_what_stays_here(command: &Command, user: Uid, doing: &str) -> Result<()> {
     let native = &command.native;
     let what = if native.cgroup.is_some() {
         "a control group of this server's (the service has its own)"
@@ -105,7 +108,12 @@ fn refuse_what_stays_here(command: &Command, doing: &str) -> Result<()> {
         "capabilities of this server's"
     } else if native.exec_label.is_some() {
         "a security label that this server chooses"
-    } else if command.desktop.place.as_ref().is_some_and(|place| place.is_chosen(found(&command.desktop))) {
+    } else if command
+        .desktop
+        .place
+        .as_ref()
+        .is_some_and(|place| place.is_chosen(found(&command.desktop, user).is_some()))
+    {
         "how a display is entered (its authority file, owner, host list, trusted programs)"
     } else {
         return Ok(());
@@ -113,19 +121,14 @@ fn refuse_what_stays_here(command: &Command, doing: &str) -> Result<()> {
     Err(not_through(doing.to_owned(), what))
 }
 
-/// Whether the service will find the desktop itself.
-fn found(desktop: &Desktop) -> bool {
-    matches!(desktop.session, Some(InteractiveSession::Console | InteractiveSession::Active))
-}
-
-/// What the service, and its policy, call a desktop.
-fn desktop(desktop: &Desktop) -> Option<Text> {
-    Some(match &desktop.session {
-        _ if desktop.is_none() => return None,
-        Some(InteractiveSession::Console) => Text::from("console"),
-        Some(InteractiveSession::Active) => Text::from("active"),
-        _ => desktop.to_string().into(),
-    })
+/// The name of a desktop that the service finds itself; its policy knows it by the same.
+fn found(desktop: &Desktop, user: Uid) -> Option<&'static str> {
+    match desktop.session.as_ref()? {
+        InteractiveSession::Console => Some("console"),
+        InteractiveSession::Active => Some("active"),
+        InteractiveSession::OfUser(uid) if *uid == user => Some("interactive"),
+        _ => None,
+    }
 }
 
 fn environment(command: &Command) -> Environment {
