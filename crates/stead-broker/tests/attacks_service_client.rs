@@ -8,6 +8,7 @@ mod through_support;
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Stdio as Std;
@@ -82,10 +83,125 @@ fn a_connecting_end_bound_to_the_listeners_own_path_is_not_taken_for_accepted() 
     let refused = judged(&service, &end, &listener).unwrap_err();
     let FailureKind::InvalidInput { what } = refused else { panic!("{refused:?}") };
     assert!(what.contains("not accepted by that listener"), "{what}");
-    // The other end of the same connection is a real one, of this very process's user.
+    // An accepted one is a real one, of this very process's user; with a name at its other end it proves nothing.
     let (accepted, _) = listener.accept().unwrap();
     drop(end);
+    let refused = judged(&service, &accepted, &listener).unwrap_err();
+    assert!(matches!(&refused, FailureKind::InvalidInput { what } if what.contains("a name")), "{refused:?}");
+    let _end = UnixStream::connect(&moved).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
     assert!(!matches!(judged(&service, &accepted, &listener), Err(FailureKind::InvalidInput { .. })));
+}
+
+/// A file system in user space gives two sockets' files one number: a listener of the caller's, and an end that it
+/// connected to a service of alice's.
+#[test]
+fn two_files_of_one_number_make_no_client_of_whom_a_caller_connected_to() {
+    let bed = testbed::require!();
+    let service = trusting(bed);
+    let folder = folder_of(bed, bed.user("alice"));
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    let mounted = folder.join("mounted");
+    fs::create_dir(&mounted).unwrap();
+    let Ok(device) = fs::File::options().read(true).write(true).open("/dev/fuse") else {
+        testbed::skip!("needs /dev/fuse");
+    };
+    let options = "fd=0,rootmode=40000,user_id=0,group_id=0,allow_other";
+    let mut mount = std::process::Command::new("mount");
+    mount.args(["-i", "-t", "fuse", "-o", options, "twins"]).arg(&mounted);
+    if !mount.stdin(device.try_clone().unwrap()).status().unwrap().success() {
+        testbed::skip!("a file system in user space cannot be mounted here");
+    }
+    std::thread::spawn(move || twins(device));
+
+    let mut part = service.part(bed, "alice", "role_that_listens", &[folder.to_str().unwrap()]);
+    let mut part = part.stdout(Std::piped()).stderr(Std::piped()).stdin(Std::piped()).spawn().unwrap();
+    until("alice listens", || folder.join("of-alice").exists() || !alive(part.id()));
+    // What root left to it is one of a pair that root made.
+    let (left, _other) = UnixStream::pair().unwrap();
+    let mut twin = service.part(bed, "svc", "role_that_connects_a_twin", &[folder.to_str().unwrap()]);
+    let said = through_support::played(&twin.stdin(OwnedFd::from(left)).output().unwrap());
+    drop(part.stdin.take());
+    through_support::played(&part.wait_with_output().unwrap());
+    let unmounted = std::process::Command::new("umount").arg("-l").arg(&mounted).status();
+    assert!(unmounted.unwrap().success());
+    let [of_alice, of_root] = said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
+    assert!(of_alice.starts_with("refused: ") && of_alice.contains("the other end has a name"), "{said}");
+    assert!(of_root.starts_with("refused: ") && of_root.contains("another user accepted"), "{said}");
+}
+
+#[test]
+fn role_that_listens() {
+    let Some(words) = words() else { return };
+    let path = Path::new(&words[0]).join("of-alice");
+    let _listener = UnixListener::bind(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+#[test]
+fn role_that_connects_a_twin() {
+    let Some(words) = words() else { return };
+    let folder = Path::new(&words[0]);
+    let listener = UnixListener::bind(folder.join("mounted/one")).unwrap();
+    let end = bound_and_connected(&folder.join("mounted/two"), &folder.join("of-alice"));
+    let left = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+    let name = rustix::net::SocketAddrUnix::new(folder.join("mounted/three")).unwrap();
+    rustix::net::bind(&left, &name).unwrap();
+    let path = std::env::var_os("STEAD_SERVICE").unwrap();
+    for socket in [end, left] {
+        let mut connection = Connection::connect(&path).unwrap();
+        let call = ClientToken { socket: 0, listener: 1, level: None };
+        match connection.call(&call, &[socket.as_fd(), listener.as_fd()]) {
+            Ok((opened, _)) => say(format_args!("taken for uid {}", opened.context.uid)),
+            Err(error) => say(format_args!("refused: {error}")),
+        }
+    }
+}
+
+/// A file system in which every socket's file has the number 5. Reference: include/uapi/linux/fuse.h.
+fn twins(mut device: fs::File) {
+    let mut request = vec![0; 1 << 20];
+    let mut nodes = 1_u64;
+    while let Ok(length) = device.read(&mut request) {
+        let word = |at: usize| u32::from_ne_bytes(request[at..at + 4].try_into().unwrap());
+        let mut body: Vec<u8> = Vec::new();
+        let mut error = 0_i32;
+        let attributes = |number: u64, mode: u32| {
+            let numbers = [number, 0, 0, 0, 0, 0].map(u64::to_ne_bytes).concat();
+            [numbers, [0, 0, 0, mode, 1, 0, 0, 0, 4096, 0].map(u32::to_ne_bytes).concat()].concat()
+        };
+        match word(4) {
+            // FORGET and BATCH_FORGET have no answer.
+            2 | 42 => continue,
+            // GETATTR: of the root directory, or of a socket.
+            3 => {
+                body.extend([0_u8; 16]);
+                let root = word(16) == 1;
+                body.extend(if root { attributes(1, 0o40777) } else { attributes(5, 0o140_777) });
+            }
+            // MKNOD
+            8 => {
+                nodes += 1;
+                body.extend([nodes, 0, 3600, 3600, 0].map(u64::to_ne_bytes).concat());
+                body.extend(attributes(5, 0o140_777));
+            }
+            // INIT
+            26 => {
+                body.extend([7_u32, 31, 0, 0, 0, 4096, 1].map(u32::to_ne_bytes).concat());
+                body.resize(64, 0);
+            }
+            // LOOKUP finds nothing; the rest there is not.
+            1 => error = -2,
+            _ => error = -38,
+        }
+        assert!(length >= 40);
+        let mut answer = u32::try_from(16 + body.len()).unwrap().to_ne_bytes().to_vec();
+        answer.extend(error.to_ne_bytes());
+        answer.extend_from_slice(&request[8..16]);
+        answer.extend(body);
+        let _ = std::io::Write::write_all(&mut device, &answer);
+    }
 }
 
 #[test]

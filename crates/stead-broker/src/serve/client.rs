@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use rustix::net::SocketAddrUnix;
 use stead::os::linux::Uid;
 use stead::{Client, Confinement, ImpersonationLevel};
 use stead_protocol::{ClientToken, Failure, FailureKind, OpenedToken, OwnToken};
@@ -16,6 +17,8 @@ use super::token::{AnyToken, Held, Origin, from_wire};
 use crate::policy::{Privilege, Request};
 
 const DOING: &str = "taking a caller's client";
+/// What the name of a client's end begins with where it says which level the client grants.
+const STATES_LEVEL: &[u8] = b"stead/level/";
 
 pub(super) fn own_token(state: &mut State, _call: &OwnToken) -> Result<OpenedToken, Failure> {
     let token = state.caller.token().map_err(|error| failure(&error))?;
@@ -76,7 +79,34 @@ fn require_accepted_by(socket: BorrowedFd<'_>, listener: BorrowedFd<'_>, caller:
         let object = "the listener, which is another user's".to_owned();
         return Err(FailureKind::AccessDenied { object }.while_doing(DOING));
     }
+    require_no_connecting_end(socket)?;
+    // Who called accept(2); of one of a pair, who made the pair (`sock_alloc` in net/socket.c).
+    let accepted_by = rustix::fs::fstat(socket).map_err(|errno| system(DOING, "fstat", errno))?.st_uid;
+    if accepted_by != caller.as_raw() {
+        let object = "the socket, which another user accepted".to_owned();
+        return Err(FailureKind::AccessDenied { object }.while_doing(DOING));
+    }
     Ok(())
+}
+
+/// Fails if a listener can be at the other end.
+///
+/// Two files may have one number: a file system in user space says what it likes, and the diagnostics tell half of
+/// it. But whoever connects has a peer with its listener's name, and nobody listens without one.
+fn require_no_connecting_end(socket: BorrowedFd<'_>) -> Result<(), Failure> {
+    let Some(peer) = rustix::net::getpeername(socket).map_err(|errno| system(DOING, "getpeername", errno))?
+    else {
+        return Ok(());
+    };
+    // Without a name there is the family alone (unix(7)).
+    if peer.addr_len() as usize == size_of::<u16>() {
+        return Ok(());
+    }
+    let peer = SocketAddrUnix::try_from(peer).map_err(|errno| system(DOING, "getpeername", errno))?;
+    if peer.abstract_name().is_some_and(|name| name.starts_with(STATES_LEVEL)) {
+        return Ok(());
+    }
+    Err(invalid(DOING, "the other end has a name, as a listener's has: it may be what was connected to"))
 }
 
 fn look_up(socket: BorrowedFd<'_>) -> Result<Bound, Failure> {
