@@ -97,6 +97,33 @@ fn role_logs_on() {
     assert_eq!(gone, FailureKind::NoSuchHandle { of: "session".to_owned() });
 }
 
+/// A terminal of the seat, as XDG_SEAT and XDG_VTNR, would make the session that of whoever is at the machine.
+#[test]
+fn a_caller_claims_no_seat_by_a_terminals_name() {
+    let bed = testbed::require!();
+    Service::start(bed, POLICY).caller(bed, "svc", "role_claims_a_seat");
+}
+
+#[test]
+fn role_claims_a_seat() {
+    let Some(mut service) = part() else { return };
+    let password = &Bed::current().unwrap().user("alice").password;
+    let logon = |service: &mut Connection, tty: &str| {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(password.as_bytes()).unwrap();
+        drop(writer);
+        let logon = LogOn { secret: Some(0), tty: Some(tty.into()), ..log_on("alice") };
+        service.call(&logon, &[reader.as_fd()])
+    };
+    for tty in ["tty1", "/dev/tty3", "/dev//tty3", "/dev/./tty3", ":0", "host:0", "console", "/dev/console"] {
+        let refused = logon(&mut service, tty).map(drop).unwrap_err().to_string();
+        assert!(refused.contains("not a caller's to claim"), "{tty}: {refused}");
+    }
+    for tty in ["pts/3", "/dev/pts/3", "web-portal"] {
+        logon(&mut service, tty).unwrap();
+    }
+}
+
 #[test]
 fn a_wrong_password_is_one_error_and_too_many_of_them_have_to_wait() {
     let bed = testbed::require!();

@@ -53,7 +53,7 @@ pub struct LogOn {
     /// Variables for PAM and the session: only those of language, time zone and terminal type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub environment: Vec<Variable>,
-    /// The terminal's name, for PAM.
+    /// The terminal's name, for PAM: a pseudo-terminal's, or a word that is no terminal's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tty: Option<Text>,
     /// The machine the user comes from, for PAM.

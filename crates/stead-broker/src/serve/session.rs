@@ -274,6 +274,11 @@ fn prepare(service: &Service, call: &LogOn, given: &Given, doing: &str) -> Resul
         logon = logon.env(name.as_os_str(), value.as_os_str());
     }
     if let Some(tty) = &call.tty {
+        // A virtual terminal, or a display's name, claims the seat as XDG_SEAT and XDG_VTNR do (pam_systemd).
+        if !is_nobodys_seat(tty.as_bytes()) {
+            let what = format!("the terminal {:?} is not a caller's to claim", tty.to_string_lossy());
+            return Err(invalid(doing, what));
+        }
         logon = logon.tty(tty.as_os_str());
     }
     if let Some(host) = &call.remote_host {
@@ -299,6 +304,15 @@ fn account(call: &LogOn) -> Account {
 /// Language, time zone and terminal type.
 fn is_harmless(name: &[u8]) -> bool {
     matches!(name, b"LANG" | b"LANGUAGE" | b"TZ" | b"TERM" | b"COLORTERM") || name.starts_with(b"LC_")
+}
+
+/// A pseudo-terminal, or a word that is no terminal's name.
+fn is_nobodys_seat(tty: &[u8]) -> bool {
+    let number = tty.strip_prefix(b"/dev/").unwrap_or(tty).strip_prefix(b"pts/");
+    match number {
+        Some(number) => !number.is_empty() && number.iter().all(u8::is_ascii_digit),
+        None => tty != b"console" && tty.iter().all(|byte| byte.is_ascii_alphabetic() || *byte == b'-'),
+    }
 }
 
 fn opened(state: &mut State, known: &Known, session: Arc<LogonSession>) -> Result<OpenedSession, Failure> {
