@@ -29,6 +29,9 @@ const PIECE: usize = 16 << 10;
 const SOONEST: Duration = Duration::from_millis(4);
 const LATEST: Duration = Duration::from_secs(1);
 
+/// How long a program that was told to go on may still look stopped: it has to be given its turn.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Runs it, and waits for its end.
 pub fn run(command: &mut Command, token: &Token<Primary>, signals: &Signals) -> Result<Ending, Failure> {
     let mut ours = Ours::find();
@@ -145,6 +148,8 @@ impl Drop for Ours {
 struct Look {
     at: Option<Instant>,
     after: Duration,
+    /// Until then what looks stopped may be what was told to go on and has not had its turn yet.
+    goes_on: Option<Instant>,
 }
 
 impl Look {
@@ -163,6 +168,14 @@ impl Look {
                 true
             }
         }
+    }
+
+    /// Whether what stands in front like a stopped program's parent is one.
+    fn is_believed(&mut self, stopped: bool) -> bool {
+        if !stopped {
+            self.goes_on = None;
+        }
+        stopped && self.goes_on.is_none_or(|until| Instant::now() >= until)
     }
 
     fn timeout(&self) -> Timespec {
@@ -205,7 +218,8 @@ impl Carrier<'_> {
                 }
             }
             if self.look.is_due() {
-                if self.has_stopped() {
+                let stopped = self.has_stopped();
+                if self.look.is_believed(stopped) {
                     self.stop(false).map_err(super::not_started)?;
                 }
                 // Started in the background, and brought to the front without a word.
@@ -359,6 +373,7 @@ impl Carrier<'_> {
         signals::stop_here();
         self.ours.read_again();
         self.go_on();
+        self.look.goes_on = Some(Instant::now() + PATIENCE);
         self.child.signal(Signal::CONT)
     }
 
