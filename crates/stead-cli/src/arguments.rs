@@ -269,7 +269,10 @@ Exit status:
 /// What to run, as whom, and how.
 #[derive(Debug, Args)]
 #[command(after_help = RUN_AFTER)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
+#[cfg_attr(
+    unix,
+    expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")
+)]
 pub struct RunArguments {
     /// Log this user on: NAME, DOMAIN\NAME or NAME@REALM
     #[arg(long = "as", value_name = "USER")]

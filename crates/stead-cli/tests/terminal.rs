@@ -182,7 +182,9 @@ fn a_shell_of_another_user_has_job_control() {
     screen.until("it is alice", |text| text.contains("\nalice"));
     screen.press(&["C-z"]);
     screen.until("the inner shell is in front", |text| text.contains("Stopped") && text.ends_with("inner>"));
+    // The shell may ask again before the job has died: then it tells of it later.
     screen.line("kill -KILL %1");
+    screen.line("wait");
     screen.line("echo gone");
     screen.until("it is gone", |text| text.contains("Killed") && text.contains("\ngone"));
     screen.line("exit 9");
