@@ -220,7 +220,7 @@ pub struct ServeArguments {
     /// The session worker's program, instead of looking for it
     #[arg(long, value_name = "PROGRAM")]
     pub worker: Option<PathBuf>,
-    /// Write the audit records to this file, as lines of JSON [default: /var/log/stead/audit.jsonl, where its folder is]
+    /// Write the audit records to this file, as lines of JSON [default: /var/log/stead/audit.jsonl]
     #[arg(long, value_name = "FILE")]
     pub audit: Option<PathBuf>,
     /// Tell more on standard error

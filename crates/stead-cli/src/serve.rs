@@ -1,7 +1,10 @@
 //! `stead serve`: the service.
 
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
+use std::fs::DirBuilder;
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 
 use stead_broker::serve::{Options, ServeError, run};
 use tracing::field::{Field, Visit};
@@ -30,13 +33,25 @@ pub fn serve(arguments: ServeArguments) -> Result<Ending, Failure> {
         }
     }
     options.worker = arguments.worker;
-    let folder = std::path::Path::new("/var/log/stead");
-    options.audit.file = arguments.audit.or_else(|| folder.is_dir().then(|| folder.join("audit.jsonl")));
+    options.audit.file = arguments.audit.or_else(audit_file);
     match run(options) {
         Ok(()) => Ok(Ending::GOOD),
         // sysexits(3): a service manager need not try again with the same configuration.
         Err(error @ ServeError::Policy(_)) => Err(Failure::new(error).with_status(78)),
         Err(error) => Err(Failure::new(error)),
+    }
+}
+
+/// Where the records go if nothing is said; the folder is made where there is none yet. Without it they go to the journal
+/// alone, and that is said.
+fn audit_file() -> Option<PathBuf> {
+    let folder = Path::new("/var/log/stead");
+    match DirBuilder::new().mode(0o750).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            tracing::warn!("there is no audit file: {} cannot be made: {error}", folder.display());
+            None
+        }
+        _ => Some(folder.join("audit.jsonl")),
     }
 }
 
@@ -64,7 +79,7 @@ impl Subscriber for Log {
         event.record(&mut Line(&mut line));
         // Values may be a client's.
         let line = printable(line.trim_end()).into_owned();
-        let _ = writeln!(std::io::stderr().lock(), "{line}");
+        let _ = writeln!(io::stderr().lock(), "{line}");
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

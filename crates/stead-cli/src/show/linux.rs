@@ -80,7 +80,9 @@ fn rest<K: TokenKind>(token: &Token<K>) -> Table {
     let mut table = Table::new("Context", &[]);
     let kind = token.level().to_string();
     table.row([Cell::from("Level"), Cell::from(kind)]);
-    let session = token.logon_session_id().map_or_else(|| "none of stead's".to_owned(), |id| id.to_string());
+    let session = token
+        .logon_session_id()
+        .map_or_else(|| "none that this process could tell".to_owned(), |id| id.to_string());
     table.row([Cell::from("Logon session"), Cell::from(session)]);
     let no_new_privs =
         if context.no_new_privs { Cell::styled("yes", Style::Notable) } else { Cell::from("no") };
