@@ -31,7 +31,9 @@ use crate::throttle::Held as Counted;
 /// How long the status of a process that has ended is told.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 /// The statuses that are told of one user's processes at most.
-const MOST_REMEMBERED: usize = 1024;
+const MOST_REMEMBERED: usize = 256;
+/// What a list may take of a message; a program's name may be as long as a path.
+const MOST_LISTED: usize = stead_protocol::LARGEST_MESSAGE / 4 * 3;
 /// The processes of one user that have ended and whose trees can still be ended: each holds descriptors.
 const MOST_TREES: usize = 16;
 /// How long a worker may take from the end of a process to knowing its status.
@@ -219,19 +221,27 @@ impl Processes {
             tracing::warn!(%error, "the end of a process could not be written down");
         }
         tracked.end.send_replace(Some((when, end)));
-        self.bound_trees(tracked);
+        self.bound(tracked);
         end
     }
 
-    /// Each tree that is known costs descriptors: of a user's processes that have ended, only the last ones keep theirs.
-    fn bound_trees(&self, tracked: &Arc<Tracked>) {
+    /// Of a user's processes that have ended only the last ones are remembered, however fast they come; and fewer of them
+    /// with their trees, for each of those costs descriptors.
+    fn bound(&self, tracked: &Arc<Tracked>) {
         let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         let of_owner = ended.entry(tracked.record.owner).or_default();
         of_owner.push_back(Arc::downgrade(tracked));
-        let oldest = if of_owner.len() > MOST_TREES { of_owner.pop_front() } else { None };
+        let tree = of_owner.len().checked_sub(MOST_TREES + 1).and_then(|at| of_owner[at].upgrade());
+        let oldest = if of_owner.len() > MOST_REMEMBERED { of_owner.pop_front() } else { None };
         drop(ended);
+        if let Some(tree) = tree {
+            tree.forget_tree();
+        }
         if let Some(oldest) = oldest.and_then(|oldest| oldest.upgrade()) {
-            oldest.forget_tree();
+            self.folder.remove(&oldest.record.id);
+            let id = parsed(&oldest.record.id);
+            let dropped = id.and_then(|id| self.lock().remove(&id));
+            drop(dropped);
         }
     }
 
@@ -284,11 +294,22 @@ impl Processes {
         Ok(found)
     }
 
+    /// As many as a message has room for: those that run before those that have ended, the newest first.
     pub(super) fn list(&self, caller: &Caller, call: &ListProcesses) -> wire::Processes {
-        let all: Vec<Arc<Tracked>> = self.lock().values().cloned().collect();
         let of_session = |record: &Record| call.session.is_none() || record.session == call.session;
-        let seen = all.iter().filter(|one| may_see(caller.uid, &one.record) && of_session(&one.record));
-        wire::Processes { processes: seen.map(|one| one.describe()).collect() }
+        let mut seen: Vec<Arc<Tracked>> = self.lock().values().cloned().collect();
+        seen.retain(|one| may_see(caller.uid, &one.record) && of_session(&one.record));
+        seen.sort_by_key(|one| (one.end.borrow().is_some(), std::cmp::Reverse(one.record.since)));
+        let mut room = MOST_LISTED;
+        let mut processes = Vec::new();
+        for one in seen {
+            let described = one.describe();
+            let length = serde_json::to_string(&described).map_or(MOST_LISTED, |text| text.len() + 1);
+            let Some(left) = room.checked_sub(length) else { break };
+            room = left;
+            processes.push(described);
+        }
+        wire::Processes { processes }
     }
 
     pub(super) fn get(
