@@ -33,7 +33,8 @@ usage: cargo xtask COMMAND
   test --windows [FILTER]
                     the Windows side, under Wine; installs what that takes
   demo [--json]     run both procedures with real clients, in the testbed
-  bench NAME        measure: `bench spawn` the cost of creating a process, `bench impersonate` of acting as a client
+  bench [PART..] [--quick] [--json FILE]
+                    measure what stead costs beside its floor and its peers, all of it or parts (spawn, impersonate, ..)
   fuzz [TARGET] [--minutes N]
                     give the decoders whatever breaks them, each for 10 minutes; takes nightly Rust and cargo-fuzz
   unsafe [--short]  list the unsafe code, and fail if any stands outside of sys/ and the trampoline
