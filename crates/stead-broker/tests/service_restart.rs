@@ -107,7 +107,7 @@ fn a_status_is_still_told_of_what_ended_while_there_was_no_service() {
     assert_eq!(status(&mut root, &before.process), Ok(Some(8)));
     let wait = format!("while ! test -e {}; do sleep 0.05; done; exit 9", gate.display());
     let meanwhile = start(&mut root, opened.token, &wait);
-    let stays = start(&mut root, opened.token, "sleep 600");
+    let stays = start(&mut root, opened.token, "exec sleep 600");
     service.kill();
     std::fs::write(&gate, "").unwrap();
     until("it has ended", || !alive(meanwhile.process.pid));
@@ -124,7 +124,7 @@ fn a_number_that_is_another_process_by_now_is_not_taken_for_the_old_one() {
     let mut service = Service::start(bed, POLICY);
     let mut root = service.connect();
     let token = own(&mut root).token;
-    let old = start(&mut root, token, "sleep 600");
+    let old = start(&mut root, token, "exec sleep 600");
     service.kill();
     // As if its number had been given away: the record names a process that it does not prove.
     let mut stranger = std::process::Command::new("sleep").arg("600").spawn().unwrap();
@@ -155,7 +155,7 @@ fn killing_a_worker_is_an_error_for_its_callers_and_for_nobody_else() {
     let service = Service::start(bed, POLICY);
     let mut root = service.connect();
     let opened = call(&mut root, &s4u("alice"), &[]).0;
-    let running = start(&mut root, opened.token, "sleep 600");
+    let running = start(&mut root, opened.token, "exec sleep 600");
     let status_of = std::fs::read_to_string(format!("/proc/{}/status", running.process.pid)).unwrap();
     let worker =
         status_of.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
@@ -209,7 +209,7 @@ fn it_ends_when_it_is_told_to_and_leaves_the_processes_alone() {
     let mut service = Service::start(bed, "");
     let mut root = service.connect();
     let token = own(&mut root).token;
-    let running = start(&mut root, token, "sleep 600");
+    let running = start(&mut root, token, "exec sleep 600");
     service.signal(Signal::TERM);
     assert_eq!(service.wait().code(), Some(0));
     assert!(!service.socket().exists());

@@ -121,8 +121,11 @@ impl Dialog<'_> {
         let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
             .map_err(|errno| Error::system(self.doing.clone(), "pidfd_open", errno))?;
         let request = message::Request::Open(Box::new(open));
-        send(&self.socket, &request, &[own.as_fd()]).map_err(|error| self.lost(error))?;
-        drop(request);
+        match send(&self.socket, &request, &[own.as_fd()]) {
+            // A worker of another version answers when it has read the beginning, and is gone: its answer says why.
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(self.lost(error)),
+            _ => drop(request),
+        }
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
             if let Err(error) = within(&self.socket, left) {
