@@ -38,7 +38,7 @@ const NAMESPACES: [(&str, ConfinedPart); 10] = [
 
 /// Which part an error names when there are several: the one that confines most. Last the two that a server
 /// may choose to carry over.
-const BY_WEIGHT: [ConfinedPart; 13] = [
+pub(crate) const BY_WEIGHT: [ConfinedPart; 13] = [
     ConfinedPart::UserNamespace,
     ConfinedPart::MountNamespace,
     ConfinedPart::PidNamespace,

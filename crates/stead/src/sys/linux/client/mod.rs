@@ -10,6 +10,8 @@ mod take;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "service")]
+pub(crate) use confinement::BY_WEIGHT;
 pub(crate) use confinement::Policy;
 pub(crate) use identity::{Peer, require_accepted, require_listening};
 pub(crate) use process::{process_context, shown_context};

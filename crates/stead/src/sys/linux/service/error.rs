@@ -10,9 +10,10 @@ use stead_protocol::frame::Malformed;
 use stead_protocol::{Failure, FailureKind, LARGEST_MESSAGE};
 
 use super::token::from_level;
-use crate::error::{AccountRestriction, ConfinedPart, Error, ErrorKind, ProgramFault};
+use crate::error::{AccountRestriction, Error, ErrorKind, ProgramFault};
 use crate::privilege::Privilege;
 use crate::process::Stage;
+use crate::sys::client::BY_WEIGHT;
 
 type Doing = Cow<'static, str>;
 
@@ -100,11 +101,11 @@ fn kind(kind: FailureKind) -> ErrorKind {
         Wire::DirectoryUnusable { directory } => ErrorKind::DirectoryUnusable { directory },
         Wire::NotImpersonating {} => ErrorKind::NotImpersonating,
         Wire::ImpersonationChanged { what } => ErrorKind::ImpersonationChanged { what: what.into() },
-        Wire::ClientConfined { part } => match named(PARTS, &part) {
+        Wire::ClientConfined { part } => match named(&BY_WEIGHT, &part) {
             Some(part) => ErrorKind::ClientConfined { part },
             None => service(format!("the client is confined more than it is: {part}")),
         },
-        Wire::ConfinementUnknown { part } => match named(PARTS, &part) {
+        Wire::ConfinementUnknown { part } => match named(&BY_WEIGHT, &part) {
             Some(part) => ErrorKind::ConfinementUnknown { part },
             None => service(format!("how the client is confined cannot be read: {part}")),
         },
@@ -191,22 +192,6 @@ const FAULTS: &[ProgramFault] = &[
     ProgramFault::AppAlias,
 ];
 
-const PARTS: &[ConfinedPart] = &[
-    ConfinedPart::NoNewPrivileges,
-    ConfinedPart::Seccomp,
-    ConfinedPart::UserNamespace,
-    ConfinedPart::MountNamespace,
-    ConfinedPart::PidNamespace,
-    ConfinedPart::NetworkNamespace,
-    ConfinedPart::IpcNamespace,
-    ConfinedPart::UtsNamespace,
-    ConfinedPart::CgroupNamespace,
-    ConfinedPart::TimeNamespace,
-    ConfinedPart::RootDirectory,
-    ConfinedPart::BoundingSet,
-    ConfinedPart::Label,
-];
-
 /// Calls that errors of this library name, so that the same error names the same call.
 const CALLS: &[&str] = &[
     "openat2",
@@ -246,14 +231,15 @@ const CALLS: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ConfinedPart;
 
     #[test]
     fn every_kind_that_holds_another_enumeration_comes_back_from_its_name() {
-        assert_eq!(named(PARTS, "no_new_privileges"), Some(ConfinedPart::NoNewPrivileges));
+        assert_eq!(named(&BY_WEIGHT, "no_new_privileges"), Some(ConfinedPart::NoNewPrivileges));
         assert_eq!(named(Stage::ALL, "read_back"), Some(Stage::ReadBack));
         assert_eq!(named(FAULTS, "bad_format"), Some(ProgramFault::BadFormat));
         assert_eq!(named(RESTRICTIONS, "password_expired"), Some(AccountRestriction::PasswordExpired));
-        assert_eq!(named(PARTS, "no-such-part"), None);
+        assert_eq!(named(&BY_WEIGHT, "no-such-part"), None);
     }
 
     #[test]
