@@ -11,6 +11,7 @@ use std::io;
 use std::ptr;
 use std::sync::OnceLock;
 
+use crate::sys::linux::library::symbol;
 use crate::sys::token::Uid;
 
 /// `uid_t`.
@@ -171,27 +172,15 @@ fn load() -> Option<Library> {
     if library.is_null() {
         return None;
     }
-    macro_rules! symbol {
-        ($kind:ty, $name:literal) => {{
-            // SAFETY: `library` is a handle that is never closed, the name is NUL-terminated.
-            let address = unsafe { libc::dlsym(library, $name.as_ptr()) };
-            if address.is_null() {
-                return None;
-            }
-            // SAFETY: the address is that of the function of this name, whose type is the field's, as systemd/sd-login.h
-            // declares it.
-            unsafe { std::mem::transmute::<*mut c_void, $kind>(address) }
-        }};
-    }
     Some(Library {
-        seat_get_active: symbol!(Active, c"sd_seat_get_active"),
-        get_sessions: symbol!(All, c"sd_get_sessions"),
-        session_is_active: symbol!(Is, c"sd_session_is_active"),
-        session_get_uid: symbol!(Id, c"sd_session_get_uid"),
-        session_get_vt: symbol!(Number, c"sd_session_get_vt"),
-        session_get_type: symbol!(Text, c"sd_session_get_type"),
-        session_get_class: symbol!(Text, c"sd_session_get_class"),
-        session_get_display: symbol!(Text, c"sd_session_get_display"),
-        session_get_tty: symbol!(Text, c"sd_session_get_tty"),
+        seat_get_active: symbol!(library, Active, c"sd_seat_get_active")?,
+        get_sessions: symbol!(library, All, c"sd_get_sessions")?,
+        session_is_active: symbol!(library, Is, c"sd_session_is_active")?,
+        session_get_uid: symbol!(library, Id, c"sd_session_get_uid")?,
+        session_get_vt: symbol!(library, Number, c"sd_session_get_vt")?,
+        session_get_type: symbol!(library, Text, c"sd_session_get_type")?,
+        session_get_class: symbol!(library, Text, c"sd_session_get_class")?,
+        session_get_display: symbol!(library, Text, c"sd_session_get_display")?,
+        session_get_tty: symbol!(library, Text, c"sd_session_get_tty")?,
     })
 }

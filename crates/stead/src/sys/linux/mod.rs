@@ -11,6 +11,7 @@ pub(crate) mod elsewhere;
 pub(crate) mod fuzzing;
 pub(crate) mod group;
 pub(crate) mod impersonate;
+mod library;
 pub(crate) mod local;
 pub(crate) mod logind;
 pub(crate) mod logon;

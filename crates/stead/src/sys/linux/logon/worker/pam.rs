@@ -10,6 +10,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
 
 use super::super::message::SecretBytes;
+use crate::sys::linux::library::symbol;
 
 const SUCCESS: c_int = 0;
 const BUF_ERR: c_int = 5;
@@ -100,32 +101,20 @@ fn load() -> Result<Library, String> {
     if library.is_null() {
         return Err(why());
     }
-    macro_rules! symbol {
-        ($kind:ty, $name:literal) => {{
-            // SAFETY: `library` is a handle that is never closed, the name is NUL-terminated.
-            let address = unsafe { libc::dlsym(library, $name.as_ptr()) };
-            if address.is_null() {
-                return Err(why());
-            }
-            // SAFETY: the address is that of the function of this name, whose type is the field's, as
-            // security/pam_appl.h declares it; function and data pointers are alike on Linux.
-            unsafe { std::mem::transmute::<*mut c_void, $kind>(address) }
-        }};
-    }
     Ok(Library {
-        start: symbol!(Start, c"pam_start"),
-        end: symbol!(WithFlags, c"pam_end"),
-        authenticate: symbol!(WithFlags, c"pam_authenticate"),
-        acct_mgmt: symbol!(WithFlags, c"pam_acct_mgmt"),
-        chauthtok: symbol!(WithFlags, c"pam_chauthtok"),
-        setcred: symbol!(WithFlags, c"pam_setcred"),
-        open_session: symbol!(WithFlags, c"pam_open_session"),
-        close_session: symbol!(WithFlags, c"pam_close_session"),
-        set_item: symbol!(SetItem, c"pam_set_item"),
-        get_item: symbol!(GetItem, c"pam_get_item"),
-        putenv: symbol!(PutEnv, c"pam_putenv"),
-        getenvlist: symbol!(GetEnvList, c"pam_getenvlist"),
-        strerror: symbol!(StrError, c"pam_strerror"),
+        start: symbol!(library, Start, c"pam_start").ok_or_else(why)?,
+        end: symbol!(library, WithFlags, c"pam_end").ok_or_else(why)?,
+        authenticate: symbol!(library, WithFlags, c"pam_authenticate").ok_or_else(why)?,
+        acct_mgmt: symbol!(library, WithFlags, c"pam_acct_mgmt").ok_or_else(why)?,
+        chauthtok: symbol!(library, WithFlags, c"pam_chauthtok").ok_or_else(why)?,
+        setcred: symbol!(library, WithFlags, c"pam_setcred").ok_or_else(why)?,
+        open_session: symbol!(library, WithFlags, c"pam_open_session").ok_or_else(why)?,
+        close_session: symbol!(library, WithFlags, c"pam_close_session").ok_or_else(why)?,
+        set_item: symbol!(library, SetItem, c"pam_set_item").ok_or_else(why)?,
+        get_item: symbol!(library, GetItem, c"pam_get_item").ok_or_else(why)?,
+        putenv: symbol!(library, PutEnv, c"pam_putenv").ok_or_else(why)?,
+        getenvlist: symbol!(library, GetEnvList, c"pam_getenvlist").ok_or_else(why)?,
+        strerror: symbol!(library, StrError, c"pam_strerror").ok_or_else(why)?,
     })
 }
 
