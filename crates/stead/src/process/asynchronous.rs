@@ -86,7 +86,7 @@ impl Child {
     #[doc(alias = "RegisterWaitForSingleObject")]
     pub async fn wait_async(&mut self) -> Result<ExitStatus> {
         drop(self.stdin.take());
-        self.running.not_suspended()?;
+        self.not_suspended()?;
         loop {
             if let Some(status) = self.try_wait()? {
                 return Ok(status);
@@ -102,7 +102,7 @@ impl Child {
     /// Those of [`wait_with_output`](Self::wait_with_output).
     pub async fn wait_with_output_async(mut self) -> Result<Output> {
         drop(self.stdin.take());
-        self.running.not_suspended()?;
+        self.not_suspended()?;
         let stdout = read_to_end(self.stdout.take().map(OwnedObject::from));
         let stderr = read_to_end(self.stderr.take().map(OwnedObject::from));
         let (stdout, stderr) = both(stdout, stderr).await;

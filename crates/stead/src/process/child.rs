@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 #[cfg(unix)]
 use super::stdio::Pty;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::sys::process::{Parts, Running};
 
 /// A process that was created in a client's security context, in the manner of [`std::process::Child`].
@@ -101,7 +101,7 @@ impl Child {
     #[doc(alias = "GetExitCodeProcess")]
     pub fn wait(&mut self) -> Result<ExitStatus> {
         drop(self.stdin.take());
-        self.running.not_suspended()?;
+        self.not_suspended()?;
         self.running.wait(None)?.ok_or_else(|| unreachable_status("waiting for a process"))
     }
 
@@ -133,7 +133,7 @@ impl Child {
     /// Those of [`wait`](Self::wait), and `System` when a pipe cannot be read.
     pub fn wait_with_output(mut self) -> Result<Output> {
         drop(self.stdin.take());
-        self.running.not_suspended()?;
+        self.not_suspended()?;
         let (stdout, stderr) = crate::sys::process::read_both(self.stdout.take(), self.stderr.take())
             .map_err(|source| Error::system("reading a process's output", "read", source))?;
         Ok(Output { status: self.wait()?, stdout, stderr })
@@ -172,6 +172,15 @@ impl Child {
         self.running.is_suspended()
     }
 
+    /// Waiting for a suspended process without a limit would be waiting for ever.
+    pub(super) fn not_suspended(&self) -> Result<()> {
+        if self.is_suspended() {
+            let what = "the process is suspended and would never end; resume it first".into();
+            return Err(Error::new("waiting for a process", ErrorKind::InvalidInput { what }));
+        }
+        Ok(())
+    }
+
     /// Lets a process that was created [suspended](crate::Command::suspended) execute its program; nothing
     /// happens when it runs already.
     ///
@@ -185,7 +194,7 @@ impl Child {
 }
 
 fn unreachable_status(doing: &'static str) -> Error {
-    Error::new(doing, crate::ErrorKind::StatusLost)
+    Error::new(doing, ErrorKind::StatusLost)
 }
 
 impl fmt::Debug for Child {

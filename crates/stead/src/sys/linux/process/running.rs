@@ -238,15 +238,6 @@ impl Running {
         self.suspended.is_some()
     }
 
-    /// Waiting for a suspended process without a limit would be waiting for ever.
-    pub(crate) fn not_suspended(&self) -> Result<()> {
-        if self.is_suspended() {
-            let what = "the process is suspended and would never end; resume it first".into();
-            return Err(Error::new(WAITING, ErrorKind::InvalidInput { what }));
-        }
-        Ok(())
-    }
-
     /// Waits for the end, at most until `deadline`.
     pub(crate) fn wait(&mut self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
         abandoned::sweep();

@@ -14,7 +14,7 @@ use windows_sys::Win32::System::Threading::{
 
 use super::job::Job;
 use super::leased::{Keeper, Leased};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::process::Containment;
 use crate::sys::logon::SessionHandle;
 
@@ -78,15 +78,6 @@ impl Running {
 
     pub(crate) fn is_suspended(&self) -> bool {
         self.suspended.is_some()
-    }
-
-    /// Waiting for a suspended process without a limit would be waiting for ever.
-    pub(crate) fn not_suspended(&self) -> Result<()> {
-        if self.is_suspended() {
-            let what = "the process is suspended and would never end; resume it first".into();
-            return Err(Error::new(WAITING, ErrorKind::InvalidInput { what }));
-        }
-        Ok(())
     }
 
     /// Lets a suspended process run.
