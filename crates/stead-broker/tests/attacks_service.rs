@@ -17,8 +17,9 @@ use stead::os::linux::{ServiceExt, TokenExt, Uid};
 use stead::{Account, Command, ErrorKind, Logon, Service};
 use stead_protocol::client::Connection;
 use stead_protocol::{CreateProcess, FailureKind, OpenSession, OwnToken, SignalProcess};
+use testbed::until;
 use through_support::{
-    Connected, TheService, alive, connect_and_stay, folder_of, judged, listener, say, trusting, until, words,
+    Connected, TheService, alive, connect_and_stay, folder_of, judged, listener, say, trusting, words,
 };
 
 #[test]

@@ -16,8 +16,9 @@ use std::process::Stdio as Std;
 use stead::{ErrorKind, Service};
 use stead_protocol::client::Connection;
 use stead_protocol::{ClientToken, FailureKind};
+use testbed::until;
 use through_support::{
-    Connected, TheService, alive, connect_and_stay, folder_of, judged, listener, say, trusting, until, words,
+    Connected, TheService, alive, connect_and_stay, folder_of, judged, listener, say, trusting, words,
 };
 
 #[test]

@@ -15,7 +15,7 @@ use service_support::{Service, another, call, exit_code, own, part};
 use stead_protocol::{
     Account, CloseSession, CreateProcess, GetStatus, KillTree, ListProcesses, LogOn, LogonType, SOCKET, Text,
 };
-use testbed::Bed;
+use testbed::{Bed, until};
 
 const POLICY: &str = r#"
 [quotas]
@@ -205,7 +205,7 @@ fn end_now(child: &mut Child) {
 /// Ends what killed callers left running, as an administrator would, and waits until nothing of the load is there.
 fn settle(bed: &Bed, service: &Service, from_before: &[u32]) {
     let mut root = service.connect();
-    service_support::until("every process of the load has ended", || {
+    until("every process of the load has ended", || {
         let (listed, _) = call(&mut root, &ListProcesses::default(), &[]);
         let running: Vec<_> = listed.processes.into_iter().filter(|process| process.running).collect();
         for process in &running {
@@ -217,10 +217,10 @@ fn settle(bed: &Bed, service: &Service, from_before: &[u32]) {
         running.is_empty() && status.sessions == 0 && status.connections <= 2
     });
     drop(root);
-    service_support::until("no process of the users is there but those from before", || {
+    until("no process of the users is there but those from before", || {
         processes_of_users(bed).iter().all(|process| from_before.contains(process))
     });
-    service_support::until("the connection is gone", || {
+    until("the connection is gone", || {
         let (status, _) = call(&mut service.connect(), &GetStatus {}, &[]);
         status.connections <= 2
     });

@@ -14,6 +14,7 @@ use stead_protocol::{
     Account, CloseSession, CreateProcess, Environment, Failure, FailureKind, LogOn, LogonType, OpenedSession,
     Text, Variable,
 };
+use testbed::until;
 
 /// svc may log on members of alice's group and bob's.
 const PORTAL: &str = r#"
@@ -216,7 +217,7 @@ fn a_policy_is_taken_on_sighup_whole_or_not_at_all() {
         let before = records(&service, event).len();
         service.write_policy(policy);
         service.signal(rustix::process::Signal::HUP);
-        service_support::until(event, || records(&service, event).len() > before);
+        until(event, || records(&service, event).len() > before);
     };
     service.caller(bed, "svc", "role_may_not");
     reload(PORTAL, "policy-loaded");
@@ -357,9 +358,9 @@ fn role_uses_its_quotas_up() {
         call(&mut service, &stead_protocol::KillTree { process: id }, &[]);
         assert_eq!(exit_code(&mut service, &process), None);
     }
-    service_support::until("there is room for a process", || service.call(&echo(first.token), &[]).is_ok());
+    until("there is room for a process", || service.call(&echo(first.token), &[]).is_ok());
     call(&mut service, &CloseSession { session: first.session.id }, &[]);
-    service_support::until("there is room for a session", || service.call(&s4u("alice"), &[]).is_ok());
+    until("there is room for a session", || service.call(&s4u("alice"), &[]).is_ok());
 
     let mut connections: Vec<_> = (0..3).map(|_| service_support::another()).collect();
     for connection in &mut connections {
@@ -373,7 +374,7 @@ fn role_uses_its_quotas_up() {
         other => panic!("{other:?}"),
     }
     drop(connections);
-    service_support::until("there is room for a connection", || {
+    until("there is room for a connection", || {
         service_support::another().call(&stead_protocol::OwnToken {}, &[]).is_ok()
     });
 }
@@ -401,7 +402,7 @@ fn no_argument_forges_a_line_of_the_audit_log() {
         forged["arguments"][0], r#"\n{"event":"decision","caller":{"uid":4242}}\n\u{1b}[2J"#,
         "{forged}"
     );
-    service_support::until("its end is recorded", || !self::records(&service, "process-end").is_empty());
+    until("its end is recorded", || !self::records(&service, "process-end").is_empty());
 }
 
 #[test]

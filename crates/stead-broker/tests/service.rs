@@ -7,12 +7,13 @@ mod service_support;
 use std::io::{BufRead, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
-use service_support::{Service, alive, another, call, exit_code, output, own, part, refusal, shell, until};
+use service_support::{Service, alive, another, call, exit_code, output, own, part, refusal, shell};
 use stead_protocol::{
     CreateProcess, DescribeToken, Descriptor, DuplicateToken, Environment, FailureKind, GetProcess,
     GetStatus, INTERFACE, KillTree, Level, ListProcesses, LogOn, NAME, OpenFile, ProcessLimit, Request,
     RestrictToken, ResumeProcess, SignalProcess, TerminalSize, Text, Variable, WaitProcess,
 };
+use testbed::until;
 
 fn sleeper(token: u64) -> CreateProcess {
     CreateProcess {

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use service_support::{Service, another, call, output, own, part, refusal, shell};
 use stead_protocol::client::Connection;
 use stead_protocol::{ClientToken, FailureKind, OpenFile, OpenedToken, Text};
-use testbed::Bed;
+use testbed::{Bed, until};
 
 const POLICY: &str = r#"
 [[allow]]
@@ -83,9 +83,9 @@ fn a_server_without_privileges_acts_for_its_clients() {
         let serving = scope.spawn(|| {
             service.caller_with(bed, "svc", "role_serves_alice", &[(FOLDER, folder.to_str().unwrap())]);
         });
-        service_support::until("the portal listens", || path.exists() || serving.is_finished());
+        until("the portal listens", || path.exists() || serving.is_finished());
         let mut client = None;
-        service_support::until("alice connects", || {
+        until("alice connects", || {
             client = bed.client("alice").try_connect(&path).ok();
             client.is_some() || serving.is_finished()
         });
@@ -223,10 +223,10 @@ fn the_listener_of_another_user_speaks_for_that_user_only() {
                 &[(FOLDER, folder.to_str().unwrap())],
             );
         });
-        service_support::until("bob listens", || path.exists());
+        until("bob listens", || path.exists());
         let client = scope.spawn(|| {
             // Whether she is accepted before bob has ended is not hers to see.
-            service_support::until("alice connects", || {
+            until("alice connects", || {
                 bed.client("alice").try_connect(&path).is_ok() || over.load(Ordering::Relaxed)
             });
         });
@@ -258,7 +258,7 @@ fn role_passes_anothers() {
     let Some(mut service) = part() else { return };
     let mut over = None;
     // It is there before others may connect to it.
-    service_support::until("bob listens", || {
+    until("bob listens", || {
         over = UnixStream::connect(folder().join("hand-over")).ok();
         over.is_some()
     });

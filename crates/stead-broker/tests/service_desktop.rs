@@ -11,9 +11,9 @@ use std::process::{Child, Stdio as Std};
 use stead::desktop::GrantTo;
 use stead::os::linux::DesktopExt;
 use stead::{Account, Command, Desktop, ErrorKind, Logon, LogonType, Primary, Service, Stdio, Token};
-use testbed::Bed;
 use testbed::display::{Display, Options};
-use through_support::{TheService, say, until, words};
+use testbed::{Bed, until};
+use through_support::{TheService, say, words};
 
 const BLUE: [u8; 3] = [0x33, 0x66, 0xcc];
 

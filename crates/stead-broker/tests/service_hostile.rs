@@ -9,8 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use service_support::{Service, another, call, output, own, part, refusal, shell, until};
+use service_support::{Service, another, call, output, own, part, refusal, shell};
 use stead_protocol::{FailureKind, GetStatus, LARGEST_MESSAGE, LogOn, Monitor, OpenFile, Text};
+use testbed::until;
 
 fn raw(service: &Service) -> UnixStream {
     UnixStream::connect(service.socket()).unwrap()

@@ -8,12 +8,13 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::process::Signal;
-use service_support::{Service, alive, call, own, part, refusal, shell, until};
+use service_support::{Service, alive, call, own, part, refusal, shell};
 use stead_protocol::client::Connection;
 use stead_protocol::{
     CreateProcess, CreatedProcess, FailureKind, GetStatus, KillTree, ListProcesses, ListSessions, LogOn,
     OpenSession, Process, SignalProcess, WaitProcess,
 };
+use testbed::until;
 
 const POLICY: &str = r#"
 [[allow]]

@@ -16,10 +16,8 @@ use stead::impersonate::OpenOptions;
 use stead::os::linux::{CommandExt, Gid, Limit, LogonExt, LogonSessionExt, RestrictionExt, TokenExt};
 use stead::token::Restriction;
 use stead::{Account, Client, Command, ErrorKind, Logon, LogonType, Prompt, Secret, Service, Stdio, Token};
-use testbed::{Bed, Probe};
-use through_support::{
-    Connected, PORTAL, TheService, connect_and_stay, folder_of, listener, say, until, words,
-};
+use testbed::{Bed, Probe, until};
+use through_support::{Connected, PORTAL, TheService, connect_and_stay, folder_of, listener, say, words};
 
 #[test]
 fn role_that_connects() {

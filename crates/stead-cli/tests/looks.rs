@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use support::*;
+use testbed::until;
 
 #[test]
 fn whoami_says_what_proc_and_id_say() {

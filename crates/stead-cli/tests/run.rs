@@ -10,7 +10,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
 use support::*;
-use testbed::{Bed, Probe};
+use testbed::{Bed, Probe, until};
 
 fn seen(output: &std::process::Output) -> Probe {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

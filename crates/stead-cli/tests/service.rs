@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use support::*;
-use testbed::{Bed, Probe};
+use testbed::{Bed, Probe, until};
 
 /// The portal `svc` may log alice on without a password, and create her processes; nobody else anything.
 const POLICY: &str = r#"

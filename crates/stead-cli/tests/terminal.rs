@@ -8,7 +8,7 @@ mod support;
 use std::path::Path;
 
 use support::*;
-use testbed::Bed;
+use testbed::{Bed, until};
 
 macro_rules! require_tmux {
     ($($also:literal),*) => {{

@@ -14,6 +14,7 @@ use logon_support::*;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stead::os::linux::{LogonExt, LogonGid};
 use stead::{Account, Command, ErrorKind, Logon, LogonType};
+use testbed::until;
 
 const ROLE: &str = "STEAD_TEST_ROLE";
 

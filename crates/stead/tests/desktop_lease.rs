@@ -18,6 +18,7 @@ use stead::os::linux::{Cgroup, CommandExt, DesktopExt};
 use stead::process::Containment;
 use stead::{Command, Desktop, LogonSession, Primary, SessionId, Token};
 use testbed::display::{Display, Options};
+use testbed::until;
 use x11_support::*;
 
 /// Kills a process by its number, which a test of its own has made.

@@ -11,9 +11,9 @@ use desktop_support::*;
 use stead::desktop::InteractiveSession;
 use stead::os::linux::{LogonExt, Uid};
 use stead::{Account, Desktop, ErrorKind, Logon, LogonSession};
-use testbed::Bed;
 use testbed::logind::Machine;
 use testbed::wayland::{Compositor, missing};
+use testbed::{Bed, until};
 
 const CONFIGURATION: &str = "/etc/stead/console-desktop";
 

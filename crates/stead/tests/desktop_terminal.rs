@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use desktop_support::*;
 use stead::process::Stage;
 use stead::{Command, Desktop, ErrorKind};
-use testbed::Bed;
+use testbed::{Bed, until};
 
 const TERMINAL: &str = "/dev/tty20";
 /// Major 4, minor 20, as the kernel prints it in `/proc/PID/stat`.

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use desktop_support::*;
 use stead::desktop::GrantTo;
 use stead::{Command, Desktop, ErrorKind, LogonSession};
-use testbed::Bed;
 use testbed::wayland::{Compositor, missing};
+use testbed::{Bed, until};
 
 /// A compositor of bob's, who sits before the screen; the test is skipped where there can be none.
 macro_rules! compositor {

@@ -9,11 +9,12 @@ mod x11_support;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use process_support::{minted, open_logon, until, without_privileges_of_its_own};
+use process_support::{minted, open_logon, without_privileges_of_its_own};
 use stead::desktop::GrantTo;
 use stead::os::linux::{DesktopExt, LogonSessionExt, TokenExt, Uid};
 use stead::{Command, Desktop, ErrorKind};
 use testbed::display::{Display, Options};
+use testbed::until;
 use x11_support::*;
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use process_support::*;
-use testbed::Bed;
+use testbed::{Bed, until};
 
 /// A server that ends with the test.
 struct Server(Child);

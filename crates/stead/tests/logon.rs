@@ -12,6 +12,7 @@ use logon_support::*;
 use stead::error::AccountRestriction;
 use stead::os::linux::LogonExt;
 use stead::{Account, Conversation, ErrorKind, Logon, LogonType, Prompt, Secret};
+use testbed::until;
 
 #[test]
 fn a_right_password_opens_a_session_whose_process_is_the_user() {

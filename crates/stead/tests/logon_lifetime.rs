@@ -12,6 +12,7 @@ use std::process::Stdio as StdStdio;
 use logon_support::*;
 use stead::os::linux::LogonExt;
 use stead::{Account, Command, ErrorKind, Lifetime, Logon, LogonSession, LogonType, SessionId, Stdio};
+use testbed::until;
 
 const CLOSED: &str = "close_session";
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use process_support::*;
 use stead::os::linux::{Capability, CapabilitySet, ChildExt, CommandExt, Limit, Signal};
 use stead::{Command, ErrorKind, Stdio};
-use testbed::Probe;
+use testbed::{Probe, until};
 
 #[test]
 fn a_process_equals_the_control_in_all_that_the_kernel_tells() {

@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use process_support::*;
 use stead::os::linux::{ChildExt, CommandExt, Signal};
 use stead::{Child, Command, PtySize, Stdio};
+use testbed::until;
 
 /// Everything that is written to the terminal until nobody has it open.
 fn said(child: &mut Child) -> String {

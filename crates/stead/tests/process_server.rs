@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use process_support::*;
 use stead::os::linux::Capability;
 use stead::{Command, ErrorKind, Stdio};
-use testbed::Probe;
+use testbed::{Probe, until};
 
 /// What of the server must never change.
 fn state() -> (Probe, Vec<u8>) {

@@ -12,7 +12,7 @@ use process_support::*;
 use stead::os::linux::{ChildExt, CommandExt, Limit, Signal};
 use stead::process::Containment;
 use stead::{Account, Command, ErrorKind, Logon, LogonSession, LogonType, PtySize, Stdio};
-use testbed::Bed;
+use testbed::{Bed, until};
 
 fn session(bed: &Bed, name: &str) -> LogonSession {
     let user = bed.user(name);

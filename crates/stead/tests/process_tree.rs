@@ -11,6 +11,7 @@ use process_support::*;
 use stead::os::linux::{Cgroup, CommandExt};
 use stead::process::Containment;
 use stead::{Child, ErrorKind, Stdio};
+use testbed::until;
 
 /// Starts a script that prints the ids of its processes, one a line, `number` of them.
 fn tree(

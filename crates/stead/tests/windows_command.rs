@@ -3,23 +3,14 @@
 #![cfg(windows)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod windows_support;
+
 use std::path::PathBuf;
 use std::time::Duration;
 use stead::os::windows::{ChildExt, CommandExt, Console, Dacl, TokenExt};
 use stead::{Command, ErrorKind, Impersonation, Primary, Stdio, Token};
 use testbed::windows::{Mint, Seen, WinProbe, program};
-
-const USER: &str = "S-1-5-21-1000-2000-3000-4711";
-const LOGON: &str = "S-1-5-5-0-4711";
-
-fn own() -> Token<Primary> {
-    Token::current().unwrap()
-}
-
-fn minted() -> std::io::Result<Token<Primary>> {
-    let mint = Mint::new(USER).logon(LOGON).privilege("SeAssignPrimaryTokenPrivilege");
-    Ok(Token::<Primary>::try_from(mint.primary()?).unwrap())
-}
+use windows_support::{minted, own};
 
 /// A directory of the test's own, removed at its end.
 struct Scratch(PathBuf);

@@ -11,10 +11,8 @@ use std::time::{Duration, Instant};
 use stead::desktop::{GrantTo, InteractiveSession, Trustee, sweep};
 use stead::os::windows::{DesktopExt, DesktopRight, Sid};
 use stead::{Command, Desktop, ErrorKind, Impersonation, Primary, Stdio, Token};
-use testbed::windows::{Mint, Seen, Stage, WinProbe, program};
+use testbed::windows::{LOGON, Mint, Seen, Stage, USER, WinProbe, program};
 
-const USER: &str = "S-1-5-21-1000-2000-3000-4711";
-const LOGON: &str = "S-1-5-5-0-4711";
 const OTHER_LOGON: &str = "S-1-5-5-0-4712";
 
 /// What the rule says, once more and in numbers.

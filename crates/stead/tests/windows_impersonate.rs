@@ -5,10 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use stead::os::windows::TokenExt;
 use stead::{Command, ErrorKind, Impersonation, ImpersonationLevel, Primary, Token};
-use testbed::windows::{LockedEvent, Mint, Seen, WinProbe, program};
-
-const USER: &str = "S-1-5-21-1000-2000-3000-4711";
-const LOGON: &str = "S-1-5-5-0-4711";
+use testbed::windows::{LOGON, LockedEvent, Mint, Seen, USER, WinProbe, program};
 
 fn no_thread_token() -> bool {
     Seen::thread().is_err_and(|error| error.raw_os_error() == Some(1008))

@@ -2,29 +2,20 @@
 #![cfg(windows)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod windows_support;
+
 use proptest::prelude::{Strategy, prop, proptest};
 use proptest::test_runner::Config;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use stead::{Command, ErrorKind, Primary, Stdio, Token};
-use testbed::windows::{Mint, Seen, WinProbe, fresh_handle, program};
-
-const USER: &str = "S-1-5-21-1000-2000-3000-4711";
-const LOGON: &str = "S-1-5-5-0-4711";
-
-fn own() -> Token<Primary> {
-    Token::current().unwrap()
-}
+use testbed::windows::{LOGON, Seen, USER, WinProbe, fresh_handle, program};
+use windows_support::{minted, own};
 
 fn probe(command: &Command, token: &Token<Primary>) -> WinProbe {
     let output = command.output_as(token).unwrap_or_else(|error| panic!("{error}"));
     assert!(output.status.success(), "{output:?}");
     WinProbe::parse(&output.stdout)
-}
-
-fn minted() -> std::io::Result<Token<Primary>> {
-    let mint = Mint::new(USER).logon(LOGON).privilege("SeAssignPrimaryTokenPrivilege");
-    Ok(Token::<Primary>::try_from(mint.primary()?).unwrap())
 }
 
 #[test]

@@ -6,10 +6,7 @@ use std::os::windows::io::{AsHandle, OwnedHandle};
 use stead::os::windows::TokenExt;
 use stead::token::Restriction;
 use stead::{ErrorKind, Impersonation, ImpersonationLevel, Primary, Token};
-use testbed::windows::{Mint, Seen};
-
-const USER: &str = "S-1-5-21-1000-2000-3000-4711";
-const LOGON: &str = "S-1-5-5-0-4711";
+use testbed::windows::{LOGON, Mint, Seen, USER};
 
 #[test]
 fn the_servers_own_token_is_what_the_system_says_of_the_process() {

@@ -19,42 +19,12 @@
 //! `cargo xtask test` makes the bed once and runs every test in a process of its own inside.
 
 #[cfg(target_os = "linux")]
-mod accounts;
-#[cfg(target_os = "linux")]
-mod bed;
-#[cfg(target_os = "linux")]
-mod client;
-#[cfg(target_os = "linux")]
-pub mod confine;
-#[cfg(target_os = "linux")]
-mod control;
-#[cfg(target_os = "linux")]
-pub mod display;
-#[cfg(target_os = "linux")]
-mod enter;
-#[cfg(target_os = "linux")]
-pub mod logind;
-#[cfg(target_os = "linux")]
-mod pam;
-#[cfg(target_os = "linux")]
-mod probe;
-#[cfg(target_os = "linux")]
-mod sys;
-#[cfg(target_os = "linux")]
-pub mod wayland;
-#[cfg(target_os = "linux")]
-pub mod window;
+mod linux;
 #[cfg(windows)]
 pub mod windows;
 
 #[cfg(target_os = "linux")]
-pub use {
-    accounts::User,
-    bed::{Bed, Mode, PamEvent, ROOT},
-    client::{ClientBuilder, RunningClient},
-    enter::{EnterOptions, Entry, enter, run_stage_if_asked},
-    probe::{Capabilities, Ids, Keyring, Limit, Probe, Scheduling, Signals},
-};
+pub use linux::*;
 
 /// Ends the test as skipped, from wherever it is: prints `skipped: REASON` and ends the process, which under the runner
 /// holds this one test.
@@ -70,6 +40,40 @@ pub fn skip_if_skipped(output: &[u8]) {
     if let Some(reason) = text.lines().find_map(|line| line.strip_prefix("skipped: ")) {
         skip_test(reason);
     }
+}
+
+/// Runs tests as a program with libtest's `main` would, as far as the runner asks for it: `--list`, and those that are
+/// named. For a program whose `main` must be its own.
+pub fn run_tests(tests: &[(&str, fn())]) {
+    let arguments: Vec<String> = std::env::args().collect();
+    let has = |name: &str| arguments.iter().any(|argument| argument == name);
+    if has("--list") {
+        for (name, _) in tests.iter().filter(|_| !has("--ignored")) {
+            println!("{name}: test");
+        }
+        return;
+    }
+    let names: Vec<&String> = arguments[1..].iter().filter(|argument| !argument.starts_with('-')).collect();
+    for (name, test) in tests {
+        if names.is_empty() || names.iter().any(|wanted| name.contains(wanted.as_str())) {
+            test();
+        }
+    }
+}
+
+/// Waits until something holds, for a minute at most; nothing is ever measured.
+///
+/// # Panics
+///
+/// When it never does.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..6000 {
+        if holds() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("it never came to pass that {what}");
 }
 
 /// Prints `skipped: REASON` on a line of its own, which is what the runner counts, and returns from the test.

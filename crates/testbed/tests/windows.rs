@@ -4,10 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's way to fail")]
 
 use std::os::windows::io::AsHandle;
-use testbed::windows::{LockedEvent, Mint, Seen, WinProbe, fresh_handle, program};
-
-const USER: &str = "S-1-5-21-1000-2000-3000-4711";
-const LOGON: &str = "S-1-5-5-0-4711";
+use testbed::windows::{LOGON, LockedEvent, Mint, Seen, USER, WinProbe, fresh_handle, program};
 
 #[test]
 fn a_minted_token_is_another_users_with_a_logon_of_its_own() {

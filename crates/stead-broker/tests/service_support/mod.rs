@@ -4,13 +4,12 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use stead_protocol::client::{CallError, Connection, Descriptors};
 use stead_protocol::{
     CreateProcess, CreatedProcess, FailureKind, Method, OpenedToken, OwnToken, Text, WaitProcess,
 };
-use testbed::Bed;
+use testbed::{Bed, until};
 
 /// The variable that tells a role where the service listens.
 const SOCKET: &str = "STEAD_TEST_SERVICE_SOCKET";
@@ -129,17 +128,6 @@ pub fn part() -> Option<Connection> {
 /// One more connection of a role.
 pub fn another() -> Connection {
     Connection::connect(Path::new(&std::env::var_os(SOCKET).unwrap())).unwrap()
-}
-
-/// Waits until something holds; tests wait for states, and never measure times.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..6000 {
-        if holds() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("it never came to pass that {what}");
 }
 
 /// A call that must succeed.

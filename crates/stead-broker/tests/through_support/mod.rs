@@ -9,12 +9,11 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use stead::Service;
 use stead_protocol::client::{CallError, Connection};
 use stead_protocol::{ClientToken, FailureKind};
-use testbed::{Bed, User};
+use testbed::{Bed, User, until};
 
 /// What lets svc have processes of the bed's people created, in every way.
 pub const PORTAL: &str = r#"
@@ -150,17 +149,6 @@ pub fn played(output: &Output) -> String {
 /// One line of what a part says.
 pub fn say(line: impl std::fmt::Display) {
     println!("\nsaid: {line}");
-}
-
-/// Waits until something holds; tests wait for states, and never measure times.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..6000 {
-        if holds() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("never came true: {what}");
 }
 
 /// Whether a process with this number lives (a zombie does not).

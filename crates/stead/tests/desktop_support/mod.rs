@@ -4,11 +4,10 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::time::Duration;
 
 use stead::os::linux::{LogonExt, LogonGid};
 use stead::{Account, Child, Command, Desktop, Logon, LogonSession, LogonType, Stdio};
-use testbed::Bed;
+use testbed::{Bed, until};
 
 /// A logon session that access lists can name.
 pub fn session(bed: &Bed, user: &str) -> LogonSession {
@@ -92,17 +91,6 @@ pub fn shell(script: &str) -> Command {
     let mut command = Command::new("/bin/sh");
     command.arg("-c").arg(script);
     command
-}
-
-/// Waits until something holds; tests wait for states, and never measure times.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..6000 {
-        if holds() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("it never came to pass that {what}");
 }
 
 /// Waits until the desktop's access list is what it was.

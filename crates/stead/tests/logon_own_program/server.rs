@@ -34,20 +34,7 @@ pub fn run() {
         println!("server: done");
         return;
     }
-    let arguments: Vec<String> = std::env::args().collect();
-    let has = |name: &str| arguments.iter().any(|argument| argument == name);
-    if has("--list") {
-        for (name, _) in TESTS.iter().filter(|_| !has("--ignored")) {
-            println!("{name}: test");
-        }
-        return;
-    }
-    let names: Vec<&String> = arguments[1..].iter().filter(|argument| !argument.starts_with('-')).collect();
-    for (name, test) in TESTS {
-        if names.is_empty() || names.iter().any(|wanted| name.contains(wanted.as_str())) {
-            test();
-        }
-    }
+    testbed::run_tests(&TESTS);
 }
 
 fn logon() -> Logon {

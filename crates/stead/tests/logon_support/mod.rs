@@ -2,7 +2,6 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
 use std::path::Path;
-use std::time::Duration;
 
 use stead::os::linux::LogonExt;
 use stead::{Account, Child, Command, ErrorKind, Logon, LogonSession, LogonType, Stdio};
@@ -60,17 +59,6 @@ pub fn refused(logon: Logon) -> stead::Error {
 /// The same, as its kind.
 pub fn refusal(logon: Logon) -> ErrorKind {
     refused(logon).kind().clone()
-}
-
-/// Waits until something holds; tests wait for states, and never measure times.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..6000 {
-        if holds() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("it never came to pass that {what}");
 }
 
 /// Whether a process is there and no zombie.

@@ -4,10 +4,7 @@
 use stead::desktop::Trustee;
 use stead::os::windows::Sid;
 use stead::{Desktop, ErrorKind, Impersonation, Token};
-use testbed::windows::{Mint, Stage};
-
-const USER: &str = "S-1-5-21-1000-2000-3000-4711";
-const LOGON: &str = "S-1-5-5-0-4711";
+use testbed::windows::{LOGON, Mint, Stage, USER};
 
 const TESTS: [(&str, fn()); 3] = [
     ("a_window_station_that_is_not_the_servers_is_reached_by_its_helper", elsewhere),
@@ -20,20 +17,7 @@ pub fn run() {
     if !careless {
         stead::init();
     }
-    let arguments: Vec<String> = std::env::args().collect();
-    let has = |name: &str| arguments.iter().any(|argument| argument == name);
-    if has("--list") {
-        for (name, _) in TESTS.iter().filter(|_| !has("--ignored")) {
-            println!("{name}: test");
-        }
-        return;
-    }
-    let names: Vec<&String> = arguments[1..].iter().filter(|argument| !argument.starts_with('-')).collect();
-    for (name, test) in TESTS {
-        if names.is_empty() || names.iter().any(|wanted| name.contains(wanted.as_str())) {
-            test();
-        }
-    }
+    testbed::run_tests(&TESTS);
 }
 
 fn logon() -> Trustee {

@@ -23,6 +23,12 @@ use windows_sys::Win32::System::SystemServices::{
 
 const IN_FORCE: u32 = (SE_GROUP_MANDATORY | SE_GROUP_ENABLED_BY_DEFAULT | SE_GROUP_ENABLED).cast_unsigned();
 
+/// A user of no machine's, whose tokens are minted.
+pub const USER: &str = "S-1-5-21-1000-2000-3000-4711";
+
+/// A logon session of that user's.
+pub const LOGON: &str = "S-1-5-5-0-4711";
+
 /// What a minted token says.
 #[derive(Debug, Clone)]
 pub struct Mint {

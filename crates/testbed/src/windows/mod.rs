@@ -7,7 +7,7 @@ mod seen;
 mod sid;
 mod stage;
 
-pub use mint::Mint;
+pub use mint::{LOGON, Mint, USER};
 pub use object::LockedEvent;
 pub use report::{WinProbe, c_program, program};
 pub use seen::{Seen, fresh_handle, inheritable_event, value};

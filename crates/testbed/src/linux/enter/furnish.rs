@@ -1,8 +1,8 @@
 //! What is in the bed: directories, homes, programs, account files, PAM services.
 
-use crate::accounts::{self, User};
-use crate::bed::{Description, ROOT};
-use crate::pam;
+use crate::linux::accounts::{self, User};
+use crate::linux::bed::{Description, ROOT};
+use crate::linux::pam;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};

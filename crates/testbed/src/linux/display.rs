@@ -92,7 +92,7 @@ impl Display {
         command.args([extension, "SECURITY"]);
         command.env_remove("DISPLAY").env_remove("XAUTHORITY").current_dir("/");
         // Started by one that keeps ending signals pending, it would never hear the one that ends it.
-        let mut process = crate::sys::with_default_signals(&mut command)
+        let mut process = crate::linux::sys::with_default_signals(&mut command)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -1,7 +1,7 @@
 //! Whether the host is as it was before.
 
-use crate::accounts;
-use crate::bed::{Mode, ROOT};
+use crate::linux::accounts;
+use crate::linux::bed::{Mode, ROOT};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -120,7 +120,7 @@ pub(super) fn our_processes() -> Vec<(i32, u64)> {
                 return None;
             }
             let ours = uids.contains(&owner) || real.is_some_and(|uid| uids.contains(&uid));
-            ours.then_some((pid, crate::probe::start_time(pid)?))
+            ours.then_some((pid, crate::linux::probe::start_time(pid)?))
         })
         .collect()
 }
@@ -137,7 +137,7 @@ impl BedCgroup {
             .find(|path| path.join("cgroup.procs").exists() && path.join("cgroup.controllers").exists())?;
         sweep_cgroups(root);
         let pid = rustix::process::getpid().as_raw_nonzero().get();
-        let started = crate::probe::start_time(pid)?;
+        let started = crate::linux::probe::start_time(pid)?;
         let path = root.join(format!("stead-testbed-{}-{pid}-{started}", pid_namespace()?));
         fs::create_dir(&path).ok()?;
         let cgroup = Self(path);
@@ -173,7 +173,7 @@ fn sweep_cgroups(root: &Path) {
         let [namespace, pid, started] = fields[..] else { continue };
         let Ok(pid) = i32::try_from(pid) else { continue };
         // Another PID namespace's pids say nothing here: its cgroups may well be in use.
-        if Some(namespace) == pid_namespace() && crate::probe::start_time(pid) != Some(started) {
+        if Some(namespace) == pid_namespace() && crate::linux::probe::start_time(pid) != Some(started) {
             remove_cgroup(&path);
         }
     }
@@ -199,5 +199,5 @@ fn remove_cgroup(path: &Path) {
 
 /// Whether something of a bed lies here, made by a run that has ended without taking it away.
 pub(super) fn stale_root() -> bool {
-    Path::new(ROOT).exists() && crate::bed::Bed::current().is_none()
+    Path::new(ROOT).exists() && crate::linux::bed::Bed::current().is_none()
 }

@@ -1,6 +1,6 @@
 //! The bed's PAM services: stock modules with effects that tests can tell apart.
 
-use crate::accounts::GRANTED_GROUP;
+use crate::linux::accounts::GRANTED_GROUP;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;

@@ -1,9 +1,9 @@
 //! Real client processes.
 
-use crate::accounts::User;
-use crate::bed::Bed;
-use crate::confine;
-use crate::probe::Probe;
+use crate::linux::accounts::User;
+use crate::linux::bed::Bed;
+use crate::linux::confine;
+use crate::linux::probe::Probe;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

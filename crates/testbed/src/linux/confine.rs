@@ -1,7 +1,7 @@
 //! Confining a process in the ways that real clients and containers are: for tests of what is refused, and of what
 //! happens when the kernel refuses a call.
 
-use crate::sys;
+use crate::linux::sys;
 use rustix::thread::{CapabilitySet, UnshareFlags};
 use std::io;
 
@@ -301,7 +301,7 @@ pub fn leave_namespace(name: &str) -> io::Result<()> {
 /// Without CAP_SYS_ADMIN.
 #[doc(hidden)]
 pub fn empty_run() -> io::Result<()> {
-    crate::enter::empty_run()
+    crate::linux::enter::empty_run()
 }
 
 /// Takes on root's real and saved ids, where root's effective one is there already.
@@ -311,7 +311,7 @@ pub fn empty_run() -> io::Result<()> {
 /// Without CAP_SETUID and CAP_SETGID.
 #[doc(hidden)]
 pub fn become_root() -> io::Result<()> {
-    crate::enter::become_root()
+    crate::linux::enter::become_root()
 }
 
 /// As process 1 of a PID namespace: its own /proc, and an end when the process that made it ends.
@@ -321,7 +321,7 @@ pub fn become_root() -> io::Result<()> {
 /// Without CAP_SYS_ADMIN.
 #[doc(hidden)]
 pub fn fresh_proc() -> io::Result<()> {
-    crate::enter::fresh_proc()
+    crate::linux::enter::fresh_proc()
 }
 
 /// Hides the bed: fresh account files without its users and services, and an empty /run, as in an ordinary container.
@@ -331,5 +331,5 @@ pub fn fresh_proc() -> io::Result<()> {
 /// Without CAP_SYS_ADMIN.
 #[doc(hidden)]
 pub fn fresh_files() -> io::Result<()> {
-    crate::enter::fresh_files()
+    crate::linux::enter::fresh_files()
 }

@@ -1,7 +1,7 @@
 //! A real Wayland compositor for tests: Weston, without a screen.
 
-use crate::accounts::User;
-use crate::bed::Bed;
+use crate::linux::accounts::User;
+use crate::linux::bed::Bed;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};

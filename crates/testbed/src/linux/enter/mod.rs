@@ -7,7 +7,7 @@ mod namespaces;
 mod needs;
 mod stage;
 
-use crate::bed::{Bed, Mode};
+use crate::linux::bed::{Bed, Mode};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::io;

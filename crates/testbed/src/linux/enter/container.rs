@@ -6,9 +6,9 @@
 use super::furnish::{self, context};
 use super::stage::{PLAN, SELF, STAGE, status_number};
 use super::{EnterOptions, leftovers};
-use crate::accounts::{self, User};
-use crate::bed::{Description, Mode, ROOT};
-use crate::{pam, sys};
+use crate::linux::accounts::{self, User};
+use crate::linux::bed::{Description, Mode, ROOT};
+use crate::linux::{pam, sys};
 use rustix::fs::FlockOperation;
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::collections::BTreeSet;
@@ -79,7 +79,7 @@ fn make(options: &EnterOptions, users: Vec<User>) -> io::Result<()> {
     let own = rustix::process::getpid().as_raw_nonzero().get();
     furnish::describe(&Description {
         mode: Mode::Container,
-        owner: crate::probe::start_time(own).map(|started| (own, started)),
+        owner: crate::linux::probe::start_time(own).map(|started| (own, started)),
         users,
         login_uid,
         cgroup: None,

@@ -4,7 +4,7 @@
 //! It has the few units that are written here and no others: a whole boot would empty /tmp, mount what fstab says and set
 //! the kernel's variables, all of it the host's. And it could not: what is not the machine's own is read-only in it.
 
-use crate::bed::{Bed, ROOT};
+use crate::linux::bed::{Bed, ROOT};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@
 
 use super::furnish::{self, context};
 use super::{EnterOptions, Entry, Plan, namespaces};
-use crate::bed::{Description, ROOT};
+use crate::linux::bed::{Description, ROOT};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -60,7 +60,7 @@ fn tie_to_parent() -> io::Result<()> {
 fn join_user_namespace() -> io::Result<()> {
     let number = std::env::var(SOCKET).ok().and_then(|number| number.parse().ok());
     let mut socket =
-        UnixStream::from(crate::sys::inherited(number.ok_or_else(|| io::Error::other("no socket"))?));
+        UnixStream::from(crate::linux::sys::inherited(number.ok_or_else(|| io::Error::other("no socket"))?));
     namespaces::unshare_user()?;
     socket.write_all(b"+")?;
     let mut answer = [0];
@@ -112,11 +112,11 @@ fn outer() -> io::Result<i32> {
 fn init() -> io::Result<i32> {
     tie_to_parent()?;
     rustix::thread::set_name(c"testbed-init")?;
-    crate::sys::default_signals();
-    crate::sys::keep_descriptors_to_oneself();
+    crate::linux::sys::default_signals();
+    crate::linux::sys::keep_descriptors_to_oneself();
     let plan = plan()?;
     namespaces::furnish(&plan)?;
-    let users = crate::accounts::users(&Path::new(ROOT).join("home"));
+    let users = crate::linux::accounts::users(&Path::new(ROOT).join("home"));
     furnish::rooms(&plan.programs)?;
     let login_uid = furnish::login_uid_works();
     namespaces::private_etc(&users, login_uid)?;

@@ -3,8 +3,8 @@
 use super::furnish::{self, context};
 use super::stage::{PLAN, SOCKET, STAGE, status_number};
 use super::{EnterOptions, Plan};
-use crate::accounts::User;
-use crate::bed::{Mode, ROOT};
+use crate::linux::accounts::User;
+use crate::linux::bed::{Mode, ROOT};
 use rustix::fs::{Mode as FileMode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::thread::UnshareFlags;
@@ -92,7 +92,7 @@ fn write_maps(socket: &mut UnixStream, pid: u32) -> io::Result<()> {
 }
 
 pub(super) fn unshare_user() -> io::Result<()> {
-    crate::sys::unshare(UnshareFlags::NEWUSER)
+    crate::linux::sys::unshare(UnshareFlags::NEWUSER)
 }
 
 /// Takes on the ids 0 that the maps give. One thread only, so the thread calls are the process's.
@@ -105,7 +105,7 @@ pub(crate) fn become_root() -> io::Result<()> {
 }
 
 pub(super) fn unshare_mount_and_pid() -> io::Result<()> {
-    crate::sys::unshare(UnshareFlags::NEWNS | UnshareFlags::NEWPID)?;
+    crate::linux::sys::unshare(UnshareFlags::NEWNS | UnshareFlags::NEWPID)?;
     // Nothing that is mounted from now on is seen outside.
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     Ok(())
@@ -250,7 +250,7 @@ pub(crate) fn fresh_proc() -> io::Result<()> {
 
 /// An empty /run, so that a bed can be made within a bed; the helper programs are found in /run/programs.
 pub(crate) fn empty_run() -> io::Result<()> {
-    crate::sys::unshare(UnshareFlags::NEWNS)?;
+    crate::linux::sys::unshare(UnshareFlags::NEWNS)?;
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let bin = rustix::fs::open(Path::new(ROOT).join("bin"), flags, FileMode::empty())?;

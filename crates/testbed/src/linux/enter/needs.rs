@@ -2,7 +2,7 @@
 
 use super::stage::{PLAN, STAGE};
 use super::{EnterOptions, Entry, Plan, namespaces};
-use crate::bed::Mode;
+use crate::linux::bed::Mode;
 use std::ffi::OsString;
 use std::fs;
 use std::io;

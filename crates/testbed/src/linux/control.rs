@@ -1,8 +1,8 @@
 //! The control: what the usual tools make of a process for a user.
 
-use crate::accounts::User;
-use crate::bed::Bed;
-use crate::probe::Probe;
+use crate::linux::accounts::User;
+use crate::linux::bed::Bed;
+use crate::linux::probe::Probe;
 use std::process::{Command, Stdio};
 
 pub(crate) fn setpriv(bed: &Bed, user: &User) -> Probe {
@@ -20,7 +20,7 @@ pub(crate) fn runuser(bed: &Bed, user: &User) -> Probe {
 }
 
 fn run(command: &mut Command) -> Probe {
-    let output = crate::sys::with_default_signals(command)
+    let output = crate::linux::sys::with_default_signals(command)
         .current_dir("/")
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())

@@ -1,7 +1,7 @@
 //! The bed as seen from inside.
 
-use crate::accounts::User;
-use crate::probe::Probe;
+use crate::linux::accounts::User;
+use crate::linux::probe::Probe;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -85,7 +85,7 @@ impl Bed {
             let description: Description = serde_json::from_slice(&text).ok()?;
             if let Some((pid, started)) = description.owner {
                 // A container's /run outlives a run that was killed.
-                if crate::probe::start_time(pid) != Some(started) {
+                if crate::linux::probe::start_time(pid) != Some(started) {
                     return None;
                 }
             }
@@ -137,7 +137,7 @@ impl Bed {
 
     /// The group that `pam_group` grants to alice in the service `stead-interactive`.
     pub fn granted_group(&self) -> u32 {
-        crate::accounts::GRANTED_GROUP
+        crate::linux::accounts::GRANTED_GROUP
     }
 
     /// Whether `pam_loginuid` can do its work here.
@@ -236,22 +236,22 @@ impl Bed {
 
     /// The variables that `pam_env` sets in a service of the bed.
     pub fn pam_environment(&self, service: &str) -> BTreeMap<String, String> {
-        crate::pam::environment(service)
+        crate::linux::pam::environment(service)
     }
 
     /// The umask that `pam_umask` sets in a service of the bed.
     pub fn pam_umask(&self, service: &str) -> u32 {
-        crate::pam::umask(service)
+        crate::linux::pam::umask(service)
     }
 
     /// The limits that `pam_limits` sets for a user: `/proc/PID/limits` name, soft, hard.
     pub fn pam_limits(&self, user: &str) -> Vec<(&'static str, u64, u64)> {
-        crate::pam::limits(user)
+        crate::linux::pam::limits(user)
     }
 
     /// The nice value that `pam_limits` sets for a user.
     pub fn pam_nice(&self, user: &str) -> i32 {
-        crate::pam::nice(user)
+        crate::linux::pam::nice(user)
     }
 
     /// What `setpriv --reuid --regid --init-groups` makes of a process for this user, seen by the probe.
@@ -260,7 +260,7 @@ impl Bed {
     ///
     /// If it cannot be run.
     pub fn control_setpriv(&self, user: &str) -> Probe {
-        crate::control::setpriv(self, self.user(user))
+        crate::linux::control::setpriv(self, self.user(user))
     }
 
     /// What `runuser -u NAME --` makes of a process for this user, seen by the probe.
@@ -269,7 +269,7 @@ impl Bed {
     ///
     /// If it cannot be run.
     pub fn control_runuser(&self, user: &str) -> Probe {
-        crate::control::runuser(self, self.user(user))
+        crate::linux::control::runuser(self, self.user(user))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a process is, as the kernel tells it.
 
-use crate::sys;
+use crate::linux::sys;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;

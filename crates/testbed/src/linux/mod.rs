@@ -1,0 +1,21 @@
+//! The bed on Linux: users and PAM services in namespaces of their own, and clients, displays and seats to try.
+
+mod accounts;
+mod bed;
+mod client;
+pub mod confine;
+mod control;
+pub mod display;
+mod enter;
+pub mod logind;
+mod pam;
+mod probe;
+mod sys;
+pub mod wayland;
+pub mod window;
+
+pub use accounts::User;
+pub use bed::{Bed, Mode, PamEvent, ROOT};
+pub use client::{ClientBuilder, RunningClient};
+pub use enter::{EnterOptions, Entry, enter, run_stage_if_asked};
+pub use probe::{Capabilities, Ids, Keyring, Limit, Probe, Scheduling, Signals};
