@@ -3,13 +3,22 @@
 //! Everything is measured in interleaved rounds, for machines are noisy: quote the ratios of medians. Each part runs in
 //! a process of its own, so that none finds what another left.
 
+mod commands;
 mod floor;
 mod impersonate;
 mod machine;
 mod measure;
+mod place;
+mod plot;
+mod python;
 mod report;
 mod server;
+mod service;
+mod size;
 mod spawn;
+mod target;
+mod threads;
+mod ways;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -26,11 +35,23 @@ type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 type Part = (&'static str, fn(&mut Bench) -> Outcome);
 
 /// In the order in which they are measured.
-const PARTS: [Part; 2] = [("spawn", spawn::run), ("impersonate", impersonate::run)];
+const PARTS: [Part; 5] = [
+    ("spawn", spawn::run),
+    ("commands", commands::run),
+    ("size", size::run),
+    ("threads", threads::run),
+    ("impersonate", impersonate::run),
+];
 
 fn main() -> ExitCode {
     stead::init();
-    let result = Request::of(std::env::args().skip(1)).and_then(|request| request.run());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match &arguments[..] {
+        [role, file] if role == target::IDENTITY => target::say_identity(Path::new(file)),
+        [role, socket] if role == service::CONNECT => service::be_client(Path::new(socket)),
+        [command, file] if command == "plot" => plot::run(Path::new(file)),
+        _ => Request::of(arguments.into_iter()).and_then(|request| request.run()),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -73,6 +94,8 @@ impl Request {
             return self.run_each(bed);
         };
         let machine = machine::facts();
+        place::furnish(bed)?;
+        std::env::set_current_dir("/")?;
         let mut bench = Bench::new(bed, self.effort);
         only(&mut bench)?;
         self.write(&machine, &bench.into_results())

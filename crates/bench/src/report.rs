@@ -77,7 +77,6 @@ impl Bench {
     }
 
     /// Adds figures that were found otherwise; the first is the floor.
-    #[allow(dead_code, reason = "for parts that count instead of timing")]
     pub(crate) fn figures(&mut self, scenario: &Scenario, figures: &[Figure]) {
         Self::head(scenario, figures.first().map_or("", |first| first.unit));
         let floor = figures.first().map(|first| first.value);
@@ -88,7 +87,7 @@ impl Bench {
 
     /// Says that a method could not be measured, and why.
     pub(crate) fn missing(&mut self, scenario: &Scenario, method: &str, why: &str) {
-        println!("  {method:<44} missing: {why}");
+        println!("  {method:<60} missing: {why}");
         self.results.push(json!({
             "part": scenario.part, "scenario": scenario.name, "method": method, "missing": why,
         }));
@@ -96,7 +95,7 @@ impl Bench {
 
     fn head(scenario: &Scenario, unit: &str) {
         println!("\n{}: {}", scenario.part, scenario.name);
-        println!("  {:<44} {:>11} {:>11} {:>8}", format!("method ({unit})"), "median", "p99", "x floor");
+        println!("  {:<60} {:>11} {:>11} {:>8}", format!("method ({unit})"), "median", "p99", "x floor");
     }
 
     fn add(&mut self, scenario: &Scenario, figure: &Figure, ratio: Option<f64>) {
@@ -110,7 +109,7 @@ impl Bench {
             Some(value) => format!("{value:.0}"),
         };
         println!(
-            "  {label:<44} {:>11} {:>11} {:>8}",
+            "  {label:<60} {:>11} {:>11} {:>8}",
             shown(Some(figure.value)),
             shown(figure.p99),
             shown(ratio)

@@ -4,6 +4,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 
 use stead::{Primary, Token};
 
@@ -37,25 +40,118 @@ fn pidfd_of(pid: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Of what size the pages of a server's memory are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pages {
+    Small,
+    Huge,
+}
+
+impl Pages {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Small => "small pages",
+            Self::Huge => "huge pages",
+        }
+    }
+}
+
 /// Memory that the server really has.
-pub(crate) struct ResidentMemory(Vec<u8>);
+pub(crate) struct ResidentMemory {
+    start: *mut libc::c_void,
+    gib: usize,
+}
 
 impl ResidentMemory {
-    /// `gib`, or as many as half of what is available holds.
-    pub(crate) fn up_to_gib(gib: usize) -> io::Result<Self> {
-        let available = std::fs::read_to_string("/proc/meminfo")?
-            .lines()
-            .find_map(|line| {
-                line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse::<usize>().ok()
-            })
-            .unwrap_or(0);
-        let mut memory = vec![0; gib.min(available / 2 / 1024 / 1024) << 30];
-        memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
-        Ok(Self(memory))
+    /// So much of it; or why not, if the machine has not enough left.
+    ///
+    /// # Errors
+    ///
+    /// What mmap says.
+    pub(crate) fn of_gib(gib: usize, pages: Pages) -> io::Result<Result<Self, String>> {
+        let available = available_kib() >> 20;
+        // What a fork copies of it, and what others on the machine do, must fit too.
+        if available < gib + gib / 4 + 1 {
+            return Ok(Err(format!("of this machine's memory only {available} GiB are available")));
+        }
+        // SAFETY: a new mapping, wherever there is room.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                gib << 30,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let memory = Self { start, gib };
+        let advice = match pages {
+            Pages::Small => libc::MADV_NOHUGEPAGE,
+            Pages::Huge => libc::MADV_HUGEPAGE,
+        };
+        // SAFETY: the mapping is ours, so long, writable, and nobody else knows it.
+        unsafe {
+            libc::madvise(start, gib << 30, advice);
+            for offset in (0..gib << 30).step_by(4096) {
+                start.cast::<u8>().add(offset).write_volatile(1);
+            }
+        }
+        Ok(Ok(memory))
     }
 
     pub(crate) fn gib(&self) -> usize {
-        self.0.len() >> 30
+        self.gib
+    }
+}
+
+impl Drop for ResidentMemory {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and nothing refers into it.
+        unsafe { libc::munmap(self.start, self.gib << 30) };
+    }
+}
+
+fn available_kib() -> usize {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse().ok())
+        .unwrap_or(0)
+}
+
+/// Threads that the server has beside the one that creates processes; they wait.
+pub(crate) struct IdleThreads {
+    running: Vec<JoinHandle<()>>,
+    ended: Option<Sender<()>>,
+}
+
+impl IdleThreads {
+    /// # Errors
+    ///
+    /// When there cannot be so many.
+    pub(crate) fn start(count: usize) -> io::Result<Self> {
+        let (ended, wait) = channel();
+        let wait = Arc::new(Mutex::new(wait));
+        let mut threads = Self { running: Vec::new(), ended: Some(ended) };
+        for _ in 0..count {
+            let wait = Arc::clone(&wait);
+            // They hold on to the lock, or wait for it.
+            let idle = move || _ = wait.lock().map(|wait| wait.recv());
+            threads.running.push(thread::Builder::new().stack_size(64 * 1024).spawn(idle)?);
+        }
+        Ok(threads)
+    }
+}
+
+impl Drop for IdleThreads {
+    fn drop(&mut self) {
+        drop(self.ended.take());
+        for thread in self.running.drain(..) {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -70,14 +166,15 @@ impl OpenDescriptors {
         if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } < 0 {
             return Err(io::Error::last_os_error());
         }
-        limit.rlim_cur = limit.rlim_max.min(count + 64);
+        let null = File::open("/dev/null")?;
+        // So many are left for what the spawns need.
+        let others = 64 + u64::try_from(null.as_raw_fd()).unwrap_or(0);
+        limit.rlim_cur = limit.rlim_max.min(count + others);
         // SAFETY: `limit` is initialised.
         if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } < 0 {
             return Err(io::Error::last_os_error());
         }
-        let null = File::open("/dev/null")?;
-        let room =
-            limit.rlim_cur.saturating_sub(64 + u64::try_from(null.as_raw_fd()).unwrap_or(0)).min(count);
+        let room = limit.rlim_cur.saturating_sub(others).min(count);
         (0..room).map(|_| null.try_clone()).collect::<io::Result<Vec<_>>>().map(Self)
     }
 
