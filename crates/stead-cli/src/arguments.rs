@@ -67,11 +67,12 @@ pub enum Subcommand {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page, or write all of them into a directory
+    /// Show a manual page, or write all of them into a directory
     #[cfg(unix)]
     Man {
-        /// Where to write them
-        directory: Option<PathBuf>,
+        /// Of which subcommand, such as `run` or `policy explain`; or an existing directory, such as ./pages
+        #[arg(value_name = "SUBCOMMAND | DIRECTORY")]
+        of: Vec<OsString>,
     },
 }
 
@@ -380,18 +381,4 @@ pub fn completions(shell: clap_complete::Shell) -> Result<Ending, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "stead", &mut script);
     output::page(&String::from_utf8_lossy(&script))
-}
-
-/// Prints the manual page, or writes all of them.
-#[cfg(unix)]
-pub fn manual(directory: Option<&std::path::Path>) -> Result<Ending, Failure> {
-    let command = Arguments::command();
-    if let Some(directory) = directory {
-        let failed = |error| Failure::new(format_args!("writing into {}: {error}", directory.display()));
-        clap_mangen::generate_to(command, directory).map_err(failed)?;
-        return Ok(Ending::GOOD);
-    }
-    let mut text = Vec::new();
-    clap_mangen::Man::new(command).render(&mut text).map_err(Failure::new)?;
-    output::page(&String::from_utf8_lossy(&text))
 }

@@ -8,7 +8,7 @@ use stead::desktop::InteractiveSession;
 use stead::{Desktop, ErrorKind};
 
 use crate::arguments::DesktopArguments;
-use crate::ending::{Ending, Failure};
+use crate::ending::{Ending, Failure, said};
 use crate::output::{self, Cell, Style, Table};
 
 /// What `--desktop` and `stead desktop` call a desktop.
@@ -55,8 +55,8 @@ pub fn desktop(arguments: &DesktopArguments) -> Result<Ending, Failure> {
             }
             Err(error) => {
                 failures += usize::from(asked || !matches!(error.kind(), ErrorKind::NotFound { .. }));
-                shown.push(json!({ "desktop": title, "error": error.to_string() }));
-                table.row([Cell::styled(error.to_string(), Style::Notable)]);
+                shown.push(json!({ "desktop": title, "error": said(&error) }));
+                table.row([Cell::styled(said(&error), Style::Notable)]);
             }
         }
         tables.push(table);

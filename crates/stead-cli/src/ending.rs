@@ -1,8 +1,11 @@
 //! How the command ends: with what the program ended with, or with what it has to say itself.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+use std::path::is_separator;
 use std::process::ExitCode;
 
+use stead::error::AccountRestriction;
 use stead::{Error, ErrorKind};
 
 /// What `run` ends with when it is stead that failed, and not the program: as `env` and `timeout` do.
@@ -94,7 +97,7 @@ impl Failure {
             ErrorKind::ProgramUnusable { .. } => CANNOT_EXECUTE,
             _ => STEAD_FAILED,
         };
-        Self::new(error).with_status(status)
+        Self::from(error).with_status(status)
     }
 
     /// Says it.
@@ -106,6 +109,54 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::new(error)
+        Self::from(&error)
     }
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        Self::new(said(error))
+    }
+}
+
+/// What the library says, with the remedy in the command's own words where the library's is for a program's source.
+pub fn said(error: &Error) -> String {
+    let mut text = format!("{}: {}", error.doing(), error.kind());
+    // Writing to a String cannot fail.
+    let _ = error.os_error().map(|source| write!(text, " ({source})"));
+    let remedy = remedy(error).map(Cow::Borrowed).or_else(|| error.remedy());
+    let _ = remedy.map(|remedy| write!(text, "; {remedy}"));
+    // What desktops say of themselves names no more than these.
+    let options =
+        [("Desktop::by_name", "--desktop"), ("Command::pty", "--pty"), (" (Desktop::grant_to)", "")];
+    options.iter().fold(text, |text, (function, option)| text.replace(function, option))
+}
+
+fn remedy(error: &Error) -> Option<&'static str> {
+    Some(match error.kind() {
+        ErrorKind::ProgramNotFound { program } if !program.is_empty() && !program.contains(is_separator) => {
+            "it was looked for in the PATH of the user's own environment: name it by its path, or set another with \
+             --env PATH=.."
+        }
+        ErrorKind::DirectoryUnusable { .. } => "name one with --cwd that the user may enter",
+        ErrorKind::LogonTypeDenied { .. } => {
+            "allow the account in that logon type's PAM service, or name another type with --logon"
+        }
+        ErrorKind::AccountRestriction { restriction: AccountRestriction::PasswordExpired } => {
+            "run it on a terminal, where a new one can be given"
+        }
+        ErrorKind::PrivilegeMissing { .. }
+            if error.remedy().is_some_and(|library| library.contains("AmbientCapabilities")) =>
+        {
+            "run it as root, or through the service"
+        }
+        ErrorKind::PrivilegeMissing { held: true, .. } => "enable it: it is permitted and not effective",
+        ErrorKind::ClientConfined { .. } => "run it from outside of that confinement",
+        ErrorKind::ConfinementUnknown { .. } => "the service needs CAP_SYS_PTRACE to know it",
+        ErrorKind::SessionEnded => "log on again",
+        ErrorKind::AccessDenied { .. } => "it must grant that to the user",
+        ErrorKind::WorkerUnavailable { .. } => "install stead-session in /usr/libexec/stead",
+        ErrorKind::StatusLost => "run it without what collects every child's status",
+        _ => return None,
+    })
 }

@@ -6,6 +6,8 @@ mod arguments;
 mod desktop;
 mod doctor;
 mod ending;
+#[cfg(unix)]
+mod manual;
 mod output;
 #[cfg(unix)]
 mod policy;
@@ -67,6 +69,6 @@ fn dispatch(arguments: Arguments) -> Result<Ending, Failure> {
         Subcommand::Monitor(form) => service::monitor(form),
         Subcommand::Completions { shell } => arguments::completions(shell),
         #[cfg(unix)]
-        Subcommand::Man { directory } => arguments::manual(directory.as_deref()),
+        Subcommand::Man { of } => manual::manual(&of),
     }
 }

@@ -62,20 +62,31 @@ impl<T: AsRef<str>> From<T> for Cell {
     }
 }
 
-/// Control characters as escapes (CWE-150).
+/// What is not shown as itself, as escapes: control characters, and format characters, which reorder or hide what stands
+/// beside them (CWE-150, CVE-2021-42574).
 pub fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
+    if text.chars().all(is_shown) {
         return text.into();
     }
     let mut out = String::with_capacity(text.len() + 8);
     for one in text.chars() {
-        if one.is_control() { out.extend(one.escape_default()) } else { out.push(one) }
+        if is_shown(one) { out.push(one) } else { out.extend(one.escape_default()) }
     }
     out.into()
 }
 
+/// Whether a character is shown as itself, where it stands behind another.
+fn is_shown(one: char) -> bool {
+    if one.is_ascii() {
+        return !one.is_ascii_control();
+    }
+    // A mark that is combined with the letter before it is escaped where it stands alone.
+    let mut behind = [b'a', 0, 0, 0, 0];
+    let length = one.encode_utf8(&mut behind[1..]).len();
+    std::str::from_utf8(&behind[..=length]).is_ok_and(|both| both.escape_debug().count() == 2)
+}
+
 /// The same for a text of several lines.
-#[cfg(unix)]
 pub fn printable_lines(text: &str) -> String {
     text.split_inclusive('\n').fold(String::with_capacity(text.len()), |mut out, line| {
         let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
@@ -162,6 +173,23 @@ pub fn tables(tables: &[Table]) -> Result<Ending, Failure> {
     page(&text)
 }
 
+/// Prints a table; one without a row only says so.
+#[cfg(unix)]
+pub fn list(table: Table, empty: &str) -> Result<Ending, Failure> {
+    if table.rows.is_empty() { page(&format!("{empty}\n")) } else { tables(&[table]) }
+}
+
+/// How many of something there are, in words.
+#[cfg(unix)]
+pub fn count(number: u64, one: &str) -> String {
+    let end = match (number, one.ends_with('s')) {
+        (1, _) => "",
+        (_, true) => "es",
+        (_, false) => "s",
+    };
+    format!("{number} {one}{end}")
+}
+
 /// Prints one value as JSON.
 pub fn json(value: &serde_json::Value) -> Result<Ending, Failure> {
     let mut text = serde_json::to_string_pretty(value).map_err(Failure::new)?;
@@ -187,5 +215,71 @@ pub fn page(text: &str) -> Result<Ending, Failure> {
 pub fn complain(what: &str) {
     let mut err = io::stderr().lock();
     let name = if colours(&err) { "\x1b[1mstead:\x1b[0m" } else { "stead:" };
-    let _ = writeln!(err, "{name} {what}");
+    // Names are other people's to choose.
+    let _ = writeln!(err, "{name} {}", printable_lines(what));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_moves_a_cursor_or_reorders_text_is_shown_as_an_escape() {
+        for hidden in [
+            '\0',
+            '\n',
+            '\t',
+            '\x1b',
+            '\x7f',
+            '\u{85}',
+            '\u{9b}', // control characters
+            '\u{202a}',
+            '\u{202b}',
+            '\u{202c}',
+            '\u{202d}',
+            '\u{202e}', // embeddings and overrides
+            '\u{2066}',
+            '\u{2067}',
+            '\u{2068}',
+            '\u{2069}',
+            '\u{200e}',
+            '\u{200f}',
+            '\u{61c}', // isolates, marks
+            '\u{200b}',
+            '\u{200d}',
+            '\u{2060}',
+            '\u{feff}',
+            '\u{ad}',
+            '\u{e0041}', // not shown at all
+            '\u{2028}',
+            '\u{2029}',
+            '\u{a0}',
+            '\u{3000}',
+            '\u{e000}',
+            '\u{10ffff}',
+            '\u{fff9}', // others
+        ] {
+            let text = format!("re{hidden}port");
+            assert_eq!(printable(&text), format!("re{}port", hidden.escape_default()));
+        }
+        for shown in [
+            "/usr/bin/report --today",
+            r#"a\b "c" 'd'"#,
+            "Zoë Müller",
+            "Zoe\u{308}",
+            "山田 太郎",
+            "שלום",
+            "→ ✓",
+        ] {
+            assert_eq!(printable(shown), shown);
+        }
+        assert_eq!(printable_lines("one\ntwo\u{202e}\n"), "one\ntwo\\u{202e}\n");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn of_one_thing_there_is_one() {
+        let counts = [count(0, "session"), count(1, "session"), count(2, "process"), count(1, "process")];
+        assert_eq!(counts, ["0 sessions", "1 session", "2 processes", "1 process"]);
+    }
 }

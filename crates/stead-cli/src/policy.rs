@@ -48,7 +48,7 @@ pub fn check(arguments: &CheckArguments) -> Result<Ending, Failure> {
                     place.display()
                 ));
             }
-            output::page(&format!("{}: {allow} rules allow, {deny} deny\n", files.join(", ")))
+            output::page(&format!("{}: {}\n", files.join(", "), rules(allow, deny)))
         }
         // One line for each, and nothing else, as compilers do it: editors can read that.
         Err(errors) => {
@@ -56,6 +56,12 @@ pub fn check(arguments: &CheckArguments) -> Result<Ending, Failure> {
             Ok(Ending::Code(1))
         }
     }
+}
+
+/// How many rules there are.
+pub fn rules(allow: usize, deny: usize) -> String {
+    let allow = output::count(allow as u64, "rule");
+    format!("{allow} to allow, {deny} to deny")
 }
 
 /// A folder as the service reads it, or one file by itself.
@@ -123,7 +129,9 @@ struct Answer {
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = if self.allowed { "allowed" } else { "denied" };
-        write!(f, "{}: {word}: {}", self.privilege, self.why)?;
+        // Where a rule decides, the reason begins with it.
+        let word = if self.why.starts_with(word) { String::new() } else { format!("{word}: ") };
+        write!(f, "{}: {word}{}", self.privilege, self.why)?;
         self.rules.iter().try_for_each(|rule| write!(f, "\n  {rule}"))
     }
 }

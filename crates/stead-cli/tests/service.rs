@@ -269,7 +269,7 @@ fn the_policy_is_checked_explained_and_asked_for() {
     let service = Service::start(bed);
     let policy = service.folder.join("policy").to_str().unwrap().to_owned();
     let said = printed(&mut stead(bed, &["policy", "check", &policy]));
-    assert!(said.contains("policy.toml: 1 rules allow, 0 deny"), "{said}");
+    assert!(said.contains("policy.toml: 1 rule to allow, 0 to deny"), "{said}");
     let ask = |client: &str, rest: &[&str]| {
         let mut arguments = vec!["policy", "explain", "--caller", "svc", "--client", client];
         arguments.extend(["--privilege", "tcb", "--logon", "batch"]);

@@ -37,7 +37,11 @@ pub(super) fn explain(policy: &Policy, caller: &Caller, request: &Request<'_>) -
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = if self.decision.allowed { "allowed" } else { "denied" };
-        write!(f, "{word}: {}", self.decision.why)?;
+        // Where a rule decides, the reason begins with it.
+        if !self.decision.why.starts_with(word) {
+            write!(f, "{word}: ")?;
+        }
+        f.write_str(&self.decision.why)?;
         if self.decision.rule == RuleRef::Itself {
             f.write_str(" (no rule is needed)")?;
         }

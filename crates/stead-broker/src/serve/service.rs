@@ -83,8 +83,12 @@ impl Service {
             }
             Err(errors) => {
                 let record = audit::Record::new(Event::PolicyRefused).outcome(Outcome::Failed);
-                self.audit.record(record.detail(errors.to_string()));
-                tracing::error!(%errors, "the policy stays as it was: the new one has errors");
+                let all: Vec<String> = errors.as_slice().iter().map(ToString::to_string).collect();
+                self.audit.record(record.detail(all.join("; ")));
+                tracing::error!("the policy stays as it was: the new one has errors");
+                for error in all {
+                    tracing::error!("{error}");
+                }
             }
         }
     }
@@ -220,7 +224,7 @@ impl Service {
     }
 
     fn note_policy(&self, allow: usize, deny: usize) {
-        let detail = format!("{allow} rules allow, {deny} deny");
+        let detail = format!("rules: {allow} to allow, {deny} to deny");
         self.audit.record(audit::Record::new(Event::PolicyLoaded).outcome(Outcome::Ok).detail(detail));
     }
 

@@ -54,7 +54,7 @@ fn worker(by_itself: bool) -> Finding {
         Ok(path) => Finding::good(what, path.display().to_string()),
         Err(error) => {
             let state = if by_itself { State::Missing } else { State::Note };
-            Finding::new(what, state, error.to_string())
+            Finding::new(what, state, crate::ending::said(&error))
         }
     }
 }

@@ -19,7 +19,7 @@ fn finding(privilege: Privilege, needed: bool) -> Finding {
     let name = privilege.to_string();
     let status = match privilege.status() {
         Ok(status) => status,
-        Err(error) => return Finding::missing(&name, error.to_string()),
+        Err(error) => return Finding::missing(&name, crate::ending::said(&error)),
     };
     if status.enabled {
         return Finding::good(&name, "enabled");

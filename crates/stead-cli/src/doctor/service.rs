@@ -9,6 +9,7 @@ use stead_protocol::Status;
 use stead_protocol::client::CallError;
 
 use super::{Area, Finding};
+use crate::output;
 
 /// It answers at once, or it does not.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -65,7 +66,11 @@ impl Seen {
         match &self.status {
             Ok(status) => Finding::good(
                 what,
-                format!("answers at {path}: {} sessions, {} processes", status.sessions, status.processes),
+                format!(
+                    "answers at {path}: {}, {}",
+                    output::count(status.sessions, "session"),
+                    output::count(status.processes, "process")
+                ),
             ),
             Err(CallError::Connection(error)) => match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
@@ -87,7 +92,7 @@ fn policy(folder: &Path) -> Finding {
         }
         Ok(policy) => {
             let (allow, deny) = policy.rule_counts();
-            Finding::good("policy", format!("{allow} rules allow, {deny} deny"))
+            Finding::good("policy", crate::policy::rules(allow, deny))
         }
         // Not everybody may read it; the service can.
         Err(_)

@@ -3,6 +3,8 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use stead::{Account, ErrorKind, Logon, LogonSession, LogonType, Primary, Privilege, Service, Token};
 
@@ -34,12 +36,14 @@ impl Identity {
             return Ok(Self { token, session: None, by_service: service.is_some(), is_another: false });
         };
         let account = account(name);
+        let needs_terminal = Arc::new(AtomicBool::new(false));
+        let asker = Asker::new(signals, &needs_terminal);
         let logon = if arguments.s4u {
             Logon::s4u(account)
         } else if let Some(number) = arguments.password_fd {
-            Logon::password(account, secret::read_from(number)?).conversation(Asker::new(signals))
+            Logon::password(account, secret::read_from(number)?).conversation(asker)
         } else {
-            Logon::with_conversation(account, Asker::new(signals))
+            Logon::with_conversation(account, asker)
         };
         let logon = logon.kind(arguments.logon.map_or(LogonType::Interactive, LogonType::from));
         // A desktop lets in the one logon session, which needs a name for that.
@@ -51,7 +55,16 @@ impl Identity {
             Some(service) => logon.open_through(service),
             None => logon.open(),
         };
-        let session = session.map_err(super::not_started)?;
+        let session = session.map_err(|error| {
+            if needs_terminal.load(Ordering::Relaxed) {
+                let asked = if arguments.password_fd.is_some() { "what else the logon asks" } else { "the password" };
+                return super::failed(format_args!(
+                    "{}: there is no terminal to ask {asked} on; the password alone can be given with --password-fd",
+                    error.doing()
+                ));
+            }
+            super::not_started(error)
+        })?;
         Ok(Self {
             token: session.token().clone(),
             session: Some(session),
@@ -69,7 +82,7 @@ impl Identity {
         match session.terminate().and_then(|()| session.close()) {
             // The service closes a session with its last process, which may have been the program.
             Err(error) if !(by_service && matches!(error.kind(), ErrorKind::SessionEnded)) => {
-                output::complain(&error.to_string());
+                output::complain(&crate::ending::said(&error));
             }
             _ => {}
         }
@@ -102,7 +115,8 @@ fn service_for(arguments: &RunArguments) -> Result<Option<Service>, Failure> {
             Ok(None)
         }
         Some(_) => Err(super::failed(format_args!(
-            "{absent}; start the service (systemctl start stead.socket), or run this as root"
+            "{}; start the service (systemctl start stead.socket), or run this as root",
+            crate::ending::said(&absent)
         ))),
     }
 }

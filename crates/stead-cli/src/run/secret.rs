@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
@@ -59,17 +61,22 @@ fn own_descriptor(number: u32) -> std::io::Result<OwnedFd> {
 pub struct Asker {
     /// Held while the terminal does not show what is typed.
     signals: Signals,
+    needs_terminal: Arc<AtomicBool>,
 }
 
 impl Asker {
-    pub fn new(signals: &Signals) -> Self {
-        Self { signals: signals.clone() }
+    /// `needs_terminal` is set where something is asked and there is no terminal: what the logon then fails of.
+    pub fn new(signals: &Signals, needs_terminal: &Arc<AtomicBool>) -> Self {
+        Self { signals: signals.clone(), needs_terminal: Arc::clone(needs_terminal) }
     }
 }
 
 impl Conversation for Asker {
     fn answer(&mut self, prompt: &Prompt<'_>) -> Option<Secret> {
-        let terminal = Terminal::open()?;
+        let Some(terminal) = Terminal::open() else {
+            self.needs_terminal.store(true, Ordering::Relaxed);
+            return None;
+        };
         self.signals.hold();
         let answer = terminal.ask(prompt.text(), prompt.echo(), &self.signals);
         self.signals.release();
@@ -81,6 +88,10 @@ impl Conversation for Asker {
     }
 
     fn inform(&mut self, text: &str, _is_error: bool) {
+        // What PAM's modules say to an answer that was not given is not the reason.
+        if self.needs_terminal.load(Ordering::Relaxed) {
+            return;
+        }
         let _ = writeln!(std::io::stderr(), "{}", printable(text));
     }
 }
@@ -97,11 +108,7 @@ enum Answer {
 impl Terminal {
     fn open() -> Option<Self> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let Ok(terminal) = rustix::fs::open("/dev/tty", flags, Mode::empty()) else {
-            crate::output::complain("there is no terminal to ask on: give the password with --password-fd");
-            return None;
-        };
-        Some(Self(terminal.into()))
+        rustix::fs::open("/dev/tty", flags, Mode::empty()).ok().map(|terminal| Self(terminal.into()))
     }
 
     /// One line, typed by keys that mean what they mean to this terminal.

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use stead::os::linux::{Uid, User};
 use stead_protocol::client::{CallError, Connection};
-use stead_protocol::{GetStatus, Method, SOCKET, SOCKET_VARIABLE, Status};
+use stead_protocol::{GetStatus, ListSessions, Method, SOCKET, SOCKET_VARIABLE, Status};
 
 use crate::ending::Failure;
 
@@ -20,6 +20,9 @@ pub use sessions::{logoff, sessions};
 
 /// A service answers at once, or something is wrong with it.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long something waits for it that can do without.
+const SOON: Duration = Duration::from_secs(5);
 
 /// Where the service listens.
 pub fn path() -> PathBuf {
@@ -72,6 +75,17 @@ impl Line {
 /// What the service says of itself.
 pub fn status(path: &std::path::Path, patience: Duration) -> Result<Status, CallError> {
     Line::connect(path, Some(patience))?.try_call(&GetStatus {})
+}
+
+/// The logon session that the service has a process in; none where no service answers that.
+pub fn session_of(pid: u32) -> Option<String> {
+    let mut line = Line::connect(&path(), Some(SOON)).ok()?;
+    // Seen from another PID namespace the number would be another's.
+    if line.try_call(&GetStatus {}).ok()?.confined.is_some() {
+        return None;
+    }
+    let sessions = line.try_call(&ListSessions {}).ok()?.sessions;
+    sessions.into_iter().find(|session| session.pids.contains(&pid)).map(|session| session.id)
 }
 
 /// A user's name and number.

@@ -1,11 +1,12 @@
 //! `stead monitor`: what the service does, as it does it.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use serde_json::Value;
 use stead_protocol::{Monitor, Record};
 
-use super::{Line, path, unreachable};
+use super::{Line, named, path, unreachable};
 use crate::arguments::Form;
 use crate::ending::{Ending, Failure};
 use crate::output;
@@ -16,9 +17,10 @@ pub fn monitor(form: Form) -> Result<Ending, Failure> {
     // Records come when something happens: there is no time in which one must.
     let Line(mut connection) = Line::connect(&path, None).map_err(|error| unreachable(&path, &error))?;
     connection.call_more(&Monitor {}).map_err(Failure::new)?;
+    let mut names = Names::default();
     loop {
         let (Record { record, missed }, more) = connection.next_reply::<Monitor>().map_err(Failure::new)?;
-        let text = if form.json { format!("{}\n", record.get()) } else { line(record.get()) };
+        let text = if form.json { format!("{}\n", record.get()) } else { line(record.get(), &mut names) };
         if missed > 0 {
             output::complain(&format!("{missed} records were not sent, for they were not read in time"));
         }
@@ -29,8 +31,28 @@ pub fn monitor(form: Form) -> Result<Ending, Failure> {
     }
 }
 
+/// Users and their names, where a record has only the number. Each is looked up once.
+#[derive(Default)]
+struct Names(HashMap<u64, String>);
+
+impl Names {
+    fn of(&mut self, uid: u64) -> &str {
+        self.0.entry(uid).or_insert_with(|| u32::try_from(uid).map_or_else(|_| uid.to_string(), named))
+    }
+
+    fn party(&mut self, party: &Value) -> Option<String> {
+        let name = party.get("name").and_then(Value::as_str);
+        match (name, party.get("uid").and_then(Value::as_u64)) {
+            (Some(name), Some(uid)) => Some(format!("{name} ({uid})")),
+            (Some(name), None) => Some(format!("{name} (no account)")),
+            (None, Some(uid)) => Some(self.of(uid).to_owned()),
+            (None, None) => None,
+        }
+    }
+}
+
 /// A record as one line for people.
-fn line(record: &str) -> String {
+fn line(record: &str, names: &mut Names) -> String {
     let Ok(record) = serde_json::from_str::<Value>(record) else { return format!("{record}\n") };
     let text = |name: &str| record.get(name).and_then(Value::as_str);
     let mut line = String::new();
@@ -38,21 +60,24 @@ fn line(record: &str) -> String {
         let _ = write!(line, "{part} ");
     }
     line.pop();
-    let parties = [party(&record["caller"]), party(&record["client"])];
+    let parties = [names.party(&record["caller"]), names.party(&record["client"])];
     match parties {
         [Some(caller), Some(client)] => drop(write!(line, ": {caller} as {client}")),
         [Some(one), None] | [None, Some(one)] => drop(write!(line, ": {one}")),
         [None, None] => {}
     }
     let number = record.get("pid").and_then(Value::as_u64).map(|pid| format!("pid {pid}"));
+    let (rule, detail) = (text("rule"), text("detail"));
     let parts = [
         text("privilege").map(str::to_owned),
         text("logon").map(str::to_owned),
         text("program").map(str::to_owned),
         text("session").map(|session| format!("session {session}")),
         number,
-        text("rule").map(|rule| format!("by {rule}")),
-        text("detail").map(str::to_owned),
+        // A decision's reason names the rule itself.
+        rule.filter(|rule| !detail.is_some_and(|detail| detail.contains(rule)))
+            .map(|rule| format!("by {rule}")),
+        detail.map(str::to_owned),
     ];
     for part in parts.into_iter().flatten() {
         let _ = write!(line, ", {part}");
@@ -63,27 +88,26 @@ fn line(record: &str) -> String {
     line
 }
 
-fn party(party: &Value) -> Option<String> {
-    let name = party.get("name").and_then(Value::as_str);
-    let uid = party.get("uid").and_then(Value::as_u64);
-    match (name, uid) {
-        (Some(name), Some(uid)) => Some(format!("{name} ({uid})")),
-        (Some(name), None) => Some(name.to_owned()),
-        (None, Some(uid)) => Some(uid.to_string()),
-        (None, None) => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::{Names, line};
+
     #[test]
     fn a_record_is_one_line_without_control_characters() {
         let record = r#"{"time":"2026-11-21T09:30:00Z","event":"process-start","outcome":"ok",
             "caller":{"uid":990,"name":"portal"},"client":{"uid":1000,"name":"alice"},
-            "program":"/bin/re\u001b[2Jport","pid":4711,"rule":"policy.toml:3"}"#;
-        let line = super::line(record);
+            "program":"/bin/re\u001b[2J\u202eport","pid":4711,"rule":"policy.toml:3"}"#;
         let expected = "2026-11-21T09:30:00Z process-start ok: portal (990) as alice (1000), \
-                        /bin/re\\u{1b}[2Jport, pid 4711, by policy.toml:3\n";
-        assert_eq!(line, expected);
+                        /bin/re\\u{1b}[2J\\u{202e}port, pid 4711, by policy.toml:3\n";
+        assert_eq!(line(record, &mut Names::default()), expected);
+    }
+
+    #[test]
+    fn a_user_without_a_name_gets_it_and_a_rule_is_named_once() {
+        let record = r#"{"event":"decision","outcome":"ok","caller":{"uid":0},"client":{"name":"nobody-here"},
+            "privilege":"tcb","rule":"policy.toml:3","detail":"allowed by policy.toml:3 (portal)"}"#;
+        let expected =
+            "decision ok: root (0) as nobody-here (no account), tcb, allowed by policy.toml:3 (portal)\n";
+        assert_eq!(line(record, &mut Names::default()), expected);
     }
 }

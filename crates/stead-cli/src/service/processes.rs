@@ -36,7 +36,8 @@ pub fn ps(arguments: &ProcessesArguments) -> Result<Ending, Failure> {
             program.to_string_lossy().into_owned(),
         ]);
     }
-    output::tables(&[table])
+    let which = if arguments.all { "no processes" } else { "no processes that run" };
+    output::list(table, which)
 }
 
 /// Signals processes of the service's, or ends them with all that descends from them.

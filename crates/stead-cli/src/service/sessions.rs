@@ -31,7 +31,7 @@ pub fn sessions(form: Form) -> Result<Ending, Failure> {
             pids.join(" "),
         ]);
     }
-    output::tables(&[table])
+    output::list(table, "no sessions")
 }
 
 fn detached(form: Form) -> Result<Ending, Failure> {
@@ -45,7 +45,7 @@ fn detached(form: Form) -> Result<Ending, Failure> {
         table.row([Cell::from(id.to_string())]);
     }
     output::complain("no service is running; these are the detached sessions of servers of this user");
-    output::tables(&[table])
+    output::list(table, "no sessions")
 }
 
 /// Ends every process of these sessions.

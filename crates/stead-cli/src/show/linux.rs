@@ -20,9 +20,15 @@ pub fn of_process(process: i32) -> Result<Token<Impersonation>, Failure> {
     Ok(Token::identify_process(pidfd)?)
 }
 
-/// The whole token, and the names of its ids.
-pub fn json<K: TokenKind>(token: &Token<K>) -> Result<serde_json::Value, Failure> {
+/// The logon session of a process: the token's own, or else the one that the service has it in.
+pub fn session<K: TokenKind>(token: &Token<K>, pid: u32) -> Option<String> {
+    token.logon_session_id().map(|id| id.to_string()).or_else(|| crate::service::session_of(pid))
+}
+
+/// The whole token, its logon session, and the names of its ids.
+pub fn json<K: TokenKind>(token: &Token<K>, session: Option<String>) -> Result<serde_json::Value, Failure> {
     let mut shown = serde_json::to_value(token).map_err(Failure::new)?;
+    shown["logon_session"] = session.into();
     let named = |gid: Gid| Some((gid.to_string(), text(group_name(gid).ok()??)));
     let groups: BTreeMap<String, String> =
         token.groups().as_slice().iter().copied().chain([token.gid()]).filter_map(named).collect();
@@ -31,8 +37,8 @@ pub fn json<K: TokenKind>(token: &Token<K>) -> Result<serde_json::Value, Failure
 }
 
 /// The whole token, for people.
-pub fn tables<K: TokenKind>(token: &Token<K>) -> Vec<Table> {
-    vec![user(token), groups(token), capabilities(token), rest(token)]
+pub fn tables<K: TokenKind>(token: &Token<K>, session: Option<String>) -> Vec<Table> {
+    vec![user(token), groups(token), capabilities(token), rest(token, session)]
 }
 
 fn user<K: TokenKind>(token: &Token<K>) -> Table {
@@ -75,14 +81,12 @@ fn capabilities<K: TokenKind>(token: &Token<K>) -> Table {
     table
 }
 
-fn rest<K: TokenKind>(token: &Token<K>) -> Table {
+fn rest<K: TokenKind>(token: &Token<K>, session: Option<String>) -> Table {
     let context = token.context();
     let mut table = Table::new("Context", &[]);
     let kind = token.level().to_string();
     table.row([Cell::from("Level"), Cell::from(kind)]);
-    let session = token
-        .logon_session_id()
-        .map_or_else(|| "none that this process could tell".to_owned(), |id| id.to_string());
+    let session = session.unwrap_or_else(|| "none that this process could tell".to_owned());
     table.row([Cell::from("Logon session"), Cell::from(session)]);
     let no_new_privs =
         if context.no_new_privs { Cell::styled("yes", Style::Notable) } else { Cell::from("no") };

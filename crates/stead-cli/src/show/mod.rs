@@ -21,12 +21,16 @@ use crate::output::{self, Cell, Style, Table};
 pub fn whoami(form: Form) -> Result<Ending, Failure> {
     let token = Token::current()?;
     let privileges = Privilege::report()?;
+    #[cfg(target_os = "linux")]
+    let session = native::session(&token, std::process::id());
+    #[cfg(windows)]
+    let session = None;
     if form.json {
-        let mut shown = native::json(&token)?;
+        let mut shown = native::json(&token, session)?;
         shown["privileges"] = privileges_json(&privileges);
         return output::json(&shown);
     }
-    let mut tables = native::tables(&token);
+    let mut tables = native::tables(&token, session);
     tables.push(privilege_table("Privileges of a server", &privileges));
     output::tables(&tables)
 }
@@ -35,10 +39,11 @@ pub fn whoami(form: Form) -> Result<Ending, Failure> {
 #[cfg(unix)]
 pub fn token(arguments: &crate::arguments::TokenArguments) -> Result<Ending, Failure> {
     let token = native::of_process(arguments.process)?;
+    let session = native::session(&token, arguments.process.unsigned_abs());
     if arguments.form.json {
-        return output::json(&native::json(&token)?);
+        return output::json(&native::json(&token, session)?);
     }
-    output::tables(&native::tables(&token))
+    output::tables(&native::tables(&token, session))
 }
 
 /// `stead privileges`.

@@ -8,14 +8,14 @@ use crate::ending::Failure;
 use crate::output::{Cell, Style, Table};
 
 /// The whole token, and its user's name.
-pub fn json<K: TokenKind>(token: &Token<K>) -> Result<serde_json::Value, Failure> {
+pub fn json<K: TokenKind>(token: &Token<K>, _session: Option<String>) -> Result<serde_json::Value, Failure> {
     let mut shown = serde_json::to_value(token).map_err(Failure::new)?;
     shown["names"] = serde_json::json!({ "user": user_name(token) });
     Ok(shown)
 }
 
 /// The whole token, for people.
-pub fn tables<K: TokenKind>(token: &Token<K>) -> Vec<Table> {
+pub fn tables<K: TokenKind>(token: &Token<K>, _session: Option<String>) -> Vec<Table> {
     let mut user = Table::new("User", &["Name", "SID"]);
     let name = user_name(token).unwrap_or_else(|| "no name".to_owned());
     user.row([name, token.user_sid().to_string()]);
