@@ -172,8 +172,8 @@ pub struct ExplainArguments {
     /// The user as whom something is to be done [default: the caller]
     #[arg(long, value_name = "USER")]
     pub client: Option<OsString>,
-    /// Only this: assign-primary-token, increase-quota, impersonate, logon or tcb; the exit status is then the answer
-    #[arg(long, value_name = "PRIVILEGE")]
+    /// Only this; the exit status is then the answer: 0 allowed, 1 denied, 2 that it cannot be told
+    #[arg(long, value_name = "PRIVILEGE", value_parser = privileges())]
     pub privilege: Option<String>,
     /// How the client is to be logged on [default: interactive]
     #[arg(long, value_name = "TYPE", value_enum)]
@@ -197,12 +197,21 @@ pub struct ExplainArguments {
     pub form: Form,
 }
 
+/// Those that a policy gives.
+#[cfg(unix)]
+fn privileges() -> clap::builder::PossibleValuesParser {
+    stead_broker::policy::Privilege::ALL.iter().map(|privilege| privilege.name()).collect::<Vec<_>>().into()
+}
+
 #[cfg(unix)]
 const SERVE_AFTER: &str = "\
 SIGHUP lets it read its policy anew, all or nothing. SIGTERM ends it; the processes that it created live on, and the next \
 one knows them.
 
-Exit status: 0 when it was told to end, 78 for a policy with errors, 1 otherwise.";
+Exit status:
+  0   it was told to end
+  78  the policy has errors
+  1   otherwise";
 
 /// What the service is started with.
 #[cfg(unix)]

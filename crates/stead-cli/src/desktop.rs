@@ -56,6 +56,7 @@ pub fn desktop(arguments: &DesktopArguments) -> Result<Ending, Failure> {
             Err(error) => {
                 failures += usize::from(asked || !matches!(error.kind(), ErrorKind::NotFound { .. }));
                 shown.push(json!({ "desktop": title, "error": said(&error) }));
+                table = Table::new(&title, &[]);
                 table.row([Cell::styled(said(&error), Style::Notable)]);
             }
         }

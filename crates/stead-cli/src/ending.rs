@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
+use std::io;
 use std::path::is_separator;
 use std::process::ExitCode;
 
@@ -90,6 +91,13 @@ impl Failure {
         self
     }
 
+    /// Of one of several things that were asked for.
+    #[cfg(unix)]
+    pub fn of(mut self, what: &str) -> Self {
+        self.what = format!("{what}: {}", self.what);
+        self
+    }
+
     /// Of `run`, with the status that `env` would have.
     pub fn of_run(error: &Error) -> Self {
         let status = match error.kind() {
@@ -121,15 +129,32 @@ impl From<&Error> for Failure {
 
 /// What the library says, with the remedy in the command's own words where the library's is for a program's source.
 pub fn said(error: &Error) -> String {
-    let mut text = format!("{}: {}", error.doing(), error.kind());
+    let kind = match error.kind() {
+        ErrorKind::ClientConfined { part } => {
+            format!("this process is confined more than the service: {part}")
+        }
+        ErrorKind::PolicyDenied { .. } => error.kind().to_string().replace("this server", "you"),
+        kind => kind.to_string().replace("the client ", "the user "),
+    };
+    let mut text = format!("{}: {kind}", error.doing());
+    let source = error.os_error().filter(|_| !matches!(error.kind(), ErrorKind::ProgramNotFound { .. }));
     // Writing to a String cannot fail.
-    let _ = error.os_error().map(|source| write!(text, " ({source})"));
+    let _ = source.map(|source| write!(text, " ({})", system(source)));
     let remedy = remedy(error).map(Cow::Borrowed).or_else(|| error.remedy());
     let _ = remedy.map(|remedy| write!(text, "; {remedy}"));
     // What desktops say of themselves names no more than these.
     let options =
         [("Desktop::by_name", "--desktop"), ("Command::pty", "--pty"), (" (Desktop::grant_to)", "")];
     options.iter().fold(text, |text, (function, option)| text.replace(function, option))
+}
+
+/// What the system says, without its number.
+pub fn system(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" (os error ") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
 }
 
 fn remedy(error: &Error) -> Option<&'static str> {

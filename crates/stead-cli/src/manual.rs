@@ -6,9 +6,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use clap::CommandFactory;
+use clap_mangen::Man;
 
 use crate::arguments::Arguments;
-use crate::ending::{Ending, Failure};
+use crate::ending::{Ending, Failure, system};
 use crate::output;
 
 /// Shows the page of the command or of one of its subcommands, or writes all of them into a directory.
@@ -19,7 +20,7 @@ pub fn manual(of: &[OsString]) -> Result<Ending, Failure> {
         return show(page);
     }
     match of {
-        [directory] if Path::new(directory).is_dir() => write(Path::new(directory)),
+        [directory] if Path::new(directory).is_dir() => write(&command, Path::new(directory)),
         [name] if !name.to_string_lossy().contains('/') => {
             let known: Vec<&str> = subcommands(&command).map(clap::Command::get_name).collect();
             Err(Failure::new(format_args!(
@@ -48,10 +49,43 @@ fn page_of<'a>(command: &'a clap::Command, words: &[OsString]) -> Option<&'a cla
     words.iter().try_fold(command, |found, word| subcommands(found).find(|one| word == one.get_name()))
 }
 
-/// The page in man(7)'s language; on a terminal as man(1) shows it.
+/// The page in man(7)'s language.
+fn page(command: &clap::Command) -> io::Result<Vec<u8>> {
+    let notes = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let plain = command.clone().after_help(None::<&str>);
+    let man = Man::new(plain).source(concat!("stead ", env!("CARGO_PKG_VERSION"))).manual("stead");
+    let mut page = Vec::new();
+    man.render(&mut page)?;
+    let (notes, endings) = notes.split_once("Exit status:").unwrap_or((&notes, ""));
+    if !endings.trim().is_empty() {
+        writeln!(page, ".SH \"EXIT STATUS\"")?;
+        for line in endings.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            match line.split_once("  ") {
+                Some((status, meaning)) => writeln!(page, ".TP\n{status}\n{}", escaped(meaning.trim()))?,
+                None => writeln!(page, "{}", escaped(line))?,
+            }
+        }
+    }
+    if !notes.trim().is_empty() {
+        writeln!(page, ".SH NOTES")?;
+        for paragraph in notes.trim().split("\n\n") {
+            writeln!(page, ".PP\n{}", escaped(paragraph))?;
+        }
+    }
+    if command.get_display_name().is_some_and(|name| name.contains('-')) {
+        writeln!(page, ".SH \"SEE ALSO\"\n.BR stead (1)")?;
+    }
+    Ok(page)
+}
+
+/// Text that troff takes as it is: of it no line of ours begins with a dot or an apostrophe.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\e").replace('-', "\\-")
+}
+
+/// Shows a page; on a terminal as man(1) does.
 fn show(command: &clap::Command) -> Result<Ending, Failure> {
-    let mut text = Vec::new();
-    clap_mangen::Man::new(command.clone()).render(&mut text).map_err(Failure::new)?;
+    let text = page(command).map_err(Failure::new)?;
     if io::stdout().is_terminal() {
         let man = Command::new("man").args(["-l", "-"]).stdin(Stdio::piped()).stderr(Stdio::null()).spawn();
         if let Ok(mut man) = man {
@@ -67,8 +101,12 @@ fn show(command: &clap::Command) -> Result<Ending, Failure> {
     output::page(&String::from_utf8_lossy(&text))
 }
 
-fn write(directory: &Path) -> Result<Ending, Failure> {
-    let failed = |error| Failure::new(format_args!("writing into {}: {error}", directory.display()));
-    clap_mangen::generate_to(Arguments::command(), directory).map_err(failed)?;
+/// Writes the page of the command and those of all below it.
+fn write(command: &clap::Command, directory: &Path) -> Result<Ending, Failure> {
+    let name = command.get_display_name().unwrap_or(command.get_name());
+    let path = directory.join(format!("{name}.1"));
+    let written = page(command).and_then(|text| std::fs::write(&path, text));
+    written.map_err(|error| Failure::new(format_args!("writing {}: {}", path.display(), system(&error))))?;
+    subcommands(command).try_for_each(|one| write(one, directory).map(drop))?;
     Ok(Ending::GOOD)
 }

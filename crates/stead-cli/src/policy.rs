@@ -13,7 +13,7 @@ use stead_broker::policy::{
 };
 use stead_protocol::{ExplainPolicy, PolicyQuestion, Text};
 
-use crate::arguments::{CheckArguments, ExplainArguments};
+use crate::arguments::{CheckArguments, ExplainArguments, LogonKind};
 use crate::ending::{Ending, Failure};
 use crate::output;
 use crate::service::Line;
@@ -76,14 +76,13 @@ fn load(place: &Path) -> Result<Result<Policy, PolicyErrors>, Failure> {
 
 /// Says what would happen, and by which line.
 pub fn explain(arguments: &ExplainArguments) -> Result<Ending, Failure> {
-    let privileges = match &arguments.privilege {
-        Some(name) => {
-            let known = || Privilege::ALL.iter().map(|one| one.name()).collect::<Vec<_>>().join(", ");
-            let found = Privilege::from_name(name);
-            vec![found.ok_or_else(|| Failure::new(format_args!("there are the privileges {}", known())))?]
-        }
-        None => Privilege::ALL.to_vec(),
-    };
+    // 1 is an answer.
+    answer(arguments).map_err(|failure| failure.with_status(2))
+}
+
+fn answer(arguments: &ExplainArguments) -> Result<Ending, Failure> {
+    let named = arguments.privilege.as_deref().and_then(Privilege::from_name);
+    let privileges = named.map_or_else(|| Privilege::ALL.to_vec(), |one| vec![one]);
     let mut answers = Vec::new();
     if arguments.loaded {
         let mut line = Line::open()?;
@@ -224,7 +223,8 @@ fn question(arguments: &ExplainArguments, privilege: Privilege) -> ExplainPolicy
         question: PolicyQuestion {
             privilege: privilege.name().to_owned(),
             client: arguments.client.as_ref().map(text),
-            logon_type: arguments.logon.map(crate::arguments::LogonKind::on_the_wire),
+            logon_type: matches!(privilege, Privilege::Logon | Privilege::Tcb)
+                .then(|| arguments.logon.unwrap_or(LogonKind::Interactive).on_the_wire()),
             program: arguments.program.as_ref().map(text),
             desktop: arguments.desktop.as_deref().map(Text::from),
         },

@@ -166,6 +166,22 @@ fn the_manual_has_a_page_for_each_subcommand_without_a_warning() {
         assert!(pages.iter().any(|one| one == page), "{page}: {pages:?}");
     }
     assert!(printed(&mut stead(bed, &["man"])).contains("stead\\-run(1)"));
+    // A subcommand's page by its words, though there be a directory of that name.
+    std::fs::create_dir(folder.join("run")).unwrap();
+    for (words, page) in [(&["man", "run"][..], "run"), (&["man", "policy", "explain"], "policy-explain")] {
+        let shown = printed(stead(bed, words).current_dir(&folder));
+        assert_eq!(shown, std::fs::read_to_string(folder.join(format!("stead-{page}.1"))).unwrap());
+    }
+    std::fs::remove_dir(folder.join("run")).unwrap();
+    for (words, expected) in [
+        (&["man", "runn"][..], "there is no subcommand \"runn\""),
+        (&["man", "run", "explain"], "there is no subcommand \"run explain\""),
+        (&["man", "/no/such/directory"], "there is no such directory"),
+    ] {
+        let output = stead(bed, words).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains(expected), "{said}");
+    }
     if !on_path("groff") {
         testbed::skip!("needs groff");
     }

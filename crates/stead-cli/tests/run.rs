@@ -6,6 +6,7 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
@@ -78,6 +79,41 @@ fn who_holds_no_privilege_and_has_no_service_is_told_what_to_do() {
     assert_eq!(output.status.code(), Some(125));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains(NO_SERVICE) && said.contains("run this as root"), "{said}");
+}
+
+#[test]
+fn what_is_wrong_is_said_in_the_words_of_the_command() {
+    let bed = testbed::require!();
+    let closed = bed.scratch("closed");
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let closed = closed.to_str().unwrap();
+    let as_bob = ["run", "--embedded", "--as", "bob", "--s4u"];
+    for (rest, code, expected) in [
+        (&["--cwd", closed, "--", "id"][..], 125, "--cwd"),
+        (&["--", "no-such-program-anywhere"], 127, "--env PATH="),
+        (&["--desktop", "/dev/null", "--", "id"], 125, "desktop"),
+    ] {
+        let arguments: Vec<&str> = as_bob.iter().chain(rest).copied().collect();
+        let output = stead(bed, &arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(expected) && !said.contains("::") && said.lines().count() == 1, "{said}");
+    }
+    // Where nobody can be asked that is the reason, and the only line.
+    let mut command = Command::new("setsid");
+    command.args(["--wait", "--"]).arg(bed.bin("stead")).args([
+        "run",
+        "--embedded",
+        "--as",
+        "bob",
+        "--",
+        "id",
+    ]);
+    let output = command.env("STEAD_SERVICE", NO_SERVICE).stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert!(said.contains("no terminal") && said.contains("--password-fd"), "{said}");
+    assert!(said.lines().count() == 1 && !said.contains("not accepted"), "{said}");
 }
 
 #[test]

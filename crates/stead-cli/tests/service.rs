@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 use support::*;
@@ -32,6 +33,11 @@ struct Service {
 
 impl Service {
     fn start(bed: &Bed) -> Self {
+        Self::start_with(bed, Stdio::inherit())
+    }
+
+    /// What it has to say goes there.
+    fn start_with(bed: &Bed, log: Stdio) -> Self {
         let folder = bed.scratch("service");
         std::fs::create_dir(folder.join("policy")).unwrap();
         std::fs::write(folder.join("policy/policy.toml"), POLICY).unwrap();
@@ -39,7 +45,7 @@ impl Service {
         let (socket, policy, state, audit) = (path("socket"), path("policy"), path("state"), path("audit"));
         let arguments =
             ["serve", "--socket", &socket, "--policy", &policy, "--state", &state, "--audit", &audit];
-        let child = stead(bed, &arguments).spawn().unwrap();
+        let child = stead(bed, &arguments).stderr(log).spawn().unwrap();
         let service = Self { child, folder };
         until("the service listens", || std::os::unix::net::UnixStream::connect(service.socket()).is_ok());
         service
@@ -107,6 +113,74 @@ fn a_user_without_privileges_runs_what_the_policy_allows() {
     );
     let by_bob = refused(&mut service.user(bed, "bob", &["run", "--as", "alice", "--s4u", "--", "id"]));
     assert!(by_bob.contains("policy"), "{by_bob}");
+}
+
+#[test]
+fn a_process_is_told_in_which_session_of_the_service_it_is() {
+    let bed = testbed::require!();
+    let service = Service::start(bed);
+    let stead = bed.bin("stead").to_str().unwrap().to_owned();
+    let place = format!("STEAD_SERVICE={}", service.socket().display());
+    // A process that the service did not create itself, and one that was not logged on.
+    let script = format!("{stead} whoami --json; {stead} sessions --json");
+    let arguments = ["run", "--as", "alice", "--s4u", "--env", &place, "--", "sh", "-c", &script];
+    let text = printed(&mut service.user(bed, "svc", &arguments));
+    let values: Vec<Value> =
+        serde_json::Deserializer::from_str(&text).into_iter().map(Result::unwrap).collect();
+    let [seen, sessions] = &values[..] else { panic!("{text}") };
+    assert_eq!(seen["logon_session"], sessions[0]["id"], "{text}");
+    assert!(seen["logon_session"].is_string(), "{text}");
+    let seen = json(&mut service.user(bed, "svc", &["whoami", "--json"]));
+    assert_eq!(seen["logon_session"], Value::Null);
+}
+
+#[test]
+fn an_empty_list_says_that_it_is() {
+    let bed = testbed::require!();
+    let service = Service::start(bed);
+    assert_eq!(printed(&mut service.user(bed, "bob", &["sessions"])), "no sessions\n");
+    assert_eq!(printed(&mut service.user(bed, "bob", &["ps", "--all"])), "no processes\n");
+    assert_eq!(json(&mut service.user(bed, "bob", &["ps", "--json"])), Value::Array(Vec::new()));
+    let shown = service.root(bed, &["doctor"]).output().unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("0 sessions, 0 processes"), "{shown}");
+}
+
+#[test]
+fn a_name_that_would_reorder_the_list_is_shown_with_escapes() {
+    let bed = testbed::require!();
+    let service = Service::start(bed);
+    let program = bed.scratch("program").join("re\u{202e}troper\u{1b}[2J");
+    std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
+    let mut run = service.user(bed, "bob", &["run", "--", program.to_str().unwrap(), "600"]).spawn().unwrap();
+    let ps = || printed(&mut service.user(bed, "bob", &["ps"]));
+    until("it runs", || ps().contains("troper"));
+    let shown = ps();
+    assert!(shown.contains("re\\u{202e}troper\\u{1b}[2J"), "{shown}");
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let id = json(&mut service.user(bed, "bob", &["ps", "--json"]))[0]["id"].as_str().unwrap().to_owned();
+    printed(&mut service.user(bed, "bob", &["kill", "--tree", &id]));
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_anew_is_told_line_by_line() {
+    let bed = testbed::require!();
+    let folder = bed.scratch("log");
+    let log = folder.join("log");
+    let service = Service::start_with(bed, std::fs::File::create(&log).unwrap().into());
+    // It answers, and so takes signals.
+    printed(&mut service.root(bed, &["sessions"]));
+    let broken = "[[allow]]\nprivilege = [\"tcb\"]\n[[alow]]\n";
+    std::fs::write(service.folder.join("policy/policy.toml"), broken).unwrap();
+    let hangup = Command::new("kill").args(["-HUP", &service.child.id().to_string()]).status();
+    assert!(hangup.unwrap().success());
+    let read = || std::fs::read_to_string(&log).unwrap();
+    until("the last error is told", || read().contains("policy.toml:3:3: "));
+    let told = read();
+    assert!(told.contains(&format!("listening at {}\n", service.socket().display())), "{told}");
+    assert!(told.contains("the policy stays as it was") && !told.contains("\\n"), "{told}");
+    assert!(told.lines().any(|line| line.contains("policy.toml:2:1: ") && !line.contains(":3:3:")), "{told}");
 }
 
 #[test]
@@ -239,28 +313,43 @@ fn sessions_and_processes_are_listed_signalled_and_ended() {
 fn monitor_shows_what_the_service_does_as_it_does_it() {
     let bed = testbed::require!();
     let service = Service::start(bed);
-    let mut monitor = service.root(bed, &["monitor", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(monitor.stdout.take().unwrap()).lines();
-    // Until the monitor listens nothing is told; then every run is.
-    let mut found = None;
-    for _ in 0..100 {
-        printed(&mut service.user(bed, "svc", &["run", "--as", "alice", "--s4u", "--", "true"]));
-        if let Some(Ok(line)) = lines.next() {
-            found = Some(line);
-            break;
-        }
-    }
-    let mut records = vec![serde_json::from_str::<Value>(&found.unwrap()).unwrap()];
-    while records.last().unwrap()["event"] != "process-start" {
-        let line = lines.next().unwrap().unwrap();
-        records.push(serde_json::from_str(&line).unwrap());
-    }
-    let start = records.last().unwrap();
-    assert_eq!(start["client"]["uid"], bed.user("alice").uid, "{start}");
-    assert_eq!(start["caller"]["uid"], bed.user("svc").uid);
+    let start: Value =
+        serde_json::from_str(&told(bed, &service, &["--json"], |line| line.contains("\"process-start\"")))
+            .unwrap();
+    let (svc, alice) = (bed.user("svc").uid, bed.user("alice").uid);
+    assert_eq!(start["event"], "process-start", "{start}");
+    assert_eq!(start["client"]["uid"], alice, "{start}");
+    assert_eq!(start["caller"]["uid"], svc);
     assert!(start["program"].as_str().unwrap().ends_with("true"), "{start}");
+    // For people users have their names, also where the record has the number alone.
+    let start = told(bed, &service, &[], |line| line.contains(" process-start ok: "));
+    assert!(start.contains(&format!("svc ({svc}) as alice ({alice}), true")), "{start}");
+}
+
+/// The first such line of `stead monitor`, while alice's processes are created again and again: until the monitor
+/// listens nothing is told.
+fn told(bed: &Bed, service: &Service, options: &[&str], wanted: fn(&str) -> bool) -> String {
+    let arguments: Vec<&str> = ["monitor"].iter().chain(options).copied().collect();
+    let mut monitor = service.root(bed, &arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(monitor.stdout.take().unwrap()).lines();
+    let found = AtomicBool::new(false);
+    let line = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..1000 {
+                if found.load(Ordering::Relaxed) {
+                    return;
+                }
+                printed(&mut service.user(bed, "svc", &["run", "--as", "alice", "--s4u", "--", "true"]));
+            }
+            panic!("the monitor tells nothing of it");
+        });
+        let line = lines.map_while(Result::ok).find(|line| wanted(line));
+        found.store(true, Ordering::Relaxed);
+        line
+    });
     monitor.kill().unwrap();
     monitor.wait().unwrap();
+    line.expect("the monitor tells of the process")
 }
 
 #[test]
@@ -280,7 +369,7 @@ fn the_policy_is_checked_explained_and_asked_for() {
     for rest in [&["--policy", &policy][..], &["--loaded"]] {
         let (code, text) = ask("alice", rest);
         assert!(
-            code == Some(0) && text.starts_with("tcb: allowed") && text.contains("policy.toml:2"),
+            code == Some(0) && text.starts_with("tcb: allowed by ") && text.contains("policy.toml:2"),
             "{text}"
         );
         let (code, text) = ask("bob", rest);

@@ -169,6 +169,9 @@ async fn serve(options: Options, listener: std::os::unix::net::UnixListener) -> 
     tokio::task::spawn_blocking(watch::sweep_desktops);
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     service.note_begin();
+    if let Some(path) = listener.local_addr().ok().as_ref().and_then(|address| address.as_pathname()) {
+        tracing::info!("listening at {}", path.display());
+    }
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {

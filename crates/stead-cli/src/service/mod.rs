@@ -12,7 +12,7 @@ use stead::os::linux::{Uid, User};
 use stead_protocol::client::{CallError, Connection};
 use stead_protocol::{GetStatus, ListSessions, Method, SOCKET, SOCKET_VARIABLE, Status};
 
-use crate::ending::Failure;
+use crate::ending::{Ending, Failure, system};
 
 pub use monitor::monitor;
 pub use processes::{kill, ps};
@@ -34,13 +34,13 @@ pub fn path() -> PathBuf {
 /// Why there is no connection, and what would mend it.
 pub fn unreachable(path: &std::path::Path, error: &std::io::Error) -> Failure {
     use std::io::ErrorKind::{ConnectionRefused, NotFound};
-    let mend = match error.kind() {
-        NotFound | ConnectionRefused => {
-            "; no service runs: systemctl start stead.socket, or `stead serve` as root"
-        }
-        _ => "",
-    };
-    Failure::new(format_args!("connecting to the service at {}: {error}{mend}", path.display()))
+    let path = path.display();
+    match error.kind() {
+        NotFound | ConnectionRefused => Failure::new(format_args!(
+            "no service listens at {path}: start it with systemctl start stead.socket, or `stead serve` as root"
+        )),
+        _ => Failure::new(format_args!("connecting to the service at {path}: {}", system(error))),
+    }
 }
 
 /// A connection to the service.
@@ -70,6 +70,17 @@ impl Line {
     pub fn try_call<M: Method>(&mut self, call: &M) -> Result<M::Reply, CallError> {
         Ok(self.0.call(call, &[])?.0)
     }
+}
+
+/// Does it with each of them, and says with which it failed.
+fn each(all: &[String], mut act: impl FnMut(&str) -> Result<(), Failure>) -> Ending {
+    let mut ending = Ending::GOOD;
+    for one in all {
+        if let Err(failure) = act(one) {
+            ending = failure.of(one).tell();
+        }
+    }
+    ending
 }
 
 /// What the service says of itself.

@@ -45,15 +45,15 @@ pub fn kill(arguments: &KillArguments) -> Result<Ending, Failure> {
     let signal = number(&arguments.signal)
         .ok_or_else(|| Failure::new(format_args!("there is no signal {:?}", arguments.signal)))?;
     let mut line = Line::open()?;
-    for named in &arguments.processes {
+    Ok(super::each(&arguments.processes, |named| {
         let process = find(&mut line, named)?;
         if arguments.tree {
             line.call(&KillTree { process })?;
         } else {
             line.call(&SignalProcess { process, signal, group: arguments.group })?;
         }
-    }
-    Ok(Ending::GOOD)
+        Ok(())
+    }))
 }
 
 /// By the service's own name for it; or by a process id, which must be that of one of its processes that runs.
@@ -61,8 +61,7 @@ fn find(line: &mut Line, named: &str) -> Result<String, Failure> {
     if named.len() == 16 {
         return Ok(named.to_owned());
     }
-    let nothing =
-        || Failure::new(format_args!("the service has no process {named} of yours: see `stead ps`"));
+    let nothing = || Failure::new("the service has no such process of yours: see `stead ps`");
     let pid: u32 = named.parse().map_err(|_| nothing())?;
     let all = line.call(&ListProcesses::default())?.processes;
     all.into_iter().find(|one| one.running && one.pid == pid).map(|one| one.id).ok_or_else(nothing)

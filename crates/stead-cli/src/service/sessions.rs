@@ -51,10 +51,9 @@ fn detached(form: Form) -> Result<Ending, Failure> {
 /// Ends every process of these sessions.
 pub fn logoff(sessions: &[String]) -> Result<Ending, Failure> {
     let mut line = Line::open()?;
-    for session in sessions {
-        line.call(&TerminateSession { session: session.clone() })?;
-    }
-    Ok(Ending::GOOD)
+    Ok(super::each(sessions, |session| {
+        line.call(&TerminateSession { session: session.to_owned() }).map(drop)
+    }))
 }
 
 /// A logon type as the command line names it.

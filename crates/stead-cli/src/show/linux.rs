@@ -3,20 +3,23 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::json;
 use stead::Token;
 use stead::os::linux::{Capability, CapabilitySet, Gid, LoginUid, TokenExt, Uid, User, group_name};
 use stead::token::{Impersonation, TokenKind};
 
-use crate::ending::Failure;
+use crate::ending::{Failure, system};
 use crate::output::{Cell, Style, Table};
 
 /// The token of a running process, to be looked at.
 pub fn of_process(process: i32) -> Result<Token<Impersonation>, Failure> {
     let pid = Pid::from_raw(process).ok_or_else(|| Failure::new("0 is no process"))?;
-    let pidfd = pidfd_open(pid, PidfdFlags::empty())
-        .map_err(|errno| Failure::new(format_args!("process {process}: {errno}")))?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| match errno {
+        Errno::SRCH => Failure::new(format_args!("there is no process {process}")),
+        other => Failure::new(format_args!("process {process}: {}", system(&other.into()))),
+    })?;
     Ok(Token::identify_process(pidfd)?)
 }
 
