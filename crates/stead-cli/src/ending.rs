@@ -7,7 +7,7 @@ use std::path::is_separator;
 use std::process::ExitCode;
 
 use stead::error::AccountRestriction;
-use stead::{Error, ErrorKind};
+use stead::{Error, ErrorKind, Privilege};
 
 /// What `run` ends with when it is stead that failed, and not the program: as `env` and `timeout` do.
 pub const STEAD_FAILED: u8 = 125;
@@ -176,6 +176,9 @@ fn remedy(error: &Error) -> Option<&'static str> {
             "run it as root, or through the service"
         }
         ErrorKind::PrivilegeMissing { held: true, .. } => "enable it: it is permitted and not effective",
+        ErrorKind::PolicyDenied { .. } if Privilege::AssignPrimaryToken.require().is_ok() => {
+            "`stead policy explain` says why; by the privileges that this process holds it can be done with --embedded"
+        }
         ErrorKind::ClientConfined { .. } => "run it from outside of that confinement",
         ErrorKind::ConfinementUnknown { .. } => "the service needs CAP_SYS_PTRACE to know it",
         ErrorKind::SessionEnded => "log on again",

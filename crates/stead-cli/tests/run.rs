@@ -62,7 +62,7 @@ fn without_a_password_by_s4u_and_as_every_logon_type() {
     let bed = testbed::require!();
     let bob = bed.user("bob");
     for kind in ["interactive", "network", "network-cleartext", "batch", "service"] {
-        let script = "id -u; echo $STEAD_SERVICE; pwd";
+        let script = "id -u; echo $STEAD_PAM_SERVICE; pwd";
         let arguments =
             ["run", "--embedded", "--as", "bob", "--s4u", "--logon", kind, "--", "sh", "-c", script];
         let printed = printed(&mut stead(bed, &arguments));
@@ -79,6 +79,14 @@ fn who_holds_no_privilege_and_has_no_service_is_told_what_to_do() {
     assert_eq!(output.status.code(), Some(125));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains(NO_SERVICE) && said.contains("run this as root"), "{said}");
+    // So with what only the service knows.
+    for arguments in [&["ps"][..], &["kill", "1"], &["logoff", "1"], &["monitor"]] {
+        let output = stead_by(bed, svc, arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("no service listens at {NO_SERVICE}")), "{said}");
+    }
+    assert_eq!(printed(&mut stead_by(bed, svc, &["sessions"])), "no sessions\n");
 }
 
 #[test]

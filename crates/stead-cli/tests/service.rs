@@ -196,6 +196,9 @@ fn the_exit_status_comes_through_the_service_as_it_is() {
     assert_eq!(end(&["sh", "-c", "exit 7"]), (Some(7), None));
     assert_eq!(end(&["sh", "-c", "kill -TERM $$"]), (None, Some(15)));
     assert_eq!(end(&["/no/such/program"]), (Some(127), None));
+    // What the policy does not give to root either it can do without the service, and is told so.
+    let said = refused(&mut service.root(bed, &["run", "--as", "alice", "--s4u", "--", "id"]));
+    assert!(said.contains("does not give you tcb over \"alice\"") && said.contains("--embedded"), "{said}");
     assert_eq!(end(&["/etc"]), (Some(126), None));
 }
 
@@ -374,6 +377,18 @@ fn the_policy_is_checked_explained_and_asked_for() {
         );
         let (code, text) = ask("bob", rest);
         assert!(code == Some(1) && text.starts_with("tcb: denied"), "{text}");
+    }
+    // 1 is an answer; what cannot be answered is 2.
+    let ask = |arguments: &[&str]| {
+        let output = service.root(bed, &[&["policy", "explain", "--privilege"], arguments].concat()).output();
+        output.unwrap().status.code()
+    };
+    assert_eq!(ask(&["tcb", "--policy", &policy, "--caller", "nobody-of-that-name"]), Some(2));
+    assert_eq!(ask(&["no-such-privilege", "--policy", &policy]), Some(2));
+    // Without a logon type it is the interactive one, whoever answers.
+    for rest in [&["--policy", &policy][..], &["--loaded"]] {
+        let alice = ["tcb", "--caller", "svc", "--client", "alice"];
+        assert_eq!(ask(&[&alice[..], rest].concat()), Some(0), "{rest:?}");
     }
     let broken = service.folder.join("broken.toml");
     std::fs::write(&broken, "[[allow]]\ncallers = { users = [\"svc\"] }\nprivilege = [\"tcb\"]\n").unwrap();

@@ -35,6 +35,9 @@ impl Identity {
             let token = token.map_err(super::not_started)?;
             return Ok(Self { token, session: None, by_service: service.is_some(), is_another: false });
         };
+        if name.is_empty() {
+            return Err(super::failed("--as names no user"));
+        }
         let account = account(name);
         let needs_terminal = Arc::new(AtomicBool::new(false));
         let asker = Asker::new(signals, &needs_terminal);

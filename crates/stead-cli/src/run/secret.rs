@@ -16,7 +16,7 @@ use stead::{Conversation, Prompt, Secret};
 use zeroize::Zeroizing;
 
 use super::signals::{self, Signals};
-use crate::ending::Failure;
+use crate::ending::{Failure, system};
 use crate::output::printable;
 
 /// No longer than this: it never moves in memory, where a copy would be left.
@@ -26,7 +26,7 @@ const LONGEST: usize = 4096;
 pub fn read_from(number: u32) -> Result<Secret, Failure> {
     let failed =
         |what: String| super::failed(format_args!("reading the password from descriptor {number}: {what}"));
-    let mut file = File::from(own_descriptor(number).map_err(|error| failed(error.to_string()))?);
+    let mut file = File::from(own_descriptor(number).map_err(|error| failed(system(&error)))?);
     let mut secret = Zeroizing::new(Vec::with_capacity(LONGEST));
     let mut byte = Zeroizing::new([0u8]);
     loop {
@@ -37,7 +37,7 @@ pub fn read_from(number: u32) -> Result<Secret, Failure> {
             Ok(_) if secret.len() == LONGEST => return Err(failed("it is too long".to_owned())),
             Ok(_) => secret.push(byte[0]),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(failed(error.to_string())),
+            Err(error) => return Err(failed(system(&error))),
         }
     }
     Ok(Secret::from(secret))

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::os::unix::process::ExitStatusExt;
 
 use serde_json::Value;
 use stead_protocol::{Monitor, Record};
@@ -67,7 +68,8 @@ fn line(record: &str, names: &mut Names) -> String {
         [None, None] => {}
     }
     let number = record.get("pid").and_then(Value::as_u64).map(|pid| format!("pid {pid}"));
-    let (rule, detail) = (text("rule"), text("detail"));
+    let end = text("detail").and_then(ended);
+    let (rule, detail) = (text("rule"), end.as_deref().or(text("detail")));
     let parts = [
         text("privilege").map(str::to_owned),
         text("logon").map(str::to_owned),
@@ -88,9 +90,32 @@ fn line(record: &str, names: &mut Names) -> String {
     line
 }
 
+/// How a process ended, of what wait(2) says of it.
+fn ended(detail: &str) -> Option<String> {
+    let status = i32::from_str_radix(detail.strip_prefix("wait status 0x")?, 16).ok()?;
+    let status = std::process::ExitStatus::from_raw(status);
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Some(format!("exit status {code}")),
+        (None, Some(signal)) => {
+            let name = signal_hook::low_level::signal_name(signal).map(|name| format!(" ({name})"));
+            Some(format!("ended by signal {signal}{}", name.unwrap_or_default()))
+        }
+        (None, None) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Names, line};
+    use super::{Names, ended, line};
+
+    #[test]
+    fn the_end_of_a_process_is_told_in_words() {
+        assert_eq!(ended("wait status 0x0000").unwrap(), "exit status 0");
+        assert_eq!(ended("wait status 0x0700").unwrap(), "exit status 7");
+        assert_eq!(ended("wait status 0x0009").unwrap(), "ended by signal 9 (SIGKILL)");
+        assert_eq!(ended("wait status 0x008b").unwrap(), "ended by signal 11 (SIGSEGV)");
+        assert_eq!((ended("something else"), ended("wait status 0x")), (None, None));
+    }
 
     #[test]
     fn a_record_is_one_line_without_control_characters() {

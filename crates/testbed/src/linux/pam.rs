@@ -51,7 +51,7 @@ pub(crate) fn limits(user: &str) -> Vec<(&'static str, u64, u64)> {
 pub(crate) fn environment(service: &str) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::from([
         ("STEAD_BED".to_owned(), "from-pam-env-conf".to_owned()),
-        ("STEAD_SERVICE".to_owned(), service.to_owned()),
+        ("STEAD_PAM_SERVICE".to_owned(), service.to_owned()),
     ]);
     if service == "stead-batch" {
         variables.insert("PATH".to_owned(), "/run/stead-testbed/bin:/usr/bin:/bin".to_owned());
