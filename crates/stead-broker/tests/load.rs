@@ -8,13 +8,11 @@ mod service_support;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use service_support::{Service, another, call, exit_code, own, part};
-use stead_protocol::{
-    Account, CloseSession, CreateProcess, GetStatus, KillTree, ListProcesses, LogOn, LogonType, SOCKET, Text,
-};
+use service_support::{Service, another, call, exit_code, own, part, s4u};
+use stead_protocol::{CloseSession, CreateProcess, GetStatus, KillTree, ListProcesses, SOCKET, Text};
 use testbed::{Bed, until};
 
 const POLICY: &str = r#"
@@ -43,6 +41,11 @@ const OTHERS: &[(&str, &str, usize)] = &[("role_slow", "alice", 14), ("role_garb
 const KILLED: usize = 12;
 const ALL: usize = 200;
 
+/// Of each user's processes that have ended the service remembers so many.
+const MOST_REMEMBERED: usize = 256;
+/// From the first round to the last, in KiB: a hundred bytes for each process of a minute's load would be more.
+const MOST_GROWTH: u64 = 1024;
+
 /// The variables that tell a role its part.
 const CONNECTIONS: &str = "STEAD_TEST_CONNECTIONS";
 const MILLISECONDS: &str = "STEAD_TEST_MILLISECONDS";
@@ -62,43 +65,53 @@ fn two_hundred_callers_slow_garbage_and_killed_ones_among_them() {
     let connections = honest + OTHERS.iter().map(|(_, _, number)| number).sum::<usize>();
     assert_eq!(connections + KILLED, ALL);
     let long = std::env::var_os("STEAD_LONG").is_some();
-    let half = Duration::from_secs(if long { 30 } else { 4 });
+    let (rounds, round) = if long { (4, Duration::from_secs(30)) } else { (2, Duration::from_secs(4)) };
 
     // What another test left behind is not the load's.
     let from_before = processes_of_users(bed);
     let service = Service::start(bed, POLICY);
     let mut root = service.connect();
-    // What is made once is not taken for a leak.
-    load(bed, &service, Duration::from_secs(1));
-    settle(bed, &service, &from_before);
-    let before = Held::of(&service);
-    let first = load(bed, &service, half);
-    settle(bed, &service, &from_before);
-    let between = Held::of(&service);
-    let second = load(bed, &service, half);
-    settle(bed, &service, &from_before);
-    let after = Held::of(&service);
+    // What is made once, and what is remembered up to a bound, is not taken for a leak.
+    until_the_most_is_remembered(bed, &service, &from_before);
+    let mut held = vec![Held::at_rest(bed, &service, &from_before)];
+    let mut all_served = Vec::new();
+    for number in 1..=rounds {
+        let served = load(bed, &service, round);
+        held.push(Held::at_rest(bed, &service, &from_before));
+        println!("round {number}, {round:?}: {}", summary(&served));
+        all_served.extend(served);
+    }
+    println!("what the service held before the first round and after each:");
+    held.iter().for_each(|held| println!("{held:?}"));
 
-    for (half, served) in [("first", &first), ("second", &second)] {
-        println!("{half} half, {half_time:?}: {}", summary(served), half_time = half_of(long));
-    }
-    println!("descriptors, threads, KiB resident: {before:?}, {between:?}, {after:?}");
-    for served in first.iter().chain(&second) {
-        assert!(served.calls > 0, "a caller starved: {:?}", first.iter().chain(&second).collect::<Vec<_>>());
-    }
+    assert!(all_served.iter().all(|served| served.calls > 0), "a caller starved: {all_served:?}");
+    let [before, first, .., last] = held[..] else { panic!("too few rounds") };
     // Of each user's processes the service remembers the last sixteen trees, by a descriptor or two.
     let users = HONEST.len() + 1;
     let most = before.descriptors + users * 16 * 2;
-    assert!(after.descriptors <= most, "descriptors are left: {after:?}, {:?}", descriptors(&service));
-    // An allocator keeps some; what grows with the load would grow by as much again.
-    let growth = after.resident.saturating_sub(between.resident);
-    assert!(growth <= between.resident / 5 + 2048, "memory grows: {between:?}, then {after:?}");
+    assert!(last.descriptors <= most, "descriptors are left: {last:?}, {:?}", descriptors(&service));
+    assert!(last.kib <= first.kib + MOST_GROWTH, "memory grows: {held:?}");
     let (status, _) = call(&mut root, &GetStatus {}, &[]);
     assert_eq!((status.connections, status.sessions, status.processes), (1, 0, 0));
 }
 
-fn half_of(long: bool) -> Duration {
-    Duration::from_secs(if long { 30 } else { 4 })
+/// Lets the service have what it makes once, and remember as many processes of each user's as it ever does; but for those of
+/// the few that log others on, of whom there are fewer than would show.
+fn until_the_most_is_remembered(bed: &Bed, service: &Service, from_before: &[u32]) {
+    let users = ["alice", "bob", "mallory"];
+    let fill = |user: &&str| start(bed, service, "role_fills", user, &[]);
+    let filling: Vec<Child> = users.iter().map(fill).collect();
+    for child in filling {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+    load(bed, service, Duration::from_secs(1));
+    settle(bed, service, from_before);
+    let (listed, _) = call(&mut service.connect(), &ListProcesses::default(), &[]);
+    for user in users {
+        let of_user = listed.processes.iter().filter(|process| process.owner == bed.user(user).uid);
+        assert_eq!(of_user.count(), MOST_REMEMBERED, "of {user}");
+    }
 }
 
 /// Processes, per second over all callers, and how even it was.
@@ -122,10 +135,20 @@ struct Held {
     descriptors: usize,
     #[allow(dead_code, reason = "printed")]
     threads: u64,
-    resident: u64,
+    /// Memory of its own that is resident.
+    kib: u64,
 }
 
 impl Held {
+    /// When nothing of a load is there any more, nor a thread that served it: the last of those gives back, on its way
+    /// out, what all had freed.
+    fn at_rest(bed: &Bed, service: &Service, from_before: &[u32]) -> Self {
+        settle(bed, service, from_before);
+        let always = std::thread::available_parallelism().map_or(2, |number| number.get().clamp(2, 8)) + 2;
+        until("the threads that waited have ended", || Self::of(service).threads <= always as u64);
+        Self::of(service)
+    }
+
     fn of(service: &Service) -> Self {
         let process = format!("/proc/{}", service.pid());
         let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
@@ -134,7 +157,7 @@ impl Held {
             line.split_whitespace().next().unwrap().parse().unwrap()
         };
         let descriptors = std::fs::read_dir(format!("{process}/fd")).unwrap().count();
-        Self { descriptors, threads: number("Threads:"), resident: number("VmRSS:") }
+        Self { descriptors, threads: number("Threads:"), kib: number("RssAnon:") }
     }
 }
 
@@ -151,12 +174,10 @@ fn descriptors(service: &Service) -> std::collections::BTreeMap<String, usize> {
 
 /// All callers for `time`; what the honest ones saw.
 fn load(bed: &Bed, service: &Service, time: Duration) -> Vec<Served> {
+    let milliseconds = time.as_millis().to_string();
     let start = |role: &str, user: &str, connections: usize| {
-        let mut command = bed.as_user(user, &[], bed.this_program());
-        command.args(["--exact", role, "--nocapture", "--test-threads=1"]).current_dir("/");
-        command.env(CONNECTIONS, connections.to_string());
-        command.env(MILLISECONDS, time.as_millis().to_string());
-        start_with(service, &mut command)
+        let variables = [(CONNECTIONS, connections.to_string()), (MILLISECONDS, milliseconds.clone())];
+        start(bed, service, role, user, &variables)
     };
     let honest: Vec<_> = HONEST
         .iter()
@@ -192,7 +213,11 @@ fn load(bed: &Bed, service: &Service, time: Duration) -> Vec<Served> {
     served
 }
 
-fn start_with(service: &Service, command: &mut Command) -> Child {
+/// Starts a role as a user.
+fn start(bed: &Bed, service: &Service, role: &str, user: &str, variables: &[(&str, String)]) -> Child {
+    let mut command = bed.as_user(user, &[], bed.this_program());
+    command.args(["--exact", role, "--nocapture", "--test-threads=1"]).current_dir("/");
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
     command.env("STEAD_TEST_SERVICE_SOCKET", service.socket());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
@@ -224,8 +249,6 @@ fn settle(bed: &Bed, service: &Service, from_before: &[u32]) {
         let (status, _) = call(&mut service.connect(), &GetStatus {}, &[]);
         status.connections <= 2
     });
-    // Memory and descriptors of what ended just now.
-    std::thread::sleep(Duration::from_millis(300));
 }
 
 /// Every process of the bed's users.
@@ -271,6 +294,28 @@ fn program(token: u64, path: &str) -> CreateProcess {
     CreateProcess { token, program: Some(Text::from(path)), ..CreateProcess::default() }
 }
 
+/// As many processes as are remembered.
+#[test]
+fn role_fills() {
+    const AT_ONCE: usize = 4;
+    if part().is_none() {
+        return;
+    }
+    let fill = || {
+        let mut service = another();
+        let token = own(&mut service).token;
+        for _ in 0..MOST_REMEMBERED / AT_ONCE {
+            let (created, _) = call(&mut service, &program(token, "/bin/true"), &[]);
+            assert_eq!(exit_code(&mut service, &created), Some(0));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(fill);
+        }
+    });
+}
+
 #[test]
 fn role_honest() {
     if part().is_none() {
@@ -301,20 +346,7 @@ fn role_portal() {
         let mut service = another();
         let user = if which % 2 == 0 { "alice" } else { "bob" };
         again_and_again(end, || {
-            let log_on = LogOn {
-                account: Account { name: Text::from(user), local: true },
-                logon_type: LogonType::Batch,
-                secret: None,
-                conversation: None,
-                s4u: true,
-                environment: Vec::new(),
-                tty: None,
-                remote_host: None,
-                remote_user: None,
-                logon_gid: false,
-                deadline: None,
-            };
-            let (session, _) = call(&mut service, &log_on, &[]);
+            let (session, _) = call(&mut service, &s4u(user), &[]);
             let (created, _) = call(&mut service, &program(session.token, "/bin/true"), &[]);
             assert_eq!(exit_code(&mut service, &created), Some(0));
             call(&mut service, &CloseSession { session: session.session.id }, &[]);

@@ -8,11 +8,11 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use service_support::{Service, call, exit_code, output, own, part, refusal, shell};
+use service_support::{Service, call, exit_code, log_on, output, own, part, refusal, s4u, shell};
 use stead_protocol::client::{CallError, Connection};
 use stead_protocol::{
-    Account, CloseSession, CreateProcess, Environment, Failure, FailureKind, LogOn, LogonType, OpenedSession,
-    Text, Variable,
+    CloseSession, CreateProcess, Environment, Failure, FailureKind, LogOn, LogonType, OpenedSession, Text,
+    Variable,
 };
 use testbed::until;
 
@@ -28,33 +28,12 @@ programs = ["/bin/echo", "/bin/sleep"]
 environment = ["JOB_*"]
 "#;
 
-fn log_on(user: &str, logon_type: LogonType, s4u: bool) -> LogOn {
-    LogOn {
-        account: Account { name: Text::from(user), local: true },
-        logon_type,
-        secret: None,
-        conversation: None,
-        s4u,
-        environment: Vec::new(),
-        tty: None,
-        remote_host: None,
-        remote_user: None,
-        logon_gid: false,
-        deadline: None,
-    }
-}
-
-fn s4u(user: &str) -> LogOn {
-    log_on(user, LogonType::Batch, true)
-}
-
 /// Logs on with a password, which travels in a pipe.
 fn with_password(service: &mut Connection, user: &str, password: &str) -> Result<OpenedSession, Failure> {
     let (reader, mut writer) = std::io::pipe().unwrap();
     writer.write_all(password.as_bytes()).unwrap();
     drop(writer);
-    let mut log_on = log_on(user, LogonType::Batch, false);
-    log_on.secret = Some(0);
+    let log_on = LogOn { secret: Some(0), ..log_on(user, LogonType::Batch) };
     match service.call(&log_on, &[reader.as_fd()]) {
         Ok((session, _)) => Ok(session),
         Err(CallError::Failed(failure)) => Err(failure),
@@ -124,7 +103,7 @@ fn role_portal() {
     let open = std::fs::File::open("/bin/echo").unwrap();
     let pinned = CreateProcess { program: None, pinned: Some(0), ..echo(session.token) };
     assert!(is_denied(&refusal(&mut service, &pinned, &[open.as_fd()])));
-    let interactive = log_on("alice", LogonType::Interactive, true);
+    let interactive = LogOn { s4u: true, ..log_on("alice", LogonType::Interactive) };
     for other in [s4u("mallory"), s4u("root"), interactive, s4u("no-such-user"), s4u("0"), s4u("")] {
         let refused = refusal(&mut service, &other, &[]);
         assert!(is_denied(&refused) || matches!(refused, FailureKind::InvalidInput { .. }), "{refused:?}");

@@ -8,10 +8,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::process::Signal;
-use service_support::{Service, alive, call, own, part, refusal, shell};
+use service_support::{Service, alive, call, own, part, refusal, s4u, shell};
 use stead_protocol::client::Connection;
 use stead_protocol::{
-    CreateProcess, CreatedProcess, FailureKind, GetStatus, KillTree, ListProcesses, ListSessions, LogOn,
+    CreateProcess, CreatedProcess, FailureKind, GetStatus, KillTree, ListProcesses, ListSessions,
     OpenSession, Process, SignalProcess, WaitProcess,
 };
 use testbed::until;
@@ -31,11 +31,6 @@ privileges = ["tcb", "assign-primary-token"]
 programs = "any"
 logon-types = ["batch"]
 "#;
-
-fn s4u(name: &str) -> LogOn {
-    let json = format!(r#"{{"account":{{"name":"{name}","local":true}},"logon_type":"batch","s4u":true}}"#);
-    serde_json::from_str(&json).unwrap()
-}
 
 fn start(service: &mut Connection, token: u64, script: &str) -> CreatedProcess {
     call(service, &shell(token, script), &[]).0

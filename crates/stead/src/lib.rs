@@ -125,6 +125,13 @@ pub mod fuzzing {
     pub use crate::sys::fuzzing::{TARGETS, Target};
 }
 
+/// What the service asks of its own process; not part of the API.
+#[cfg(target_os = "linux")]
+#[doc(hidden)]
+pub mod memory {
+    pub use crate::sys::memory::{give_back, keep_little};
+}
+
 /// README's own examples, compiled as tests.
 #[cfg(all(doctest, unix))]
 #[doc = include_str!("../../../README.md")]

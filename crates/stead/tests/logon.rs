@@ -259,6 +259,23 @@ fn bad_input_is_refused_before_anything_is_asked() {
 }
 
 #[test]
+fn what_did_not_become_a_worker_is_reaped_before_the_error_is_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let bed = testbed::require!();
+    let folder = bed.scratch("no-worker");
+    std::fs::write(folder.join("text"), "no program").unwrap();
+    std::fs::set_permissions(folder.join("text"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::copy("/bin/true", folder.join("true")).unwrap();
+    for _ in 0..20 {
+        for name in ["text", "true"] {
+            let error = refused(logon(bed, "alice").worker(folder.join(name)));
+            assert!(matches!(error.kind(), ErrorKind::WorkerUnavailable { .. }), "{error}");
+            assert!(children().is_empty(), "{name}");
+        }
+    }
+}
+
+#[test]
 fn a_worker_that_others_can_write_is_not_started() {
     use std::os::unix::fs::PermissionsExt;
     let bed = testbed::require!();

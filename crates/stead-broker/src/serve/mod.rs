@@ -33,6 +33,7 @@ mod watch;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -49,6 +50,8 @@ use slots::ConnectionSlot;
 
 /// Threads that may wait, of all users together; each user has its own share of them.
 const WAITING_THREADS: usize = 2048;
+/// How long such a thread waits for more work. As long as it lives it keeps some of what was freed on it.
+const IDLE: Duration = Duration::from_secs(2);
 /// How long what is under way may take when the service ends.
 const LAST_CALLS: Duration = Duration::from_secs(2);
 
@@ -139,10 +142,15 @@ pub fn run(options: Options) -> Result<(), ServeError> {
     let _only = listen::only_one(&options.state)?;
     let (listener, bound) = listen::listener(&options.socket)?;
     limits::make_room();
+    stead::memory::keep_little();
     let threads = std::thread::available_parallelism().map_or(2, |number| number.get().clamp(2, 8));
+    let (started, ended) = counted(threads);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .max_blocking_threads(WAITING_THREADS)
+        .thread_keep_alive(IDLE)
+        .on_thread_start(started)
+        .on_thread_stop(ended)
         .enable_all()
         .build()
         .map_err(ServeError::System)?;
@@ -150,6 +158,22 @@ pub fn run(options: Options) -> Result<(), ServeError> {
     runtime.shutdown_timeout(LAST_CALLS);
     drop(bound);
     ended
+}
+
+/// What each thread does when it starts and when it ends: with the last one that waited for something, what many callers
+/// at once had taken goes back to the system.
+fn counted(always: usize) -> (impl Fn() + Send + Sync, impl Fn() + Send + Sync) {
+    let alive = Arc::new(AtomicUsize::new(0));
+    let ending = Arc::clone(&alive);
+    let started = move || {
+        alive.fetch_add(1, Ordering::Relaxed);
+    };
+    let ended = move || {
+        if ending.fetch_sub(1, Ordering::Relaxed) == always + 1 {
+            stead::memory::give_back();
+        }
+    };
+    (started, ended)
 }
 
 async fn serve(options: Options, listener: std::os::unix::net::UnixListener) -> Result<(), ServeError> {

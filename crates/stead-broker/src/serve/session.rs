@@ -23,6 +23,7 @@ use super::given::Given;
 use super::secret::{self, Talk};
 use super::service::{Service, denied};
 use super::token::{AnyToken, Held, Origin};
+use super::watch;
 use crate::policy::{LogonRequest, Privilege, Request, Subject};
 use crate::throttle::{Held as Counted, Holding};
 
@@ -212,6 +213,7 @@ pub(super) fn log_on(
     let kind = super::failure::name_of(logon_type(call.logon_type));
     service.note_logon(caller, &client, &kind, session.as_ref().err());
     let session = session?;
+    watch::reap_in_the_end(service, &session);
     if let Some(attempt) = attempt {
         service.failures().succeeded(attempt);
     }

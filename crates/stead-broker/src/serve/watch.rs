@@ -4,8 +4,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use stead::Child;
-use stead::os::linux::Uid;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use stead::os::linux::{LogonSessionExt, Uid};
+use stead::{Child, LogonSession};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -22,7 +23,7 @@ pub(super) fn until_its_end(service: &Arc<Service>, tracked: &Arc<Tracked>) {
     let runtime = service.runtime().clone();
     runtime.spawn(async move {
         let ended = match tracked.pidfd() {
-            Ok(Some(pidfd)) => readable(pidfd).await,
+            Ok(Some(pidfd)) => readable(pidfd).await.map(drop),
             other => other.map(drop),
         };
         if let Err(error) = ended {
@@ -37,6 +38,25 @@ pub(super) fn until_its_end(service: &Arc<Service>, tracked: &Arc<Tracked>) {
     });
 }
 
+/// Reaps the worker of a session as soon as it has ended, whoever still holds the session or if nobody does.
+pub(super) fn reap_in_the_end(service: &Service, session: &LogonSession) {
+    let worker = match session.worker() {
+        Ok(Some(worker)) => worker,
+        Ok(None) => return,
+        Err(error) => return tracing::warn!(%error, "the worker of a session will be reaped late"),
+    };
+    service.runtime().spawn(async move {
+        match readable(worker).await {
+            // The library may have been first.
+            Ok(worker) => {
+                let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+                let _ = waitid(WaitId::PidFd(worker.as_fd()), options);
+            }
+            Err(error) => tracing::warn!(%error, "the worker of a session will be reaped late"),
+        }
+    });
+}
+
 /// Takes back what an earlier run had granted on desktops: its leases ended with it.
 pub(super) fn sweep_desktops() {
     if let Err(error) = stead::desktop::sweep() {
@@ -46,9 +66,10 @@ pub(super) fn sweep_desktops() {
 
 // tokio's sound successor of this call is an unsafe one: an `OwnedFd` fulfils its contract by its type.
 #[allow(deprecated)]
-async fn readable(pidfd: OwnedFd) -> std::io::Result<()> {
+async fn readable(pidfd: OwnedFd) -> std::io::Result<OwnedFd> {
     let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
-    pidfd.readable().await.map(drop)
+    pidfd.readable().await.map(drop)?;
+    Ok(pidfd.into_inner())
 }
 
 /// Knows again what an earlier run of the service left, and goes on watching it.
@@ -95,6 +116,8 @@ pub(super) async fn sweep(service: Arc<Service>) {
         let swept = tokio::task::spawn_blocking(move || {
             service.processes.sweep();
             service.sessions.sweep();
+            // Where calls keep coming the threads that wait never all end.
+            stead::memory::give_back();
         });
         let _ = swept.await;
     }

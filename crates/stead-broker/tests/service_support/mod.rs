@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use stead_protocol::client::{CallError, Connection, Descriptors};
 use stead_protocol::{
-    CreateProcess, CreatedProcess, FailureKind, Method, OpenedToken, OwnToken, Text, WaitProcess,
+    Account, CreateProcess, CreatedProcess, FailureKind, LogOn, LogonType, Method, OpenedToken, OwnToken,
+    Text, WaitProcess,
 };
 use testbed::{Bed, until};
 
@@ -151,6 +152,28 @@ pub fn refusal<M: Method>(service: &mut Connection, call: &M, descriptors: &[Bor
 /// The caller's own token, as a primary one.
 pub fn own(service: &mut Connection) -> OpenedToken {
     call(service, &OwnToken {}, &[]).0
+}
+
+/// A logon of this account of the machine's, with nothing else said.
+pub fn log_on(name: &str, logon_type: LogonType) -> LogOn {
+    LogOn {
+        account: Account { name: Text::from(name), local: true },
+        logon_type,
+        secret: None,
+        conversation: None,
+        s4u: false,
+        environment: Vec::new(),
+        tty: None,
+        remote_host: None,
+        remote_user: None,
+        logon_gid: false,
+        deadline: None,
+    }
+}
+
+/// A batch logon without a secret.
+pub fn s4u(name: &str) -> LogOn {
+    LogOn { s4u: true, ..log_on(name, LogonType::Batch) }
 }
 
 /// A process of a token: a shell with this script.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::ops::RangeInclusive;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use crate::logon::{Logon, LogonSession};
@@ -153,6 +154,17 @@ pub trait LogonSessionExt {
 
     /// The umask that PAM left for the session's processes.
     fn umask(&self) -> u32;
+
+    /// A pidfd of the session's worker, readable once the session has ended; `None` where the worker is no child of this
+    /// process: an earlier server started it, or the service.
+    ///
+    /// A server that waits for it can reap the worker at once. Without that it is reaped when the library next creates a
+    /// process or logs somebody on.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::System`](crate::ErrorKind::System): there is no room for one more descriptor.
+    fn worker(&self) -> crate::Result<Option<OwnedFd>>;
 }
 
 impl LogonSessionExt for LogonSession {
@@ -166,5 +178,9 @@ impl LogonSessionExt for LogonSession {
 
     fn umask(&self) -> u32 {
         self.handle().umask()
+    }
+
+    fn worker(&self) -> crate::Result<Option<OwnedFd>> {
+        self.handle().worker()
     }
 }

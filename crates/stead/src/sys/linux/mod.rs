@@ -15,6 +15,7 @@ mod library;
 pub(crate) mod local;
 pub(crate) mod logind;
 pub(crate) mod logon;
+pub(crate) mod memory;
 pub(crate) mod privilege;
 pub(crate) mod proc;
 pub(crate) mod process;

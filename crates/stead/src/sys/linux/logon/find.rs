@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -16,9 +16,7 @@ use stead_trampoline::spec::{Keyring, NewSession, ProcessDefaults, ProgramSearch
 use super::worker;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::Stage;
-use crate::sys::process::{
-    Awaited, Launch, LaunchFault, Remains, ReportOutcome, await_report, launch, leave,
-};
+use crate::sys::process::{Awaited, Launch, LaunchFault, ReportOutcome, await_report, launch, reap_within};
 
 /// Whether this program becomes a worker when it is executed again.
 static INITIALISED: AtomicBool = AtomicBool::new(false);
@@ -106,7 +104,8 @@ pub(super) fn start(configured: Option<&Path>, deadline: Instant) -> Result<NewW
             Err(fault(LaunchFault { stage: Stage::Gate, errno: rustix::io::Errno::PROTO, detail: 0 }))
         }
         Err(why) => {
-            leave(Remains { pidfd: Some(started.pidfd), cgroup: None });
+            // It has said its last word, or none in time.
+            reap_within(started.pidfd, Duration::ZERO);
             Err(fault(why))
         }
     }

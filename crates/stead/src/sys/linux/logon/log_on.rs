@@ -6,14 +6,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{PidfdFlags, Signal};
+use rustix::process::PidfdFlags;
 
 use super::message::{self, Failure, LogonGidRequest, Open, Phase, Reply, SecretBytes, Why};
 use super::session::{SessionHandle, send, within};
 use super::{detached, find, pam_code, wire};
 use crate::error::{AccountRestriction, Error, ErrorKind, Result};
-use crate::sys::process::{Remains, leave, sweep};
+use crate::sys::process::{reap_within, sweep};
 
 /// Where the counter of logon gids is.
 const STATE: &CStr = c"/var/lib/stead";
@@ -190,14 +189,8 @@ impl Dialog<'_> {
     fn abandon(&mut self) {
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         let Some(process) = self.process.take() else { return };
-        let mut one = [PollFd::new(&process, PollFlags::IN)];
-        let patience = Timespec::try_from(UNDO).ok();
-        if poll(&mut one, patience.as_ref()) == Ok(0) {
-            // A module hangs. It must not hold the account's secret and the server's rights for ever.
-            let _ = rustix::process::pidfd_send_signal(&process, Signal::KILL);
-            let _ = poll(&mut one, patience.as_ref());
-        }
-        leave(Remains { pidfd: Some(process), cgroup: None });
+        // Where a module hangs: it must not hold the account's secret and the server's rights for ever.
+        reap_within(process, UNDO);
     }
 
     fn failed(&self, failure: Failure) -> Error {

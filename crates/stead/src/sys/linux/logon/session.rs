@@ -269,6 +269,13 @@ impl SessionHandle {
         self.snapshot.exec_label.as_deref()
     }
 
+    /// The worker, where it is a child of this process.
+    pub(crate) fn worker(&self) -> Result<Option<OwnedFd>> {
+        let Keeper::Worker(link) = &self.keeper else { return Ok(None) };
+        let copied = lock(&link.worker).as_ref().map(OwnedFd::try_clone).transpose();
+        copied.map_err(|error| Error::system("watching a session worker", "fcntl", error))
+    }
+
     /// What waits for the session's end.
     pub(crate) fn ending(&self) -> Ending {
         match &self.keeper {

@@ -9,12 +9,18 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Signal, pidfd_send_signal};
 
 use super::cgroup::ProcessCgroup;
-use super::status::{Collected, collect};
+use super::status::{Collected, collect, ended_by};
 
 /// How many are looked at in one go, so that many long-lived processes do not make every spawn slow.
 const AT_ONCE: usize = 32;
+
+/// How long the kernel may take to end a process that was killed.
+const DYING: Duration = Duration::from_secs(2);
 
 /// The rest of one child.
 #[derive(Debug)]
@@ -32,6 +38,15 @@ pub(crate) fn leave(remains: Remains) {
     if let Some(remains) = remains.collect() {
         lock().push_back(remains);
     }
+}
+
+/// Reaps a process of ours that has nothing more to do, and ends it if it has not done so by then.
+pub(crate) fn reap_within(pidfd: OwnedFd, patience: Duration) {
+    if ended_by(pidfd.as_fd(), Some(Instant::now() + patience)) != Ok(true) {
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+        let _ = ended_by(pidfd.as_fd(), Some(Instant::now() + DYING));
+    }
+    leave(Remains { pidfd: Some(pidfd), cgroup: None });
 }
 
 /// Looks through some of what is left.

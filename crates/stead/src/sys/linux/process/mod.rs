@@ -24,7 +24,7 @@ mod launch_tests;
 pub(crate) mod low_slot;
 pub(crate) mod report;
 
-pub(crate) use abandoned::{Remains, leave, sweep};
+pub(crate) use abandoned::{Remains, leave, reap_within, sweep};
 pub use cgroup::Cgroup;
 pub use limit::Limit;
 pub(crate) use options::Options;

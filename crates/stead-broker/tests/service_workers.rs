@@ -1,0 +1,63 @@
+//! Session workers are the service's children: it reaps them when they end, whether anything else happens or not.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+mod service_support;
+
+use std::path::PathBuf;
+
+use service_support::{Service, call, refusal, s4u, shell};
+use stead_protocol::{FailureKind, TerminateSession};
+use testbed::until;
+
+const POLICY: &str = r#"
+[[allow]]
+callers = { users = ["root"] }
+clients = { users = ["alice", "mallory"] }
+privileges = ["tcb", "assign-primary-token"]
+programs = "any"
+logon-types = ["batch"]
+"#;
+
+/// The children of the service, by the kernel's word, zombies among them.
+fn children(service: &Service) -> Vec<u32> {
+    let tasks = PathBuf::from(format!("/proc/{}/task", service.pid()));
+    let of_task = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("children")).ok();
+    let lists: Vec<String> = std::fs::read_dir(tasks).unwrap().flatten().filter_map(of_task).collect();
+    lists.iter().flat_map(|list| list.split_ascii_whitespace()).map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// From here on nobody calls the service: what it does, it does by itself.
+fn until_none_is_left(service: &Service, of: &str) {
+    until(&format!("no child of the service is left after {of}"), || children(service).is_empty());
+}
+
+#[test]
+fn a_worker_is_reaped_when_it_ends_though_nobody_calls_the_service() {
+    let bed = testbed::require!();
+    let service = Service::start(bed, POLICY);
+
+    let mut root = service.connect();
+    call(&mut root, &s4u("alice"), &[]);
+    assert_eq!(children(&service).len(), 1);
+    drop(root);
+    until_none_is_left(&service, "a caller that went away");
+
+    let mut root = service.connect();
+    let opened = call(&mut root, &s4u("alice"), &[]).0;
+    call(&mut root, &shell(opened.token, "sleep 600"), &[]);
+    call(&mut root, &TerminateSession { session: opened.session.id }, &[]);
+    until_none_is_left(&service, "a session whose processes were ended");
+
+    // The connection holds the session's token still.
+    let opened = call(&mut root, &s4u("alice"), &[]).0;
+    let [worker] = children(&service)[..] else { panic!("one session, and other children") };
+    let worker = rustix::process::Pid::from_raw(worker.cast_signed()).unwrap();
+    rustix::process::kill_process(worker, rustix::process::Signal::KILL).unwrap();
+    until_none_is_left(&service, "a worker that was killed");
+    let refused = refusal(&mut root, &shell(opened.token, "true"), &[]);
+    assert!(
+        matches!(refused, FailureKind::SessionEnded {} | FailureKind::WorkerUnavailable { .. }),
+        "{refused:?}"
+    );
+}
