@@ -12,8 +12,8 @@ use service_support::{Service, another, call, output, part, refusal, shell};
 use stead_protocol::client::Connection;
 use stead_protocol::conversation::{Question, encode_answer};
 use stead_protocol::{
-    Account, CloseSession, FailureKind, ListSessions, LogOn, LogonType, OpenSession, OpenedSession,
-    TerminateSession, Variable,
+    CloseSession, FailureKind, ListSessions, LogOn, LogonType, OpenSession, OpenedSession, TerminateSession,
+    Variable,
 };
 use testbed::Bed;
 
@@ -34,19 +34,7 @@ logon-types = ["batch"]
 "#;
 
 fn log_on(name: &str) -> LogOn {
-    LogOn {
-        account: Account { name: name.into(), local: true },
-        logon_type: LogonType::Interactive,
-        secret: None,
-        conversation: None,
-        s4u: false,
-        environment: Vec::new(),
-        tty: None,
-        remote_host: None,
-        remote_user: None,
-        logon_gid: false,
-        deadline: None,
-    }
+    service_support::log_on(name, LogonType::Interactive)
 }
 
 fn with_password(bed: &Bed, service: &mut Connection, user: &str) -> OpenedSession {
@@ -143,6 +131,49 @@ fn role_wrong_passwords() {
         assert_eq!(wrong(), FailureKind::LogonFailed {});
     }
     assert!(matches!(wrong(), FailureKind::TryLater { after } if after > 0));
+}
+
+/// Directories know one account in several spellings; whoever guesses at it shall not have three guesses with each.
+#[test]
+fn another_spelling_has_to_wait_as_well_whether_or_not_there_is_such_an_account() {
+    let bed = testbed::require!();
+    let policy = r#"
+[[allow]]
+callers = { users = ["svc"] }
+clients = "everyone"
+privileges = ["logon"]
+logon-types = ["interactive"]
+"#;
+    Service::start(bed, policy).caller(bed, "svc", "role_guesses_in_many_spellings");
+}
+
+#[test]
+fn role_guesses_in_many_spellings() {
+    let Some(mut service) = part() else { return };
+    let mut guess = |name: &str| {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(b"a guess").unwrap();
+        drop(writer);
+        let mut logon = LogOn { secret: Some(0), ..log_on(name) };
+        logon.account.local = false;
+        refusal(&mut service, &logon, &[reader.as_fd()])
+    };
+    for [name, others @ ..] in [
+        ["alice", "ALICE", "Alice", "alice@example.com"],
+        [
+            "nobody-of-this-name",
+            "NOBODY-of-this-name",
+            "Nobody-of-this-name",
+            "nobody-of-this-name@example.com",
+        ],
+    ] {
+        for _ in 0..3 {
+            assert_eq!(guess(name), FailureKind::LogonFailed {}, "{name}");
+        }
+        for other in others {
+            assert!(matches!(guess(other), FailureKind::TryLater { after } if after > 0), "{other}");
+        }
+    }
 }
 
 #[test]

@@ -99,10 +99,10 @@ impl Service {
     }
 
     /// Begins an attempt to log a user on, unless too many have failed.
-    pub(super) fn attempt(&self, caller: Uid, user: &str) -> Result<Attempt, Failure> {
+    pub(super) fn attempt(&self, caller: Uid, user: &str, doing: &str) -> Result<Attempt, Failure> {
         self.failures().begin(std::time::Instant::now(), caller, user).map_err(|Wait(wait)| {
             let after = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            FailureKind::TryLater { after }.while_doing(format!("logging on {user}"))
+            FailureKind::TryLater { after }.while_doing(doing)
         })
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use stead::os::linux::{LogonExt, LogonGid, LogonSessionExt, TokenExt, Uid};
+use stead::os::linux::{LogonExt, LogonGid, LogonSessionExt, TokenExt, Uid, User};
 use stead::{Account, ErrorKind, Lifetime, Logon, LogonSession, SessionId};
 use stead_protocol as wire;
 use stead_protocol::{
@@ -208,7 +208,8 @@ pub(super) fn log_on(
     })?;
     let logon = prepare(service, call, given, &doing)?;
     // Dropped unsaid, it has failed.
-    let attempt = if call.s4u { None } else { Some(service.attempt(caller.uid, &name)?) };
+    let attempt =
+        if call.s4u { None } else { Some(service.attempt(caller.uid, &counted_as(call)?, &doing)?) };
     let session = logon.open().map_err(|error| failure(&error));
     let kind = super::failure::name_of(logon_type(call.logon_type));
     service.note_logon(caller, &client, &kind, session.as_ref().err());
@@ -244,6 +245,14 @@ pub(super) fn log_on(
     });
     service.sessions.lock().insert(known.record.id.clone(), Arc::clone(&known));
     opened(state, &known, session)
+}
+
+/// Whose failure it will be, if it fails: the account's own name, however it was spelled, where there is an account. It is
+/// looked for where there is none just as long.
+fn counted_as(call: &LogOn) -> Result<String, Failure> {
+    let name = call.account.name.as_os_str();
+    let found = User::by_any_spelling(name).map_err(|error| failure(&error))?;
+    Ok(found.as_ref().map_or(name, User::name).to_string_lossy().into_owned())
 }
 
 fn prepare(service: &Service, call: &LogOn, given: &Given, doing: &str) -> Result<Logon, Failure> {

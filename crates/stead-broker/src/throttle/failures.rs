@@ -39,8 +39,10 @@ pub struct Wait(
 
 /// Failed logons: for each user with each caller, for each user, and for each caller.
 ///
-/// Users are counted by the name that was given, whether or not there is such an account: nobody learns from the
-/// waiting which accounts exist. What it remembers is bounded, whatever names and callers come.
+/// Users are counted whether or not there is such an account, and those that there are no otherwise than the rest: nobody
+/// learns from the waiting which accounts exist. One name in several spellings, as directories take it for the same
+/// account, is one user: whatever the size of its letters, and with a domain or without. What is remembered is bounded,
+/// whatever names and callers come.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -85,7 +87,7 @@ impl Failures {
     ///
     /// How long to wait, where too many failed: the attempt must not be made.
     pub fn begin(&mut self, now: Instant, caller: Uid, user: &str) -> Result<Attempt, Wait> {
-        let user = key(user);
+        let user = &*key(user);
         let (pair, in_all, any) = self.rules();
         let of_caller = self.callers.get(&caller);
         let waits = [
@@ -132,7 +134,7 @@ impl Failures {
 
     /// How many failures count against this user with this caller now.
     pub fn counted(&self, now: Instant, caller: Uid, user: &str) -> u32 {
-        let count = self.callers.get(&caller).and_then(|known| known.users.get(key(user)));
+        let count = self.callers.get(&caller).and_then(|known| known.users.get(&*key(user)));
         count.map_or(0, |count| count.now(now, self.rules().0))
     }
 
@@ -221,10 +223,15 @@ fn entry<K: Hash + Eq + Clone, V: Default>(
     map.entry(key).or_default()
 }
 
-fn key(user: &str) -> &str {
-    let mut end = user.len().min(LONGEST_NAME);
-    while !user.is_char_boundary(end) {
+/// What a user is counted under: `Alice@EXAMPLE.COM`, `EXAMPLE\alice` and `alice` are one.
+fn key(user: &str) -> String {
+    let behind = user.rsplit_once('\\').map_or(user, |(_, name)| name);
+    let name = behind.split_once('@').map_or(behind, |(name, _)| name);
+    // A domain alone is no name.
+    let name = if name.is_empty() { user } else { name };
+    let mut end = name.len().min(LONGEST_NAME);
+    while !name.is_char_boundary(end) {
         end -= 1;
     }
-    user.get(..end).unwrap_or_default()
+    name.get(..end).unwrap_or_default().to_lowercase()
 }

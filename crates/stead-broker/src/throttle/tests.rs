@@ -49,6 +49,25 @@ fn attempts_at_the_same_time_gain_nothing() {
 }
 
 #[test]
+fn one_user_in_many_spellings_is_one_user_whether_or_not_there_is_such_an_account() {
+    let settings = FailedLogons::default();
+    for name in ["root", "nobody-of-this-name"] {
+        let large = name.to_uppercase();
+        let spellings =
+            [name.to_owned(), large.clone(), format!("{name}@example.com"), format!("EXAMPLE\\{large}")];
+        let mut failures = Failures::new(settings);
+        let now = Instant::now();
+        let begun =
+            spellings.iter().cycle().take(100).filter(|user| failures.begin(now, uid(1), user).is_ok());
+        assert_eq!(begun.count(), settings.free_attempts as usize, "{name}");
+    }
+    let mut failures = Failures::new(settings);
+    for odd in ["", "@", "\\", "@example.com", "EXAMPLE\\", "\u{130}\u{130}@"] {
+        let _ = fail(&mut failures, Instant::now(), 1, odd);
+    }
+}
+
+#[test]
 fn success_forgets_this_callers_failures_and_not_the_others() {
     let mut failures = Failures::new(FailedLogons::default());
     let now = Instant::now();

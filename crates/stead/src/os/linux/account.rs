@@ -39,6 +39,25 @@ impl User {
         Ok(entry.map_err(|source| failed("a user", "getpwnam_r", source))?.map(Self))
     }
 
+    /// The user whom the database finds by this name, in whatever spelling: directories (sssd, winbind) know one account as
+    /// `alice`, `Alice` and `alice@example.com`. [`name`](Self::name) is its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`User::by_name`].
+    ///
+    /// ```
+    /// # fn main() -> stead::Result<()> {
+    /// let found = stead::os::linux::User::by_any_spelling("root")?;
+    /// assert_eq!(found.expect("every system has it").name(), "root");
+    /// # Ok(()) }
+    /// ```
+    pub fn by_any_spelling(name: impl AsRef<OsStr>) -> Result<Option<Self>> {
+        let Ok(name) = CString::new(name.as_ref().as_bytes()) else { return Ok(None) };
+        let entry = AccountEntry::by_any_name(&name);
+        Ok(entry.map_err(|source| failed("a user", "getpwnam_r", source))?.map(Self))
+    }
+
     /// The user of this uid; `None` where there is none. Of several the one that the database names first.
     ///
     /// # Errors
