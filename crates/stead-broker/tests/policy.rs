@@ -159,6 +159,17 @@ fn a_denial_is_the_same_for_users_that_exist_and_for_names_that_nobody_has() {
 #[test]
 fn role_compares_denials() {
     let Some(mut service) = part() else { return };
+    // What tells them apart does so every time; what else the machine does, once or twice.
+    let quotients: Vec<f64> = std::iter::repeat_with(|| compare_denials(&mut service)).take(4).collect();
+    assert!(
+        quotients.iter().any(|one| (0.8..1.25).contains(one)),
+        "known users' by unknown ones': {quotients:?}"
+    );
+}
+
+/// How long a denial takes for a user that exists, as a multiple of how long it takes for one that does not; it is the same
+/// denial.
+fn compare_denials(service: &mut Connection) -> f64 {
     let mut times: [Vec<Duration>; 2] = Default::default();
     for round in 0..12 {
         // Taking turns, so that what else the machine does falls on both.
@@ -168,7 +179,7 @@ fn role_compares_denials() {
                 let Err(CallError::Failed(failure)) = service.call(&s4u(user), &[]) else { panic!("{user}") };
                 failure
             } else {
-                with_password(&mut service, user, "a guess").unwrap_err()
+                with_password(service, user, "a guess").unwrap_err()
             };
             times[which].push(began.elapsed());
             let FailureKind::PolicyDenied { client, .. } = &failure.kind else { panic!("{failure}") };
@@ -184,8 +195,7 @@ fn role_compares_denials() {
         times[times.len() / 2].as_secs_f64()
     };
     let [known, unknown] = times.map(median);
-    // Loosely: only a difference that anybody could see counts.
-    assert!((0.5..2.0).contains(&(known / unknown)), "known {known} s, unknown {unknown} s");
+    known / unknown
 }
 
 #[test]
@@ -241,8 +251,8 @@ fn failed_logons_have_to_wait_and_hold_up_nobody_else() {
     let policy = r#"
         [failed-logons]
         free-attempts = 2
-        first-delay-seconds = 2
-        longest-delay-seconds = 2
+        first-delay-seconds = 8
+        longest-delay-seconds = 8
         [[allow]]
         callers = { users = ["svc", "mallory"] }
         clients = "everyone"
@@ -276,7 +286,7 @@ fn role_guesses() {
         // Which of the two is right makes no difference now.
         let too_early = with_password(&mut service, user, &password("alice")).unwrap_err();
         let FailureKind::TryLater { after } = too_early.kind else { panic!("{user}: {too_early}") };
-        assert!(after > 0 && after <= 2000, "{after}");
+        assert!(after > 0 && after <= 8000, "{after}");
     }
     // Whoever waits as long as it is told gets its turn; another's may be due meanwhile.
     let session = loop {

@@ -131,8 +131,27 @@ fn a_caller_that_reads_no_replies_holds_up_nobody() {
 fn calls_that_wait_hold_up_nobody_else_and_no_other_user() {
     let bed = testbed::require!();
     let service = Service::start(bed, POLICY);
-    service.caller(bed, "svc", "role_waits_in_many_ways");
-    is_served(&service);
+    let folder = bed.scratch("stuck");
+    std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
+    let (stuck, served) = (folder.join("stuck"), folder.join("served"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let variables = [("STEAD_TEST_FOLDER", folder.to_str().unwrap())];
+            service.caller_with(bed, "svc", "role_waits_in_many_ways", &variables);
+        });
+        until("the callers are stuck", || stuck.exists());
+        is_served(&service);
+        service.caller(bed, "alice", "role_is_served");
+        std::fs::write(&served, "").unwrap();
+    });
+}
+
+#[test]
+fn role_is_served() {
+    let Some(mut service) = part() else { return };
+    let token = own(&mut service).token;
+    let (text, code) = output(&mut service, shell(token, "echo served"));
+    assert_eq!((text.as_str(), code), ("served\n", Some(0)));
 }
 
 const POLICY: &str = r#"
@@ -164,6 +183,10 @@ fn role_waits_in_many_ways() {
     let (text, code) = output(&mut service, shell(token, "echo served"));
     assert_eq!((text.as_str(), code), ("served\n", Some(0)));
     call(&mut another(), &GetStatus {}, &[]);
+    // So are other users', before any of these ends.
+    let folder = std::path::PathBuf::from(std::env::var_os("STEAD_TEST_FOLDER").unwrap());
+    std::fs::write(folder.join("stuck"), "").unwrap();
+    until("others were served", || folder.join("served").exists());
     drop(stuck);
 }
 

@@ -112,10 +112,13 @@ fn role_claims_a_seat() {
     }
 }
 
+/// However slow the machine is, nobody's wait is over within a test.
+const LONG_WAITS: &str = "[failed-logons]\nfirst-delay-seconds = 3600\nlongest-delay-seconds = 36000\n";
+
 #[test]
 fn a_wrong_password_is_one_error_and_too_many_of_them_have_to_wait() {
     let bed = testbed::require!();
-    Service::start(bed, POLICY).caller(bed, "svc", "role_wrong_passwords");
+    Service::start(bed, &format!("{LONG_WAITS}{POLICY}")).caller(bed, "svc", "role_wrong_passwords");
 }
 
 #[test]
@@ -137,27 +140,61 @@ fn role_wrong_passwords() {
 #[test]
 fn another_spelling_has_to_wait_as_well_whether_or_not_there_is_such_an_account() {
     let bed = testbed::require!();
-    let policy = r#"
+    Service::start(bed, &over_everyone()).caller(bed, "svc", "role_guesses_in_many_spellings");
+}
+
+fn over_everyone() -> String {
+    let allow = r#"
 [[allow]]
-callers = { users = ["svc"] }
+callers = { users = ["svc", "mallory", "bob", "carol", "dave"] }
 clients = "everyone"
 privileges = ["logon"]
 logon-types = ["interactive"]
 "#;
-    Service::start(bed, policy).caller(bed, "svc", "role_guesses_in_many_spellings");
+    format!("{LONG_WAITS}{allow}")
+}
+
+fn guess(service: &mut Connection, name: &str) -> FailureKind {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(b"a guess").unwrap();
+    drop(writer);
+    let mut logon = LogOn { secret: Some(0), ..log_on(name) };
+    logon.account.local = false;
+    refusal(service, &logon, &[reader.as_fd()])
+}
+
+/// Three failures with each of four callers are twelve of the user's: then a fifth caller has to wait, too, but for another
+/// user it does not.
+#[test]
+fn failures_are_counted_for_each_user_and_for_each_caller() {
+    let bed = testbed::require!();
+    let service = Service::start(bed, &over_everyone());
+    for caller in ["svc", "mallory", "bob", "carol"] {
+        service.caller(bed, caller, "role_fails_as_often_as_it_may");
+    }
+    service.caller(bed, "dave", "role_waits_for_what_others_did");
+}
+
+#[test]
+fn role_fails_as_often_as_it_may() {
+    let Some(mut service) = part() else { return };
+    for _ in 0..3 {
+        assert_eq!(guess(&mut service, "alice"), FailureKind::LogonFailed {});
+    }
+    assert!(matches!(guess(&mut service, "alice"), FailureKind::TryLater { .. }));
+    assert_eq!(guess(&mut service, "frank"), FailureKind::LogonFailed {});
+}
+
+#[test]
+fn role_waits_for_what_others_did() {
+    let Some(mut service) = part() else { return };
+    assert!(matches!(guess(&mut service, "alice"), FailureKind::TryLater { .. }));
+    assert_eq!(guess(&mut service, "frank"), FailureKind::LogonFailed {});
 }
 
 #[test]
 fn role_guesses_in_many_spellings() {
     let Some(mut service) = part() else { return };
-    let mut guess = |name: &str| {
-        let (reader, mut writer) = std::io::pipe().unwrap();
-        writer.write_all(b"a guess").unwrap();
-        drop(writer);
-        let mut logon = LogOn { secret: Some(0), ..log_on(name) };
-        logon.account.local = false;
-        refusal(&mut service, &logon, &[reader.as_fd()])
-    };
     for [name, others @ ..] in [
         ["alice", "ALICE", "Alice", "alice@example.com"],
         [
@@ -168,10 +205,11 @@ fn role_guesses_in_many_spellings() {
         ],
     ] {
         for _ in 0..3 {
-            assert_eq!(guess(name), FailureKind::LogonFailed {}, "{name}");
+            assert_eq!(guess(&mut service, name), FailureKind::LogonFailed {}, "{name}");
         }
         for other in others {
-            assert!(matches!(guess(other), FailureKind::TryLater { after } if after > 0), "{other}");
+            let refused = guess(&mut service, other);
+            assert!(matches!(refused, FailureKind::TryLater { after } if after > 0), "{other}: {refused:?}");
         }
     }
 }

@@ -11,8 +11,8 @@ use rustix::process::Signal;
 use service_support::{Service, alive, call, own, part, refusal, s4u, shell};
 use stead_protocol::client::Connection;
 use stead_protocol::{
-    CreateProcess, CreatedProcess, FailureKind, GetStatus, KillTree, ListProcesses, ListSessions,
-    OpenSession, Process, SignalProcess, WaitProcess,
+    CreatedProcess, FailureKind, GetStatus, KillTree, ListProcesses, ListSessions, OpenSession, Process,
+    SignalProcess, WaitProcess,
 };
 use testbed::until;
 
@@ -249,50 +249,4 @@ fn a_service_manager_may_listen_for_it_and_is_told_when_it_is_ready() {
     assert!(!service.folder.join("nowhere.sock").exists());
     child.kill().unwrap();
     child.wait().unwrap();
-}
-
-#[test]
-fn no_process_gets_a_wrong_context_when_the_service_is_killed_at_any_moment() {
-    testbed::time_limit!(300);
-    let bed = testbed::require!();
-    let mut service = Service::start(bed, POLICY);
-    let seen = bed.scratch("seen");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
-    std::fs::set_permissions(&seen, mode).unwrap();
-    for round in 0..12_u64 {
-        let socket = service.socket();
-        let callers: Vec<_> = (0..3)
-            .map(|number| {
-                let (socket, seen) = (socket.clone(), seen.clone());
-                std::thread::spawn(move || creates_until_it_fails(&socket, &seen, number))
-            })
-            .collect();
-        std::thread::sleep(std::time::Duration::from_millis(20 + 23 * round));
-        service.kill();
-        for caller in callers {
-            caller.join().unwrap();
-        }
-        service.run(bed);
-    }
-    let alice = bed.user("alice").uid;
-    let mut processes = 0;
-    for entry in std::fs::read_dir(&seen).unwrap().flatten() {
-        use std::os::unix::fs::MetadataExt;
-        assert_eq!(entry.metadata().unwrap().uid(), alice, "{}", entry.path().display());
-        processes += 1;
-    }
-    assert!(processes > 0, "none was created at all");
-}
-
-/// Processes as alice, each of which leaves a file that is its user's, until the service is gone.
-fn creates_until_it_fails(socket: &std::path::Path, seen: &std::path::Path, number: u32) {
-    let Ok(mut service) = Connection::connect(socket) else { return };
-    let Ok((opened, _)) = service.call(&s4u("alice"), &[]) else { return };
-    for _ in 0..1000 {
-        let script = format!("mktemp -p {} {number}.XXXXXXXX", seen.display());
-        let process: CreateProcess = shell(opened.token, &script);
-        if service.call(&process, &[]).is_err() {
-            return;
-        }
-    }
 }
