@@ -33,13 +33,17 @@ impl Peer {
     /// The peer of an accepted Unix socket; `unpinned` accepts a kernel without SO_PEERPIDFD.
     /// With it, the level that it granted.
     pub(crate) fn of(socket: impl AsFd, unpinned: bool) -> Result<(Self, ImpersonationLevel)> {
-        let peer = Self::recorded(socket.as_fd(), unpinned)?;
-        let stated = level::stated(socket).map_err(|errno| Error::system(DOING, "getpeername", errno))?;
-        Ok((peer, stated))
+        let socket = socket.as_fd();
+        require_nature(socket)?;
+        // A listener has no peer, so that whether it is one need not be asked of a socket that has.
+        let stated = level::stated(socket).map_err(|errno| match errno {
+            Errno::NOTCONN => unconnected(socket),
+            errno => Error::system(DOING, "getpeername", errno),
+        })?;
+        Ok((Self::recorded(socket, unpinned)?, stated))
     }
 
     fn recorded(socket: BorrowedFd<'_>, unpinned: bool) -> Result<Self> {
-        require_accepted(socket)?;
         let [pid, uid, gid] = socket::peer_ids(socket)
             .map_err(|source| Error::system(DOING, "getsockopt(SO_PEERCRED)", source))?;
         if pid == rustix::process::getpid().as_raw_pid().cast_unsigned() {
@@ -106,11 +110,16 @@ impl Peer {
 
 /// Fails unless the socket is one that a listener of ours can have accepted.
 pub(crate) fn require_accepted(socket: BorrowedFd<'_>) -> Result<()> {
-    let invalid = |what: &'static str| Err(Error::new(DOING, ErrorKind::InvalidInput { what: what.into() }));
+    require_nature(socket)?;
+    if is_listener(socket)? { Err(listener()) } else { Ok(()) }
+}
+
+/// The same, of a socket that may also be the listener itself.
+fn require_nature(socket: BorrowedFd<'_>) -> Result<()> {
     let nature = match socket::nature(socket) {
         Ok(nature) => nature,
         Err(source) if source.raw_os_error() == Some(libc::ENOTSOCK) => {
-            return invalid("the descriptor is no socket").map_err(|error: Error| error.with_source(source));
+            return Err(invalid("the descriptor is no socket").with_source(source));
         }
         Err(source) => return Err(Error::system(DOING, "getsockname", source)),
     };
@@ -118,11 +127,7 @@ pub(crate) fn require_accepted(socket: BorrowedFd<'_>) -> Result<()> {
         return Err(none("only a Unix socket tells who its peer is"));
     }
     if !nature.connection {
-        return invalid("a datagram socket has no client; use a stream or seqpacket socket");
-    }
-    // Its SO_PEERCRED are the listener's own.
-    if nature.listening {
-        return invalid("the socket is the listener; accept a connection first");
+        return Err(invalid("a datagram socket has no client; use a stream or seqpacket socket"));
     }
     // A listener is always bound, and an accepted socket has its name. Without a name it is one of a pair,
     // where "the peer" is whoever called socketpair(2), or the connecting end, where it is the listener.
@@ -135,11 +140,38 @@ pub(crate) fn require_accepted(socket: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Why a socket is not connected.
+#[cold]
+fn unconnected(socket: BorrowedFd<'_>) -> Error {
+    match is_listener(socket) {
+        Ok(true) => listener(),
+        Ok(false) => none("the socket has no peer"),
+        Err(error) => error,
+    }
+}
+
+fn is_listener(socket: BorrowedFd<'_>) -> Result<bool> {
+    socket::is_listening(socket).map_err(|source| Error::system(DOING, "getsockopt(SO_ACCEPTCONN)", source))
+}
+
+/// Its SO_PEERCRED are its own.
+fn listener() -> Error {
+    invalid("the socket is the listener; accept a connection first")
+}
+
+fn invalid(what: &'static str) -> Error {
+    Error::new(DOING, ErrorKind::InvalidInput { what: what.into() })
+}
+
 /// Fails unless the socket is a Unix socket that listens for stream or seqpacket connections.
 pub(crate) fn require_listening(socket: BorrowedFd<'_>) -> Result<()> {
     const DOING: &str = "taking a listening socket";
     let nature = socket::nature(socket).map_err(|source| Error::system(DOING, "getsockname", source))?;
-    if nature.unix && nature.connection && nature.listening {
+    let listens = || {
+        socket::is_listening(socket)
+            .map_err(|source| Error::system(DOING, "getsockopt(SO_ACCEPTCONN)", source))
+    };
+    if nature.unix && nature.connection && listens()? {
         return Ok(());
     }
     let what = "the descriptor is no listening Unix socket".into();

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use stead_trampoline::system_call;
 
 use crate::sys::proc;
 
@@ -79,10 +80,8 @@ fn info(pidfd: BorrowedFd<'_>) -> io::Result<Ids> {
     // SAFETY: the request's number carries the size of `PidfdInfo`, of which the kernel fills no more; every
     // bit pattern is a valid `PidfdInfo`. A descriptor that is no pidfd answers ENOTTY or EINVAL, for no
     // other driver has this magic number with this size.
-    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    unsafe { system_call!(IOCTL, pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) }
+        .map_err(io::Error::from_raw_os_error)?;
     if info.mask & wanted != wanted {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }

@@ -234,9 +234,9 @@ pub(crate) fn may(path: &Path, rights: Access) -> Result<bool, Refused> {
 }
 
 /// access(2) asks for the real ids, which are the server's; this asks for the effective ones.
-fn effective_access(object: BorrowedFd<'_>, mode: i32) -> Result<i64, Errno> {
+fn effective_access(object: BorrowedFd<'_>, mode: i32) -> Result<usize, Errno> {
     let flags = libc::AT_EACCESS | libc::AT_EMPTY_PATH;
-    raw!(SYS_faccessat2(object.as_raw_fd(), c"".as_ptr(), mode, flags))
+    raw!(FACCESSAT2(object.as_raw_fd(), c"".as_ptr(), mode, flags))
 }
 
 /// What fstat says of the object at `path`.

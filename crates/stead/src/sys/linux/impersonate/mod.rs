@@ -150,7 +150,7 @@ impl Layer {
                         Ok(())
                     }
                     Err(fault) => {
-                        if let Err(worse) = server.put_back(&switched, groups) {
+                        if let Err(worse) = server.put_back(&token.data().context, &switched, groups) {
                             abort("the server's own identity after a failed impersonation", worse);
                         }
                         Err(error(token, fault))
@@ -166,7 +166,8 @@ impl Layer {
     /// Puts the server's ids back.
     fn leave(self) -> Self {
         let Some(on_thread) = &self.on_thread else { return self };
-        let result = with_groups(|groups| on_thread.server.put_back(&on_thread.switched, groups));
+        let client = &self.token.data().context;
+        let result = with_groups(|groups| on_thread.server.put_back(client, &on_thread.switched, groups));
         if let Err(fault) = result {
             abort("the server's own identity", fault);
         }

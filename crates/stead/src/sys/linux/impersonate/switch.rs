@@ -84,7 +84,8 @@ impl Server {
         // The kernel cleared the effective capabilities if the effective uid left 0, and only then: a server
         // with capabilities but another uid keeps all of them, and so does root acting for root. The
         // permitted ones stay: they are the way back.
-        let mut ids = Ids::read()?;
+        let own = &self.ids;
+        let mut ids = Ids::read_after(own.uid.effective, own.gid.effective, Capabilities::read()?)?;
         if ids.capabilities.effective != 0 {
             Capabilities { effective: 0, ..self.ids.capabilities }.set()?;
             ids = Ids::read()?;
@@ -145,7 +146,12 @@ impl Server {
     ///
     /// A step that fails is no reason to leave out the next. What is read back at the end decides: nothing
     /// else could tell that the thread is the server's again.
-    pub(super) fn put_back(&self, switched: &Switched, groups: &mut Vec<u32>) -> Result<(), Fault> {
+    pub(super) fn put_back(
+        &self,
+        client: &SecurityContext,
+        switched: &Switched,
+        groups: &mut Vec<u32>,
+    ) -> Result<(), Fault> {
         let own = &self.ids;
         let mut first = None;
         let mut step = |result: Result<(), Fault>| {
@@ -188,7 +194,12 @@ impl Server {
             step(control(libc::PR_SET_PDEATHSIG, signal, "prctl(PR_SET_PDEATHSIG)").map(drop));
         }
 
-        let same = Ids::read_beside(capabilities)? == *own;
+        let mut ids = Ids::read_after(client.uid.as_raw(), client.gid.as_raw(), capabilities)?;
+        // File system ids of its own do not follow the effective ones.
+        if own.fsuid != own.uid.effective || own.fsgid != own.gid.effective {
+            ids = Ids::read()?;
+        }
+        let same = ids == *own;
         read_groups(groups)?;
         if same && *groups == self.groups {
             return Ok(());
