@@ -138,3 +138,59 @@ fn threads_that_create_processes_are_measured_together() {
     has_all(bed, &results, &OF_SERVERS);
     assert!(results.iter().all(|result| result["unit"] == "/s" || result["unit"].is_null()), "{results:#?}");
 }
+
+/// Users of any number, whose processes can be looked at, are only to be had where root made the bed.
+macro_rules! needs_roots_bed {
+    ($bed:expr) => {
+        if $bed.mode() != Mode::Namespaces || testbed::confine::is_out_of_reach("sys_ptrace") {
+            testbed::skip!("measuring what is done as clients needs a bed that root made");
+        }
+    };
+}
+
+#[test]
+fn acting_as_a_client_is_measured_beside_the_bare_calls_and_libcs() {
+    let bed = testbed::require!();
+    needs_roots_bed!(bed);
+    let methods = [
+        "bare calls, unchecked",
+        "bare calls, read before, between, after",
+        "stead",
+        "libc wrappers, unchecked",
+    ];
+    has_all(bed, &results(bed, "impersonate", |_| {}), &methods);
+}
+
+#[test]
+fn opening_files_as_clients_in_turn_is_measured() {
+    let bed = testbed::require!();
+    needs_roots_bed!(bed);
+    let methods = [
+        "plain open, as nobody else",
+        "bare calls, unchecked",
+        "stead, std::fs in the closure",
+        "stead, me.open",
+        "a thread kept for each client",
+        "a fork for each turn",
+    ];
+    has_all(bed, &results(bed, "files", |_| {}), &methods);
+}
+
+#[test]
+fn identifying_a_client_is_measured_beside_the_bare_calls() {
+    let bed = testbed::require!();
+    needs_roots_bed!(bed);
+    let methods =
+        ["bare calls", "SO_PEERCRED and /proc/PID/status", "stead, Client::of", "stead, Client::token"];
+    has_all(bed, &results(bed, "identify", |_| {}), &methods);
+}
+
+#[test]
+fn a_logon_is_measured_beside_pam_and_many_sessions_leave_nothing() {
+    let bed = testbed::require!();
+    needs_roots_bed!(bed);
+    let results = results(bed, "logon", |_| {});
+    has_all(bed, &results, &["the PAM calls in a child", "stead", "opening one", "closing one"]);
+    let private = results.iter().find(|result| result["method"] == "private").unwrap();
+    assert_eq!(private["unit"], "KiB");
+}

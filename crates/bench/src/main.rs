@@ -4,10 +4,15 @@
 //! a process of its own, so that none finds what another left.
 
 mod commands;
+mod credentials;
+mod files;
 mod floor;
+mod identify;
 mod impersonate;
+mod logon;
 mod machine;
 mod measure;
+mod pam;
 mod place;
 mod plot;
 mod python;
@@ -35,12 +40,15 @@ type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 type Part = (&'static str, fn(&mut Bench) -> Outcome);
 
 /// In the order in which they are measured.
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 8] = [
     ("spawn", spawn::run),
     ("commands", commands::run),
     ("size", size::run),
     ("threads", threads::run),
     ("impersonate", impersonate::run),
+    ("files", files::run),
+    ("identify", identify::run),
+    ("logon", logon::run),
 ];
 
 fn main() -> ExitCode {

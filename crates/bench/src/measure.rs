@@ -64,7 +64,6 @@ pub(crate) struct Method<'a> {
 
 impl<'a> Method<'a> {
     /// Done once a round, and timed.
-    #[allow(dead_code, reason = "for acts that are long beside the clock")]
     pub(crate) fn new(name: impl Into<String>, act: impl FnMut() -> io::Result<()> + 'a) -> Self {
         Self::batch(name, 1, act)
     }

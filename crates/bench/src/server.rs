@@ -13,8 +13,9 @@ use stead::{Primary, Token};
 /// The token of a user with `groups` supplementary groups, taken from a process of that user.
 pub(crate) fn token_of_user(uid: u32, groups: u32) -> Result<Token<Primary>, Box<dyn std::error::Error>> {
     let list: Vec<String> = (0..groups).map(|index| (uid + index).to_string()).collect();
+    let list = if groups == 0 { "--clear-groups".to_owned() } else { format!("--groups={}", list.join(",")) };
     let mut model = Command::new("setpriv")
-        .args(["--reuid", &uid.to_string(), "--regid", &uid.to_string(), "--groups", &list.join(",")])
+        .args(["--reuid", &uid.to_string(), "--regid", &uid.to_string(), &list])
         .args(["sh", "-c", "echo ready && exec sleep 600"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -161,24 +162,42 @@ pub(crate) struct OpenDescriptors(Vec<File>);
 impl OpenDescriptors {
     /// `count`, or as many as the hard limit allows.
     pub(crate) fn up_to(count: u64) -> io::Result<Self> {
-        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: `limit` is a valid place for the result.
-        if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
         let null = File::open("/dev/null")?;
         // So many are left for what the spawns need.
         let others = 64 + u64::try_from(null.as_raw_fd()).unwrap_or(0);
-        limit.rlim_cur = limit.rlim_max.min(count + others);
-        // SAFETY: `limit` is initialised.
-        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let room = limit.rlim_cur.saturating_sub(others).min(count);
+        let limit = allow_descriptors(count + others)?;
+        let room = limit.saturating_sub(others).min(count);
         (0..room).map(|_| null.try_clone()).collect::<io::Result<Vec<_>>>().map(Self)
     }
 
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
+}
+
+/// Allows this process so many descriptors, or as many as the hard limit does.
+pub(crate) fn allow_descriptors(count: u64) -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for the result.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = limit.rlim_max.min(count);
+    // SAFETY: `limit` is initialised.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// The pids of the children of this process, zombies too.
+pub(crate) fn children() -> Result<Vec<u32>, Box<dyn std::error::Error>> {
+    let mut found = Vec::new();
+    for task in std::fs::read_dir("/proc/self/task")? {
+        let list = std::fs::read_to_string(task?.path().join("children"))?;
+        for pid in list.split_ascii_whitespace() {
+            found.push(pid.parse()?);
+        }
+    }
+    Ok(found)
 }
