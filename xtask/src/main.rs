@@ -41,7 +41,9 @@ usage: cargo xtask COMMAND
   install [--prefix DIR] [--sysconfdir DIR] [--destdir DIR]
                     the command, the session worker, units, PAM services, policy, manual pages, completions; /usr/local
                     unless told otherwise; what is configured already stays as it is
-  deb               a Debian package of the same; takes cargo-deb
+  deb [--programs DIR] [--try]
+                    a Debian package of the same; takes cargo-deb. To try it takes root and mmdebstrap: it is installed in a
+                    Debian of its own, with a live systemd
   shell [COMMAND]   run a command, or a shell, as root of the testbed, the examples on its PATH; says who its users are
 
 In the testbed there are throw-away users, PAM services and homes that exist nowhere else. It is made for each run, by

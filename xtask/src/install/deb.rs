@@ -2,34 +2,69 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use super::files::Flavour;
-use super::{Places, install, release_build};
+use super::{Places, install, release_build, succeed, trial};
 use crate::build;
+
+const USAGE: &str = "usage: cargo xtask deb [--programs DIR] [--try]";
 
 /// Runs the command: prints where the package is.
 pub fn run(arguments: &[String]) -> io::Result<u8> {
-    if !arguments.is_empty() {
-        return Err(io::Error::other("usage: cargo xtask deb"));
+    let (mut programs, mut tried) = (None, false);
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        match argument.as_str() {
+            "--try" => tried = true,
+            "--programs" => programs = Some(rest.next().ok_or_else(|| io::Error::other(USAGE))?),
+            _ => return Err(io::Error::other(USAGE)),
+        }
     }
-    let programs = release_build()?;
+    let programs = programs.map(std::path::absolute).transpose()?;
+    let programs = programs.map_or_else(release_build, Ok)?;
+    let package = pack(programs)?;
+    println!("{}", package.display());
+    if tried { trial::run(&package) } else { Ok(0) }
+}
+
+fn pack(programs: PathBuf) -> io::Result<PathBuf> {
     // The manifest of stead-cli names it.
-    let stage = programs.join("stage");
+    let stage = target()?.join("release/stage");
     match fs::remove_dir_all(&stage) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let (prefix, sysconfdir) = (PathBuf::from("/usr"), PathBuf::from("/etc"));
-    let (destdir, programs) = (Some(stage), Some(programs));
+    let (destdir, programs) = (Some(stage.clone()), Some(programs));
     install(&Places { destdir, prefix, sysconfdir, programs, pam: Flavour::Common })?;
-    let status = build::cargo()
+    compress(&stage.join("usr/share/man/man1"))?;
+    let output = build::cargo()
         .args(["deb", "--quiet", "--no-build", "--package", "stead-cli"])
         .stdin(Stdio::null())
-        .status()?;
-    if status.success() {
-        return Ok(0);
+        .stderr(Stdio::inherit())
+        .output()?;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    match printed.lines().last() {
+        Some(path) if output.status.success() => Ok(path.into()),
+        _ => Err(io::Error::other("cargo deb failed; where there is none: cargo install cargo-deb --locked")),
     }
-    Err(io::Error::other("cargo deb failed; where there is none: cargo install cargo-deb --locked"))
+}
+
+/// Compresses the manual pages as Debian has them; what was built cargo-deb leaves as it is.
+fn compress(folder: &Path) -> io::Result<()> {
+    let mut gzip = Command::new("gzip");
+    gzip.args(["-9", "-n"]);
+    for page in fs::read_dir(folder)? {
+        gzip.arg(page?.path());
+    }
+    succeed(&mut gzip).map(drop)
+}
+
+/// Where cargo builds: this program is in a folder of it.
+fn target() -> io::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let folder = own.ancestors().nth(2).ok_or_else(|| io::Error::other("this program has no folder"))?;
+    Ok(folder.to_owned())
 }

@@ -3,6 +3,7 @@
 
 mod deb;
 mod files;
+mod trial;
 
 use std::fs;
 use std::io;

@@ -18,7 +18,7 @@ use super::given::Given;
 use super::process::{Held as HeldProcess, Proof, Record, Tracked};
 use super::service::Service;
 use super::token::{Held, Origin};
-use super::{limits, watch};
+use super::{groups, limits, watch};
 use crate::policy::{Privilege, ProgramRequest, Request, RuleRef, Subject};
 use crate::throttle::Holding;
 
@@ -60,9 +60,13 @@ pub(super) fn create(
         Origin::Logon { session, .. } => Some(Arc::clone(session)),
         _ => None,
     };
+    let id = new_id();
+    let making = service.processes.groups.making(&written(id), session.as_deref());
+    if let Some(making) = &making {
+        command.cgroup(making.group());
+    }
     let mut child = command.spawn_as(&token).map_err(|error| failure(&error))?;
     let terminal = child.pty.take().map(OwnedFd::from);
-    let id = new_id();
     let record = Record {
         id: written(id),
         pid: child.id(),
@@ -73,7 +77,7 @@ pub(super) fn create(
         program: call.program.clone().unwrap_or_else(|| Text::from("(an open file)")),
         since: now(),
         containment: match child.containment() {
-            Containment::Cgroup => "cgroup",
+            Containment::Cgroup => groups::CONTAINMENT,
             Containment::SessionWorker => "session_worker",
             _ => "posix_session",
         }
@@ -94,6 +98,7 @@ pub(super) fn create(
         .processes
         .add(id, Tracked::new(record, Some(pidfd), kept))
         .map_err(|error| system(DOING, "write", error))?;
+    drop(making);
     if tracked.is_suspended() {
         state.suspended.retain(|one| one.upgrade().is_some_and(|one| one.is_suspended()));
         state.suspended.push(Arc::downgrade(&tracked));

@@ -16,6 +16,7 @@ mod failure;
 mod file;
 mod folder;
 mod given;
+mod groups;
 mod helper;
 mod introspect;
 mod limits;

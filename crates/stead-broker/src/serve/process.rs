@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use super::caller::Caller;
 use super::failure::{failure, invalid};
 use super::folder::{Folder, now, parsed, written};
+use super::groups::{self, Groups};
 use crate::throttle::Held as Counted;
 
 /// How long the status of a process that has ended is told.
@@ -96,6 +97,13 @@ pub(super) struct Held {
     /// Kept open while it runs.
     pub(super) session: Option<Arc<LogonSession>>,
     pub(super) counted: Option<Counted>,
+}
+
+impl Record {
+    /// Whether a control group holds its tree.
+    fn is_in_a_group(&self) -> bool {
+        self.containment == groups::CONTAINMENT
+    }
 }
 
 impl Tracked {
@@ -184,11 +192,12 @@ pub(super) struct Processes {
     known: Mutex<BTreeMap<u64, Arc<Tracked>>>,
     /// Those of each user whose trees are known though they have ended, the oldest first.
     ended: Mutex<BTreeMap<u32, VecDeque<Weak<Tracked>>>>,
+    pub(super) groups: Groups,
 }
 
 impl Processes {
-    pub(super) fn at(path: &Path) -> io::Result<Self> {
-        Ok(Self { folder: Folder::at(path)?, known: Mutex::default(), ended: Mutex::default() })
+    pub(super) fn at(path: &Path, groups: Groups) -> io::Result<Self> {
+        Ok(Self { folder: Folder::at(path)?, known: Mutex::default(), ended: Mutex::default(), groups })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Tracked>>> {
@@ -219,6 +228,9 @@ impl Processes {
         let record = Record { end: Some((when, end)), ..tracked.record.clone() };
         if let Err(error) = self.folder.write(&record.id, &record) {
             tracing::warn!(%error, "the end of a process could not be written down");
+        }
+        if record.is_in_a_group() {
+            self.groups.remove(&record.id);
         }
         tracked.end.send_replace(Some((when, end)));
         self.bound(tracked);
@@ -252,7 +264,9 @@ impl Processes {
         let mut forgotten = Vec::new();
         for (id, one) in &*self.lock() {
             let Some((when, _)) = *one.end.borrow() else { continue };
-            if when <= long_ago {
+            // A tree that lives on can still be ended.
+            let lives = || one.record.is_in_a_group() && self.groups.is_populated(&one.record.id);
+            if when <= long_ago && !lives() {
                 forgotten.push(*id);
             } else {
                 of_owner.entry(one.record.owner).or_default().push((when, *id));
@@ -268,6 +282,7 @@ impl Processes {
             self.folder.remove(&written(id));
             dropped.extend(self.lock().remove(&id));
         }
+        self.groups.sweep();
     }
 
     /// The process of this id, if `may` holds for it; who may not know it is told that there is none.
@@ -356,6 +371,11 @@ impl Processes {
     ) -> Result<(Arc<Tracked>, Nothing), Failure> {
         const DOING: &str = "ending a process and its descendants";
         let found = self.owned(caller, &call.process)?;
+        if found.record.is_in_a_group()
+            && let Some(killed) = self.groups.kill_tree(&found.record.id)
+        {
+            return killed.map(|()| (found, Nothing {})).map_err(|error| failure(&error));
+        }
         let mut guard = found.held();
         let held = &mut *guard;
         let killed = match (&held.earlier, &mut held.child) {

@@ -12,6 +12,7 @@ use super::caller::Caller;
 use super::failure::system;
 use super::file::Helpers;
 use super::folder::now;
+use super::groups::Groups;
 use super::process::{End, Processes, Record};
 use super::session::Sessions;
 use super::slots::{Kind, Slots};
@@ -47,7 +48,7 @@ impl Service {
         let failures = Mutex::new(Failures::new(policy.failed_logons()));
         let folder = |error| ServeError::State { path: options.state.clone(), error };
         let sessions = Sessions::at(&options.state.join("sessions")).map_err(folder)?;
-        let processes = Processes::at(&options.state.join("processes")).map_err(folder)?;
+        let processes = Processes::at(&options.state.join("processes"), Groups::find()).map_err(folder)?;
         let audit = Log::open(options.audit.clone()).map_err(ServeError::Audit)?;
         Ok(Self {
             audit,

@@ -19,14 +19,21 @@ const SOCKET: &str = "STEAD_TEST_SERVICE_SOCKET";
 pub struct Service {
     child: Option<Child>,
     pub folder: PathBuf,
+    /// The control group that it is started in; the test's own where there is none.
+    pub group: Option<PathBuf>,
 }
 
 impl Service {
     /// Starts one with this policy.
     pub fn start(bed: &Bed, policy: &str) -> Self {
+        Self::start_in(bed, policy, None)
+    }
+
+    /// The same in a control group.
+    pub fn start_in(bed: &Bed, policy: &str, group: Option<PathBuf>) -> Self {
         let folder = bed.scratch("service");
         std::fs::create_dir(folder.join("policy")).unwrap();
-        let mut service = Self { child: None, folder };
+        let mut service = Self { child: None, folder, group };
         service.write_policy(policy);
         service.run(bed);
         service
@@ -42,7 +49,11 @@ impl Service {
 
     /// The program, with its arguments.
     pub fn command(&self, bed: &Bed) -> Command {
-        let mut command = Command::new(bed.bin("serve_alone"));
+        let program = bed.bin("serve_alone");
+        let mut command = Command::new(if self.group.is_some() { Path::new("/bin/sh") } else { &program });
+        if let Some(group) = &self.group {
+            command.args(["-c", r#"echo 0 > "$0/cgroup.procs" && exec "$@""#]).args([group, &program]);
+        }
         let [policy, state, audit] = ["policy", "state", "audit.json"].map(|name| self.folder.join(name));
         command.arg(self.socket()).args([policy, state, audit]);
         command.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());

@@ -165,6 +165,13 @@ pub trait LogonSessionExt {
     ///
     /// [`ErrorKind::System`](crate::ErrorKind::System): there is no room for one more descriptor.
     fn worker(&self) -> crate::Result<Option<OwnedFd>>;
+
+    /// The control group (version 2) that the session's processes are in, as `/proc/PID/cgroup` has it: a scope of their
+    /// own where pam_systemd made one, else the server's. `None` where there is no such hierarchy.
+    ///
+    /// # Errors
+    /// `SessionEnded`; `NotThroughService` for a session that the service keeps.
+    fn cgroup(&self) -> crate::Result<Option<PathBuf>>;
 }
 
 impl LogonSessionExt for LogonSession {
@@ -182,5 +189,9 @@ impl LogonSessionExt for LogonSession {
 
     fn worker(&self) -> crate::Result<Option<OwnedFd>> {
         self.handle().worker()
+    }
+
+    fn cgroup(&self) -> crate::Result<Option<PathBuf>> {
+        self.handle().cgroup()
     }
 }

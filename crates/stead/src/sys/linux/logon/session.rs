@@ -5,6 +5,7 @@ use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,7 +20,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::process::Stage;
 use crate::sys::account::AccountEntry;
 use crate::sys::elsewhere::SessionElsewhere;
-use crate::sys::process::{Launch, LaunchFault, Names, Remains, Started, leave, sweep};
+use crate::sys::impersonate::as_server;
+use crate::sys::process::{Launch, LaunchFault, Names, Remains, Started, cgroup_of, leave, sweep};
 use crate::sys::token::SecurityContext;
 
 /// A worker answers at once; one that does not for this long is stuck or stopped.
@@ -196,6 +198,17 @@ impl SessionHandle {
         block.into_iter().filter_map(|variable| split(variable.into_bytes())).collect()
     }
 
+    /// The control group that the worker is in, and so its processes.
+    pub(crate) fn cgroup(&self) -> Result<Option<PathBuf>> {
+        const DOING: &str = "looking for the logon session's control group";
+        let link = self.link(DOING)?;
+        let ended = || Error::new(DOING, ErrorKind::SessionEnded);
+        let pid =
+            as_server(|| link.worker_pid()).map_err(|error| Error::system(DOING, "getsockopt", error))?;
+        // Were the worker gone and its number another's, then nothing could be created in the session anyway.
+        as_server(|| cgroup_of(pid.ok_or_else(ended)?).map_err(|_| ended()))
+    }
+
     /// Every process of the session.
     pub(crate) fn processes(&self) -> Result<Vec<u32>> {
         const DOING: &str = "listing the processes of the logon session";
@@ -303,6 +316,18 @@ impl Drop for SessionHandle {
 }
 
 impl Link {
+    /// What the worker is called, if it lives.
+    fn worker_pid(&self) -> std::io::Result<Option<u32>> {
+        if let Some(worker) = &*lock(&self.worker) {
+            return Ok(crate::sys::client::ids(worker.as_fd())?.map(|ids| ids.pid));
+        }
+        let socket = lock(&self.socket);
+        let Some(socket) = &*socket else { return Ok(None) };
+        // One that was attached to: it listened.
+        let peer = rustix::net::sockopt::socket_peercred(socket)?;
+        Ok(Some(peer.pid.as_raw_nonzero().get().cast_unsigned()))
+    }
+
     /// One request and its reply.
     fn ask(
         &self,

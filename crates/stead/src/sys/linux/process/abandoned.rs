@@ -66,7 +66,7 @@ impl Remains {
         {
             self.pidfd = None;
         }
-        self.cgroup = self.cgroup.take().and_then(ProcessCgroup::remove);
+        self.cgroup = self.cgroup.take().and_then(ProcessCgroup::abandon);
         (self.pidfd.is_some() || self.cgroup.is_some()).then_some(self)
     }
 }

@@ -4,12 +4,15 @@
 //! [the kernel's document](https://docs.kernel.org/admin-guide/cgroup-v2.html).
 #![forbid(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstatfs, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 
@@ -46,6 +49,7 @@ pub struct Cgroup {
     memory: Option<u64>,
     cpu: Option<(Duration, Duration)>,
     pids: Option<u64>,
+    name: Option<Arc<str>>,
 }
 
 impl Cgroup {
@@ -79,7 +83,128 @@ impl Cgroup {
                 Error::new(doing(), ErrorKind::AccessDenied { object }).with_source(errno)
             })?;
         sweep(&directory);
-        Ok(Self { directory: Arc::new(directory), path: path.into(), memory: None, cpu: None, pids: None })
+        let directory = Arc::new(directory);
+        Ok(Self { directory, path: path.into(), memory: None, cpu: None, pids: None, name: None })
+    }
+
+    /// The group of the next process has this name, by which a later run of the server finds it again.
+    ///
+    /// Such a group is removed when the process was waited for, if nobody is left in it then; else whoever gave the
+    /// name [removes](Self::remove) it.
+    ///
+    /// ```no_run
+    /// # fn example(clients: stead::os::linux::Cgroup, written_down: &str) -> stead::Result<()> {
+    /// // After a restart of the server: what is left of a tree, daemons and all.
+    /// let group = clients.named(written_down);
+    /// group.kill_tree()?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn named(mut self, name: impl AsRef<str>) -> Self {
+        self.name = Some(name.as_ref().into());
+        self
+    }
+
+    /// The names of the groups below.
+    ///
+    /// # Errors
+    /// `System` when they cannot be read.
+    pub fn names(&self) -> Result<Vec<String>> {
+        const DOING: &str = "listing control groups";
+        as_server(|| {
+            let directory = openat(&self.directory, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+            directory
+                .map(|directory| subdirectories(&directory))
+                .map_err(|errno| self.failed(DOING, "open", errno))
+        })
+    }
+
+    /// Whether a process is in the group that is [named](Self::named), or below it.
+    ///
+    /// # Errors
+    /// `InvalidInput` when none is named; `System` when it cannot be asked.
+    pub fn is_populated(&self) -> Result<bool> {
+        const DOING: &str = "looking into a control group";
+        as_server(|| {
+            Ok(self.earlier(DOING)?.is_some_and(|mut group| {
+                let populated = group.populated();
+                group.name.clear(); // only looked at: it stays as it is
+                populated
+            }))
+        })
+    }
+
+    /// Ends every process in the group that is [named](Self::named), and below it, and removes it; whether there was
+    /// such a group.
+    ///
+    /// # Errors
+    /// `InvalidInput` when none is named; `KernelTooOld` before Linux 5.14; `AccessDenied` where it may not be written;
+    /// `DeadlinePassed` when its processes do not end, as in a file system that never answers.
+    #[doc(alias = "TerminateJobObject")]
+    pub fn kill_tree(&self) -> Result<bool> {
+        /// Killed processes end at once, but for those that the kernel waits for.
+        const PATIENCE: Duration = Duration::from_secs(5);
+        const DOING: &str = "ending the processes of a control group";
+        as_server(|| {
+            let Some(group) = self.earlier(DOING)? else { return Ok(false) };
+            let events = group.events().map_err(|errno| self.failed(DOING, "cgroup.events", errno))?;
+            group.kill().map_err(|errno| match errno {
+                Errno::NOENT => {
+                    Error::new(DOING, ErrorKind::KernelTooOld { needs: "cgroup.kill (Linux 5.14)".into() })
+                }
+                errno => self.failed(DOING, "cgroup.kill", errno),
+            })?;
+            let until = Instant::now() + PATIENCE;
+            while group.populated() {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    let waiting_for = "killed processes to end".into();
+                    return Err(Error::new(DOING, ErrorKind::DeadlinePassed { waiting_for }));
+                }
+                // The kernel tells of changes since the last time that it was read.
+                let _ = rustix::io::pread(&events, &mut [0; 256], 0);
+                if group.populated() {
+                    let mut watched = [PollFd::new(&events, PollFlags::PRI)];
+                    let _ = poll(&mut watched, Some(&super::status::timespec(left)));
+                }
+            }
+            let _ = group.remove();
+            Ok(true)
+        })
+    }
+
+    /// Removes the group that is [named](Self::named) if nobody is in it; whether it is gone.
+    ///
+    /// # Errors
+    /// `InvalidInput` when none is named.
+    pub fn remove(&self) -> Result<bool> {
+        const DOING: &str = "removing a control group";
+        as_server(|| {
+            let Some(group) = self.earlier(DOING)? else { return Ok(true) };
+            Ok(group.remove().is_none())
+        })
+    }
+
+    /// The named group, if it exists.
+    fn earlier(&self, doing: &str) -> Result<Option<ProcessCgroup>> {
+        let Some(name) = &self.name else {
+            let what = "the control group has no name".into();
+            return Err(Error::new(doing.to_owned(), ErrorKind::InvalidInput { what }));
+        };
+        check_name(name, doing)?;
+        match open_group(self.directory.as_fd(), name) {
+            Ok(directory) => {
+                let parent = Arc::clone(&self.directory);
+                Ok(Some(ProcessCgroup {
+                    parent,
+                    name: name.as_ref().to_owned(),
+                    directory: Some(directory),
+                    kept: true,
+                }))
+            }
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(self.failed(doing, "open", errno)),
+        }
     }
 
     /// At most so many bytes of memory for the whole process tree (`memory.max`).
@@ -112,20 +237,25 @@ impl Cgroup {
         }
         let server = rustix::process::getpid();
         let name = loop {
-            let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-            let name = format!("{PREFIX}{}-{number}", server.as_raw_nonzero());
+            let name = if let Some(name) = &self.name {
+                check_name(name, doing)?;
+                name.as_ref().to_owned()
+            } else {
+                let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+                format!("{PREFIX}{}-{number}", server.as_raw_nonzero())
+            };
             match mkdirat(&self.directory, name.as_str(), Mode::from_raw_mode(0o755)) {
                 Ok(()) => break name,
-                Err(Errno::EXIST) => {}
+                Err(Errno::EXIST) if self.name.is_none() => {}
                 Err(errno) => {
                     return Err(self.failed(doing, "mkdir", errno));
                 }
             }
         };
         // From here on dropping it removes the directory again.
-        let mut group = ProcessCgroup { parent: Arc::clone(&self.directory), name, directory: None };
-        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let directory = openat(&self.directory, group.name.as_str(), flags, Mode::empty())
+        let (parent, kept) = (Arc::clone(&self.directory), self.name.is_some());
+        let mut group = ProcessCgroup { parent, name, directory: None, kept };
+        let directory = open_group(self.directory.as_fd(), &group.name)
             .map_err(|errno| self.failed(doing, "open", errno))?;
         for setting in &settings {
             write_file(directory.as_fd(), setting.file, &setting.value)
@@ -207,6 +337,8 @@ pub(crate) struct ProcessCgroup {
     parent: Arc<OwnedFd>,
     name: String,
     directory: Option<OwnedFd>,
+    /// It has a name of the server's choosing, which looks after it.
+    kept: bool,
 }
 
 impl ProcessCgroup {
@@ -244,16 +376,18 @@ impl ProcessCgroup {
 
     /// Removes it if nobody is in it any more; otherwise gives it back.
     pub(crate) fn remove(mut self) -> Option<Self> {
-        if self.populated() {
-            return Some(self);
-        }
-        if remove_tree(self.parent.as_fd(), &self.name) {
+        if !self.populated() && remove_tree(self.parent.as_fd(), &self.name) {
             self.directory = None;
             self.name.clear();
-            None
-        } else {
-            Some(self)
+            return None;
         }
+        Some(self)
+    }
+
+    /// What is to be looked at again when its process is nobody's any more.
+    pub(crate) fn abandon(self) -> Option<Self> {
+        // Each is a descriptor: of those that the server looks after none are kept here.
+        self.remove().filter(|group| !group.kept)
     }
 }
 
@@ -265,14 +399,30 @@ impl Drop for ProcessCgroup {
     }
 }
 
+/// A group below another.
+fn open_group(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    openat(parent, name, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+}
+
+/// A name leads to a group directly below, and to none of the kernel's files.
+fn check_name(name: &str, doing: &str) -> Result<()> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'@');
+    if !name.is_empty() && name.len() <= 128 && name.bytes().all(allowed) && !name.starts_with(PREFIX) {
+        return Ok(());
+    }
+    let what = format!(
+        "the control group's name {name:?} is not of letters, digits, '-', '_' and '@' alone, or begins with {PREFIX}"
+    );
+    Err(Error::new(doing.to_owned(), ErrorKind::InvalidInput { what: what.into() }))
+}
+
 /// Removes a group and the empty groups that its processes made below it; whether it is gone.
 fn remove_tree(parent: BorrowedFd<'_>, name: &str) -> bool {
     match unlinkat(parent, name, AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT) => return true,
         Err(_) => {}
     }
-    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let Ok(directory) = openat(parent, name, flags, Mode::empty()) else { return false };
+    let Ok(directory) = open_group(parent, name) else { return false };
     for child in subdirectories(&directory) {
         if !remove_tree(directory.as_fd(), &child) {
             return false;
@@ -302,6 +452,13 @@ fn subdirectories(directory: &OwnedFd) -> Vec<String> {
         .filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned))
         .filter(|name| name != "." && name != "..")
         .collect()
+}
+
+/// The control group (version 2) of a process, as `/proc` names it.
+pub(crate) fn of_process(pid: u32) -> std::io::Result<Option<PathBuf>> {
+    let text = std::fs::read(format!("/proc/{pid}/cgroup"))?;
+    let path = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"));
+    Ok(path.map(|path| PathBuf::from(OsStr::from_bytes(path))))
 }
 
 /// The part of a path that names a scope which pam_systemd (logind) made for a logon session.
