@@ -56,6 +56,24 @@ pub const SOCKET: &str = "/run/stead/service.sock";
 /// The variable that names another socket, for the command and the library.
 pub const SOCKET_VARIABLE: &str = "STEAD_SERVICE";
 
+/// A variant's name as the protocol writes it: `NoNewPrivileges` is `no_new_privileges`.
+///
+/// ```
+/// #[derive(Debug)]
+/// struct NoNewPrivileges;
+/// assert_eq!(stead_protocol::name_of(NoNewPrivileges), "no_new_privileges");
+/// ```
+pub fn name_of(variant: impl std::fmt::Debug) -> String {
+    let mut name = String::new();
+    for character in format!("{variant:?}").chars() {
+        if character.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(character.to_ascii_lowercase());
+    }
+    name
+}
+
 /// The place of a descriptor among those that travel with the message.
 pub type Index = u32;
 

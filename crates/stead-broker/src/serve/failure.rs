@@ -1,7 +1,7 @@
 //! The library's errors on the wire.
 
 use stead::{Error, ErrorKind, ImpersonationLevel};
-use stead_protocol::{Failure, FailureKind, Level, SystemError};
+use stead_protocol::{Failure, FailureKind, Level, SystemError, name_of};
 
 /// What the library's error is on the wire.
 pub(super) fn failure(error: &Error) -> Failure {
@@ -9,18 +9,6 @@ pub(super) fn failure(error: &Error) -> Failure {
         .os_error()
         .map(|source| SystemError { number: source.raw_os_error(), text: source.to_string() });
     Failure { doing: error.doing().to_owned(), kind: kind(error), system }
-}
-
-/// A variant's name as the protocol writes it: `NoNewPrivileges` is `no_new_privileges`.
-pub(super) fn name_of(variant: impl std::fmt::Debug) -> String {
-    let mut name = String::new();
-    for character in format!("{variant:?}").chars() {
-        if character.is_ascii_uppercase() && !name.is_empty() {
-            name.push('_');
-        }
-        name.push(character.to_ascii_lowercase());
-    }
-    name
 }
 
 pub(super) fn level(level: ImpersonationLevel) -> Level {

@@ -211,7 +211,7 @@ pub(super) fn log_on(
     let attempt =
         if call.s4u { None } else { Some(service.attempt(caller.uid, &counted_as(call)?, &doing)?) };
     let session = logon.open().map_err(|error| failure(&error));
-    let kind = super::failure::name_of(logon_type(call.logon_type));
+    let kind = stead_protocol::name_of(logon_type(call.logon_type));
     service.note_logon(caller, &client, &kind, session.as_ref().err());
     let session = session?;
     watch::reap_in_the_end(service, &session);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use stead_protocol::client::CallError;
 use stead_protocol::frame::Malformed;
-use stead_protocol::{Failure, FailureKind, LARGEST_MESSAGE};
+use stead_protocol::{Failure, FailureKind, LARGEST_MESSAGE, name_of};
 
 use super::token::from_level;
 use crate::error::{AccountRestriction, Error, ErrorKind, ProgramFault};
@@ -71,7 +71,8 @@ fn kind(kind: FailureKind) -> ErrorKind {
     use FailureKind as Wire;
     match kind {
         Wire::PrivilegeMissing { privilege, missing, held, enabled } => {
-            match Privilege::ALL.iter().find(|one| one.to_string() == privilege || is_name(one, &privilege)) {
+            match Privilege::ALL.iter().find(|one| one.to_string() == privilege || name_of(one) == privilege)
+            {
                 Some(privilege) => ErrorKind::PrivilegeMissing {
                     privilege: *privilege,
                     missing: missing.into(),
@@ -155,19 +156,7 @@ fn service(why: String) -> ErrorKind {
 
 /// The one of `all` that goes by this name on the wire.
 fn named<T: Debug + Copy>(all: &[T], name: &str) -> Option<T> {
-    all.iter().copied().find(|one| is_name(one, name))
-}
-
-/// Whether `name` is the variant's, in lower case and with underscores between its words.
-fn is_name(variant: &impl Debug, name: &str) -> bool {
-    let mut words = String::new();
-    for letter in format!("{variant:?}").chars() {
-        if letter.is_ascii_uppercase() && !words.is_empty() {
-            words.push('_');
-        }
-        words.push(letter.to_ascii_lowercase());
-    }
-    words == name
+    all.iter().copied().find(|one| name_of(one) == name)
 }
 
 const RESTRICTIONS: &[AccountRestriction] = &[
