@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::client::{AsConnection, Peer, Policy};
@@ -41,7 +42,8 @@ use crate::token::{Impersonation, ImpersonationLevel, Token};
 #[doc(alias = "ImpersonateNamedPipeClient")]
 #[doc(alias = "GetNamedPipeClientProcessId")]
 pub struct Client {
-    pub(crate) peer: Peer,
+    /// Shared with a thread that impersonates the client.
+    pub(crate) peer: Arc<Peer>,
     level: ImpersonationLevel,
     confinement: Confinement,
 }
@@ -121,7 +123,8 @@ impl ClientOptions {
     /// As [`Client::of`].
     pub fn of(self, socket: impl AsConnection) -> Result<Client> {
         let (peer, stated) = Peer::of(socket, self.confinement.unknown)?;
-        Ok(Client { peer, level: stated.min(self.level), confinement: self.confinement })
+        let level = stated.min(self.level);
+        Ok(Client { peer: Arc::new(peer), level, confinement: self.confinement })
     }
 }
 
@@ -145,7 +148,7 @@ impl Client {
 
     #[cfg(all(feature = "service", unix))]
     pub(crate) fn from_peer(peer: Peer, level: ImpersonationLevel) -> Self {
-        Self { peer, level, confinement: Confinement::Refuse }
+        Self { peer: Arc::new(peer), level, confinement: Confinement::Refuse }
     }
 
     /// Options for taking a client, beginning with what to do about its confinement.
@@ -179,6 +182,12 @@ impl Client {
         const DOING: &str = "making a client's token";
         let peer = self.peer_at(ImpersonationLevel::Identification, DOING)?;
         peer.token(self.level, self.confinement.policy(), DOING)
+    }
+
+    /// The same client, for a thread of its own.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn shared(&self) -> Self {
+        Self { peer: Arc::clone(&self.peer), level: self.level, confinement: self.confinement }
     }
 
     /// The peer, if the client granted `needed`.

@@ -97,6 +97,46 @@ fn a_client_is_impersonated_asynchronously_too() {
 }
 
 #[test]
+fn the_runtimes_thread_reads_nothing_of_the_clients_process() {
+    let bed = testbed::require!();
+    // What this thread has read so far, in bytes; opened before impersonation makes the file root's.
+    let io = std::fs::File::open("/proc/thread-self/io").unwrap();
+    let read_so_far = || -> u64 {
+        let mut text = [0; 512];
+        let length = std::os::unix::fs::FileExt::read_at(&io, &mut text, 0).unwrap();
+        let text = std::str::from_utf8(&text[..length]).unwrap();
+        text.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+    };
+    let (_process, client) = client(bed, "alice");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        // What the runtime itself reads, and the looking.
+        client.impersonate_async(|_| ()).await.unwrap();
+        let before = read_so_far();
+        let looking = read_so_far() - before;
+        let before = read_so_far();
+        client.impersonate_async(|_| ()).await.unwrap();
+        let asynchronously = read_so_far() - before - looking;
+        let before = read_so_far();
+        client.impersonate(|_| ()).unwrap();
+        let synchronously = read_so_far() - before - looking;
+        // A wake-up of the runtime is 8 bytes; the status of one thread is more than a thousand.
+        assert!(asynchronously < 256, "{asynchronously} bytes, and {synchronously} by the thread itself");
+        assert!(synchronously > 1000, "the test sees what is read: {synchronously} bytes");
+    });
+}
+
+#[test]
+fn a_client_that_has_ended_when_the_future_is_polled_is_refused() {
+    let bed = testbed::require!();
+    let (process, client) = client(bed, "alice");
+    let acting = client.impersonate_async(|_| ());
+    drop(process);
+    let refused = runtime().block_on(acting).unwrap_err();
+    assert!(matches!(refused.kind(), ErrorKind::ClientChanged { .. }), "{refused}");
+}
+
+#[test]
 fn a_panic_of_the_closure_goes_on_where_it_is_awaited() {
     let bed = testbed::require!();
     let alice = token(bed, "alice");

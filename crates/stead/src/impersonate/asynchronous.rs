@@ -39,7 +39,10 @@ impl<K: TokenKind + 'static> Token<K> {
 }
 
 impl Client {
-    /// Runs `act` as the client on a thread of its own: [`Client::token`], then [`Token::impersonate_async`].
+    /// Runs `act` as the client on a thread of its own: [`Client::token`] there, then [`Token::impersonate`].
+    ///
+    /// The client's process is looked at when the future is polled, and by that thread too: what a busy client makes
+    /// the server read holds up no task.
     ///
     /// # Errors
     ///
@@ -56,8 +59,8 @@ impl Client {
         F: FnOnce(&mut Impersonating<'_>) -> R + Send + 'static,
         R: Send + 'static,
     {
-        let token = as_server(|| self.token());
-        on_a_thread(move || token?.impersonate(act))
+        let client = self.shared();
+        on_a_thread(move || client.token()?.impersonate(act))
     }
 }
 
