@@ -126,10 +126,22 @@ async fn blocking<R: Send + 'static>(work: impl FnOnce() -> Result<R> + Send + '
     }
 }
 
+/// What comes out of a pipe until its end.
 async fn read_to_end(pipe: Option<OwnedObject>) -> io::Result<Vec<u8>> {
-    match pipe {
-        Some(pipe) => asynchronous::read_to_end(pipe).await,
-        None => Ok(Vec::new()),
+    let mut all = Vec::new();
+    let Some(pipe) = pipe else { return Ok(all) };
+    let pipe = asynchronous::reader(pipe)?;
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        pipe.readable().await?;
+        match pipe.try_read(&mut buffer) {
+            Ok(0) => return Ok(all),
+            Ok(length) => all.extend_from_slice(&buffer[..length]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Its writers are gone: how Windows says that it is at its end.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(all),
+            Err(error) => return Err(error),
+        }
     }
 }
 

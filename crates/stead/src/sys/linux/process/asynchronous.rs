@@ -21,18 +21,7 @@ pub(crate) async fn ended(running: &Running) -> io::Result<()> {
     pidfd.readable().await.map(drop)
 }
 
-/// What comes out of a pipe until its end.
-pub(crate) async fn read_to_end(pipe: OwnedFd) -> io::Result<Vec<u8>> {
-    let mut all = Vec::new();
-    let pipe = Receiver::from_owned_fd(pipe)?;
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        pipe.readable().await?;
-        match pipe.try_read(&mut buffer) {
-            Ok(0) => return Ok(all),
-            Ok(length) => all.extend_from_slice(&buffer[..length]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
+/// The reactor's end of a pipe.
+pub(crate) fn reader(pipe: OwnedFd) -> io::Result<Receiver> {
+    Receiver::from_owned_fd(pipe)
 }

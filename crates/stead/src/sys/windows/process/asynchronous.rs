@@ -75,21 +75,8 @@ pub(crate) async fn ended(running: &Running) -> io::Result<()> {
     Ok(())
 }
 
-/// What comes out of a pipe until its end.
-pub(crate) async fn read_to_end(pipe: OwnedHandle) -> io::Result<Vec<u8>> {
-    let mut all = Vec::new();
+/// The reactor's end of a pipe.
+pub(crate) fn reader(pipe: OwnedHandle) -> io::Result<NamedPipeServer> {
     // SAFETY: the handle is given away here; ours are the server's ends of pipes that overlap.
-    let pipe = unsafe { NamedPipeServer::from_raw_handle(pipe.into_raw_handle()) }?;
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        pipe.readable().await?;
-        match pipe.try_read(&mut buffer) {
-            Ok(0) => return Ok(all),
-            Ok(length) => all.extend_from_slice(&buffer[..length]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // Its writers are gone.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(all),
-            Err(error) => return Err(error),
-        }
-    }
+    unsafe { NamedPipeServer::from_raw_handle(pipe.into_raw_handle()) }
 }
