@@ -120,6 +120,14 @@ impl Connection {
         self.send(call, Replies::More, &[])
     }
 
+    /// Calls a method without waiting for what becomes of it.
+    ///
+    /// # Errors
+    /// When it cannot be sent.
+    pub fn tell<M: Method>(&mut self, call: &M) -> Result<(), CallError> {
+        self.send(call, Replies::None, &[])
+    }
+
     /// The next reply to [`call_more`](Self::call_more), and whether more follow.
     ///
     /// # Errors
@@ -138,7 +146,7 @@ impl Connection {
         let message = encode_call(call, replies)?;
         if descriptors.len() > MOST_DESCRIPTORS {
             let what = format!("no more than {MOST_DESCRIPTORS} descriptors travel with a call");
-            return Err(Malformed::NoMessage(what).into());
+            return Err(Malformed::Unsendable(what).into());
         }
         self.not_broken()?;
         let sent = send_all(&self.socket, &message, descriptors);

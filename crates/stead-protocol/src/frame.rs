@@ -14,6 +14,8 @@ pub enum Malformed {
     TooLong,
     /// It is no JSON of this form: what is wrong.
     NoMessage(String),
+    /// What was to be sent is nothing that a message can say: what is wrong.
+    Unsendable(String),
 }
 
 impl fmt::Display for Malformed {
@@ -21,6 +23,7 @@ impl fmt::Display for Malformed {
         match self {
             Self::TooLong => write!(f, "a message is longer than {LARGEST_MESSAGE} bytes"),
             Self::NoMessage(what) => write!(f, "no message of the protocol: {what}"),
+            Self::Unsendable(what) => write!(f, "it cannot be said in a message: {what}"),
         }
     }
 }
@@ -34,6 +37,8 @@ pub enum Replies {
     One,
     /// Until a reply says that it is the last, or the connection ends.
     More,
+    /// Not at all.
+    None,
 }
 
 #[derive(Serialize)]
@@ -42,6 +47,8 @@ struct CallMessage<'call, P> {
     parameters: &'call P,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     more: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    oneway: bool,
 }
 
 /// A call as it is sent, with its NUL.
@@ -49,8 +56,13 @@ struct CallMessage<'call, P> {
 /// # Errors
 /// When it is too long.
 pub fn encode_call<M: Method>(call: &M, replies: Replies) -> Result<Vec<u8>, Malformed> {
-    let message = CallMessage { method: M::NAME, parameters: call, more: replies == Replies::More };
-    let mut bytes = serde_json::to_vec(&message).map_err(|error| Malformed::NoMessage(error.to_string()))?;
+    let message = CallMessage {
+        method: M::NAME,
+        parameters: call,
+        more: replies == Replies::More,
+        oneway: replies == Replies::None,
+    };
+    let mut bytes = serde_json::to_vec(&message).map_err(|error| Malformed::Unsendable(error.to_string()))?;
     // No NUL of the JSON's own: in a JSON string it is always escaped.
     bytes.push(0);
     if bytes.len() > LARGEST_MESSAGE {

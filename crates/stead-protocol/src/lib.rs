@@ -35,8 +35,8 @@ pub use process::{
     WaitProcess, Waited,
 };
 pub use session::{
-    Account, CloseSession, ListSessions, LogOn, LogonType, OpenSession, OpenedSession, Session, Sessions,
-    TerminateSession,
+    Account, CloseSession, Lifetime, ListSessions, LogOn, LogonType, OpenSession, OpenedSession, Session,
+    Sessions, TerminateSession,
 };
 pub use text::Text;
 pub use token::{

@@ -31,6 +31,18 @@ pub enum LogonType {
     Service,
 }
 
+/// When a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lifetime {
+    /// With its last process, once no connection holds it any more; and, with all its processes, when the last
+    /// connection that holds it ends without having let go of it ([`CloseSession`]).
+    Tied,
+    /// With its last process, once no connection holds it any more.
+    #[default]
+    Detached,
+}
+
 /// Logs an account on.
 ///
 /// With a `secret`, a `conversation`, or both; or with `s4u`, without any.
@@ -65,6 +77,9 @@ pub struct LogOn {
     /// Whether the session gets a group of its own.
     #[serde(default)]
     pub logon_gid: bool,
+    /// When it ends.
+    #[serde(default)]
+    pub lifetime: Lifetime,
     /// How long it may take, in milliseconds, without the time that answers take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<u64>,
@@ -106,6 +121,9 @@ pub struct Session {
     pub logon_type: Option<LogonType>,
     /// When, in seconds since 1970.
     pub since: u64,
+    /// When it ends.
+    #[serde(default)]
+    pub lifetime: Lifetime,
     /// The ids of its processes now, all of them.
     pub pids: Vec<u32>,
 }
@@ -140,8 +158,8 @@ pub struct TerminateSession {
     pub session: String,
 }
 
-/// Lets go of every token of the session that this connection has, and waits for the session's end: it ends
-/// with its last process.
+/// Lets go of the session and of every token of it that this connection has, and waits for the session's end: it
+/// ends with its last process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CloseSession {

@@ -26,8 +26,8 @@
 //!   handle acts as the client, `std::fs` in it least of all.
 //! * A control group, ambient capabilities, a security label, a PAM service by name and a session worker
 //!   of the server's own are refused with the same kind: they are the service's to give.
-//! * A logon session is always detached: it lives on with its processes when the server ends, and
-//!   [`Service::sessions`] finds it again, as it does after a restart of the service.
+//! * A restart of the service ends no logon session: [`Service::sessions`] finds them again, detached ones also after the
+//!   server's own restart. A tied one ends with the server, as it does without the service.
 //! * A [`Client`] holds its socket open until it is dropped; the token does not.
 //! * Nothing reconnects by itself: after [`ErrorKind::ServiceUnavailable`] a token is of no use any more, and a
 //!   new one is to be obtained. Processes and sessions go on, and can be waited for and ended.

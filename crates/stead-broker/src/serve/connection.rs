@@ -23,6 +23,7 @@ use super::given::Given;
 use super::process::Tracked;
 use super::service::Service;
 use super::slots::ConnectionSlot;
+use super::tie::Ties;
 use super::token::Held;
 use super::transport::{Arrived, Transport};
 use super::{dispatch, introspect, stream};
@@ -45,6 +46,8 @@ pub(super) struct State {
     pub(super) next_token: u64,
     /// Processes that it created suspended: they end with it if nobody resumes them.
     pub(super) suspended: Vec<Weak<Tracked>>,
+    /// Sessions that end with it.
+    pub(super) ties: Ties,
 }
 
 impl Drop for State {
@@ -52,6 +55,7 @@ impl Drop for State {
         for process in self.suspended.iter().filter_map(Weak::upgrade) {
             process.abandon();
         }
+        self.ties.lost();
     }
 }
 
@@ -168,8 +172,8 @@ async fn prepare(
     let socket = Arc::clone(socket);
     match service.blocking(uid, move || Caller::of(&*socket)).await {
         Ok(Ok(caller)) => {
-            let (tokens, suspended) = Default::default();
-            (Some(State { caller, tokens, next_token: 1, suspended }), Ok(()))
+            let (tokens, suspended, ties) = Default::default();
+            (Some(State { caller, tokens, next_token: 1, suspended, ties }), Ok(()))
         }
         Ok(Err(error)) => (None, Err(failure(&error))),
         Err(failure) => (None, Err(failure)),

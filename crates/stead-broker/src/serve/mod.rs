@@ -27,6 +27,7 @@ mod service;
 mod session;
 mod slots;
 mod stream;
+mod tie;
 mod token;
 mod transport;
 mod watch;

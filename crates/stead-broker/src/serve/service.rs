@@ -1,5 +1,6 @@
 //! What all connections share.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub(super) struct Service {
     pub(super) audit: Log,
     runtime: Handle,
     since: u64,
+    /// It takes no more calls: connections end because it does.
+    stopping: AtomicBool,
 }
 
 impl Service {
@@ -62,6 +65,7 @@ impl Service {
             processes,
             helpers: Helpers::default(),
             since: now(),
+            stopping: AtomicBool::new(false),
         })
     }
 
@@ -187,6 +191,19 @@ impl Service {
         });
     }
 
+    /// A session is ended, for who held it is gone.
+    pub(super) fn note_session_lost(&self, session: &super::session::Record) {
+        let record = audit::Record::new(Event::SessionEnd)
+            .client(Uid::new(session.uid), Some(&session.user_name.to_string_lossy()))
+            .session(&session.id)
+            .outcome(Outcome::Ok)
+            .detail("its caller went away without letting go of it");
+        self.audit.record(match Uid::new(session.owner) {
+            Some(owner) => record.caller(owner, None, None),
+            None => record,
+        });
+    }
+
     /// A process was created, by this rule.
     pub(super) fn note_start(&self, caller: &Caller, process: &Record, arguments: &[Text], rule: &RuleRef) {
         let record = of_process(Event::ProcessStart, process, arguments)
@@ -220,6 +237,7 @@ impl Service {
 
     /// It takes no more.
     pub(super) fn note_stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
         self.audit.record(audit::Record::new(Event::ServiceStop).pid(std::process::id()));
         self.audit.flush(Duration::from_secs(1));
     }
@@ -227,6 +245,11 @@ impl Service {
     fn note_policy(&self, allow: usize, deny: usize) {
         let detail = format!("rules: {allow} to allow, {deny} to deny");
         self.audit.record(audit::Record::new(Event::PolicyLoaded).outcome(Outcome::Ok).detail(detail));
+    }
+
+    /// Whether connections end because the service does, and not because their callers went away.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     /// Where tasks of the service run.

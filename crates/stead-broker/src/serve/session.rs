@@ -22,6 +22,7 @@ use super::folder::{Folder, now};
 use super::given::Given;
 use super::secret::{self, Talk};
 use super::service::{Service, denied};
+use super::tie::Holders;
 use super::token::{AnyToken, Held, Origin};
 use super::watch;
 use crate::policy::{LogonRequest, Privilege, Request, Subject};
@@ -41,6 +42,9 @@ pub(super) struct Record {
     pub(super) owner: u32,
     pub(super) logon_type: wire::LogonType,
     pub(super) s4u: bool,
+    /// Whether it ends with the connections that hold it.
+    #[serde(default)]
+    pub(super) lifetime: wire::Lifetime,
     pub(super) since: u64,
 }
 
@@ -51,6 +55,8 @@ pub(super) struct Known {
     id: SessionId,
     /// Held by the tokens and processes of it; without any it is the worker's alone.
     attached: Mutex<Weak<LogonSession>>,
+    /// The connections that hold it; none after a restart of the service, until it is opened again.
+    pub(super) holders: Holders,
     _counted: Counted,
 }
 
@@ -86,7 +92,8 @@ impl Sessions {
                 continue;
             }
             let counted = service.quotas.adopt(owner, Holding::Session);
-            let known = Known { id, attached: Mutex::default(), _counted: counted, record };
+            let (attached, holders) = Default::default();
+            let known = Known { id, attached, holders, _counted: counted, record };
             self.lock().insert(known.record.id.clone(), Arc::new(known));
         }
         Ok(())
@@ -155,11 +162,16 @@ impl Sessions {
 }
 
 impl Known {
+    /// Whether it ends with the connections that hold it.
+    pub(super) fn is_tied(&self) -> bool {
+        self.record.lifetime == wire::Lifetime::Tied
+    }
+
     fn is_let_go(&self) -> bool {
         self.attached.lock().is_ok_and(|attached| attached.strong_count() == 0)
     }
 
-    fn describe(&self, session: Option<&LogonSession>) -> wire::Session {
+    fn describe(&self, pids: Vec<u32>) -> wire::Session {
         wire::Session {
             id: self.record.id.clone(),
             uid: self.record.uid,
@@ -167,7 +179,8 @@ impl Known {
             owner: self.record.owner,
             logon_type: Some(self.record.logon_type),
             since: self.record.since,
-            pids: session.and_then(|session| session.processes().ok()).unwrap_or_default(),
+            lifetime: self.record.lifetime,
+            pids,
         }
     }
 }
@@ -178,7 +191,7 @@ fn no_such() -> Failure {
 
 /// Logs an account on, if the policy lets the caller.
 pub(super) fn log_on(
-    service: &Service,
+    service: &Arc<Service>,
     state: &mut State,
     call: &LogOn,
     given: &Given,
@@ -231,6 +244,7 @@ pub(super) fn log_on(
         owner: caller.uid.as_raw(),
         logon_type: call.logon_type,
         s4u: call.s4u,
+        lifetime: call.lifetime,
         since: now(),
     };
     if let Err(error) = service.sessions.folder.write(&record.id, &record) {
@@ -240,11 +254,12 @@ pub(super) fn log_on(
     let known = Arc::new(Known {
         id: session.id(),
         attached: Mutex::new(Arc::downgrade(&session)),
+        holders: Holders::default(),
         _counted: counted,
         record,
     });
     service.sessions.lock().insert(known.record.id.clone(), Arc::clone(&known));
-    opened(state, &known, session)
+    opened(service, state, &known, session)
 }
 
 /// Whose failure it will be, if it fails: the account's own name, however it was spelled, where there is an account. It is
@@ -326,8 +341,13 @@ fn is_nobodys_seat(tty: &[u8]) -> bool {
     }
 }
 
-fn opened(state: &mut State, known: &Known, session: Arc<LogonSession>) -> Result<OpenedSession, Failure> {
-    let described = known.describe(Some(&session));
+fn opened(
+    service: &Arc<Service>,
+    state: &mut State,
+    known: &Arc<Known>,
+    session: Arc<LogonSession>,
+) -> Result<OpenedSession, Failure> {
+    let described = known.describe(session.processes().unwrap_or_default());
     let variable = |(name, value): (std::ffi::OsString, std::ffi::OsString)| Variable {
         name: Text::from(name.as_os_str()),
         value: Text::from(value.as_os_str()),
@@ -336,6 +356,7 @@ fn opened(state: &mut State, known: &Known, session: Arc<LogonSession>) -> Resul
     let (umask, audit_session) = (session.umask(), session.audit_session());
     let token = AnyToken::Primary(session.token().clone());
     let kept = state.keep(Held { token, origin: Origin::Logon { session, s4u: known.record.s4u } })?;
+    state.ties.hold(service, known);
     Ok(OpenedSession {
         session: described,
         token: kept.token,
@@ -354,7 +375,14 @@ pub(super) fn list(service: &Service, state: &State) -> wire::Sessions {
     let seen = all.into_iter().filter(|known| may_see(uid, &known.record));
     let describe = |known: Arc<Known>| {
         let session = service.sessions.attach(&known).ok()?;
-        Some(known.describe(Some(&session)))
+        match session.processes() {
+            // Its worker was killed, and somebody holds a token of it still.
+            Err(error) if *error.kind() == ErrorKind::SessionEnded => {
+                service.sessions.forget(&known.record.id);
+                None
+            }
+            pids => Some(known.describe(pids.unwrap_or_default())),
+        }
     };
     wire::Sessions { sessions: seen.filter_map(describe).collect() }
 }
@@ -365,7 +393,7 @@ fn may_see(uid: Uid, record: &Record) -> bool {
 
 /// Opens a session that the caller's user opened before.
 pub(super) fn open(
-    service: &Service,
+    service: &Arc<Service>,
     state: &mut State,
     call: &OpenSession,
 ) -> Result<OpenedSession, Failure> {
@@ -379,7 +407,7 @@ pub(super) fn open(
     let kind = logon_type(known.record.logon_type);
     let request = Request::new(privilege, &client).logon(LogonRequest::Type(kind));
     service.decide(&state.caller, &request)?;
-    opened(state, &known, session)
+    opened(service, state, &known, session)
 }
 
 /// Ends every process of a session.
@@ -400,12 +428,13 @@ pub(super) fn terminate(
     Ok(Nothing {})
 }
 
-/// Lets go of the connection's tokens of a session, and of the session if it is over.
+/// Lets go of a session and of the connection's tokens of it, and ends it if it is over.
 pub(super) fn close(service: &Service, state: &mut State, call: &CloseSession) -> Result<Nothing, Failure> {
     let uid = state.caller.uid;
     let own = |record: &Record| uid == Uid::ROOT || record.owner == uid.as_raw();
     let known = service.sessions.find(&call.session, own)?;
     state.let_go(&call.session);
+    state.ties.let_go(&call.session);
     let session = match service.sessions.attach(&known) {
         Err(failure) if failure.kind == (FailureKind::SessionEnded {}) => return Ok(Nothing {}),
         attached => attached?,

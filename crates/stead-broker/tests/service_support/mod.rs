@@ -178,6 +178,7 @@ pub fn log_on(name: &str, logon_type: LogonType) -> LogOn {
         remote_host: None,
         remote_user: None,
         logon_gid: false,
+        lifetime: stead_protocol::Lifetime::default(),
         deadline: None,
     }
 }

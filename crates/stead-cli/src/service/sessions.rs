@@ -22,7 +22,7 @@ pub fn sessions(form: Form) -> Result<Ending, Failure> {
         return output::json(&serde_json::to_value(sessions).map_err(Failure::new)?);
     }
     let mut table = Table::new("", &["Session", "User", "Logon", "Opened by", "For", "Processes"]);
-    for Session { id, uid, user_name, owner, logon_type, since, pids } in &sessions {
+    for Session { id, uid, user_name, owner, logon_type, since, pids, lifetime: _ } in &sessions {
         let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
         table.row([
             id.clone(),

@@ -30,7 +30,7 @@ use crate::sys::desktop;
 use crate::sys::elsewhere::{Creation, Order, TokenElsewhere};
 use crate::sys::logon::SessionHandle;
 use crate::sys::token::{SecurityContext, Uid, last_capability};
-use crate::token::{Primary, Token};
+use crate::token::{Primary, Token, TokenData};
 
 /// The umask of a process whose token has no logon session to say another.
 const DEFAULT_UMASK: u32 = 0o022;
@@ -59,6 +59,7 @@ pub(crate) struct Here {
 /// What the process that holds the token creates a process from.
 pub(crate) struct Elsewhere {
     create: Creation,
+    session: Option<Arc<SessionHandle>>,
     ends: Ends,
     suspended: bool,
     names: Names,
@@ -89,8 +90,7 @@ impl Plan {
         match &token.data().elsewhere.0 {
             None => Here::new(command, token, capture).map(Box::new).map(Self::Here),
             Some(holder) => {
-                let context = &token.data().context;
-                Elsewhere::new(command, context, holder.as_ref(), capture).map(Self::Elsewhere)
+                Elsewhere::new(command, token.data(), holder.as_ref(), capture).map(Self::Elsewhere)
             }
         }
     }
@@ -108,11 +108,12 @@ impl Elsewhere {
     /// What the command asks for is checked as ever; whether it may, where it is done.
     fn new(
         command: &Command,
-        context: &SecurityContext,
+        data: &TokenData,
         holder: &dyn TokenElsewhere,
         capture: Capture,
     ) -> Result<Self> {
         abandoned::sweep();
+        let context = &data.context;
         let names = names(command, context);
         check_command(command, &names.doing)?;
         let mut streams =
@@ -128,14 +129,14 @@ impl Elsewhere {
             }
         }
         let create = holder.prepare(Order { command, streams, names: &names, user: context.uid })?;
-        Ok(Self { create, ends, suspended: command.suspended, names })
+        Ok(Self { create, session: data.session.clone(), ends, suspended: command.suspended, names })
     }
 
     fn start(self) -> Result<Parts> {
         let mut spawned = (self.create)()?;
         let Ends { stdin, stdout, stderr, .. } = self.ends;
         let pty = spawned.pty.take();
-        let running = Running::elsewhere(spawned, self.suspended, self.names);
+        let running = Running::elsewhere(spawned, self.session, self.suspended, self.names);
         Ok(Parts { running, stdin, stdout, stderr, pty })
     }
 }

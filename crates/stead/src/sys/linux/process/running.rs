@@ -45,7 +45,11 @@ pub(crate) enum Parent {
     /// The session worker's.
     Worker(WorkerChild),
     /// Of another process that created it for this one, and answers for it.
-    Elsewhere(Box<dyn ProcessElsewhere>),
+    Elsewhere {
+        process: Box<dyn ProcessElsewhere>,
+        /// Kept open until its exit status is known.
+        held: Option<Arc<SessionHandle>>,
+    },
 }
 
 impl std::fmt::Debug for Parent {
@@ -53,7 +57,7 @@ impl std::fmt::Debug for Parent {
         match self {
             Self::Server => f.write_str("Server"),
             Self::Worker(child) => child.fmt(f),
-            Self::Elsewhere(_) => f.write_str("Elsewhere"),
+            Self::Elsewhere { .. } => f.write_str("Elsewhere"),
         }
     }
 }
@@ -158,8 +162,13 @@ impl Running {
     }
 
     /// A process that another created, and waited for.
-    pub(crate) fn elsewhere(spawned: Spawned, suspended: bool, names: Names) -> Self {
-        let parent = Parent::Elsewhere(spawned.process);
+    pub(crate) fn elsewhere(
+        spawned: Spawned,
+        held: Option<Arc<SessionHandle>>,
+        suspended: bool,
+        names: Names,
+    ) -> Self {
+        let parent = Parent::Elsewhere { process: spawned.process, held };
         let mut running = Self::new(spawned.pid, spawned.pidfd, parent, None, names);
         running.suspended = suspended.then_some(Suspended::Elsewhere);
         running
@@ -200,7 +209,7 @@ impl Running {
     pub(crate) fn resume(&mut self) -> Result<()> {
         let (gate, report, patience) = match (self.suspended.take(), &self.parent) {
             (Some(Suspended::Here { gate, report, patience }), _) => (gate, report, patience),
-            (Some(Suspended::Elsewhere), Parent::Elsewhere(process)) => return process.resume(),
+            (Some(Suspended::Elsewhere), Parent::Elsewhere { process, .. }) => return process.resume(),
             _ => return Ok(()),
         };
         as_server(|| {
@@ -258,14 +267,16 @@ impl Running {
                 // The worker is gone or never learned it; the kernel may know.
                 None => status::collect_from_kernel(self.pidfd()),
             },
-            Parent::Elsewhere(process) => match process.status() {
+            Parent::Elsewhere { process, .. } => match process.status() {
                 Ok(Some(raw)) => Ok(Collected::Ended(ExitStatus::from_raw(raw))),
                 Ok(None) | Err(_) => status::collect_from_kernel(self.pidfd()),
             },
         }
         .map_err(|errno| Error::system(WAITING, "waitid", errno))?;
-        if let Parent::Worker(child) = &mut self.parent {
-            child.let_go();
+        match &mut self.parent {
+            Parent::Worker(child) => child.let_go(),
+            Parent::Elsewhere { held, .. } => *held = None,
+            Parent::Server => {}
         }
         let status = match collected {
             Collected::Ended(status) => {
@@ -292,7 +303,7 @@ impl Running {
         if self.status.is_some() {
             return Ok(());
         }
-        if let Parent::Elsewhere(process) = &self.parent {
+        if let Parent::Elsewhere { process, .. } = &self.parent {
             return process.signal(signal, false);
         }
         as_server(|| match status::send(self.pidfd(), signal) {
@@ -306,7 +317,7 @@ impl Running {
         if self.status.is_some() {
             return Ok(());
         }
-        if let Parent::Elsewhere(process) = &self.parent {
+        if let Parent::Elsewhere { process, .. } = &self.parent {
             return process.signal(signal, true);
         }
         as_server(|| match status::send_to_group(self.pidfd(), signal) {
@@ -335,7 +346,7 @@ impl Running {
             }
             match &self.parent {
                 Parent::Worker(child) => child.kill_tree(),
-                Parent::Elsewhere(process) => process.kill_tree(),
+                Parent::Elsewhere { process, .. } => process.kill_tree(),
                 Parent::Server => {
                     let session = PosixSession { id: self.pid, leader_reaped_at: self.leader_reaped_at() };
                     match posix_session::kill_all(session) {
@@ -370,7 +381,7 @@ impl Running {
         match (&self.cgroup, &self.parent) {
             (Some(_), _) => Containment::Cgroup,
             (None, Parent::Worker(_)) => Containment::SessionWorker,
-            (None, Parent::Elsewhere(process)) => process.containment(),
+            (None, Parent::Elsewhere { process, .. }) => process.containment(),
             (None, Parent::Server) => Containment::PosixSession,
         }
     }

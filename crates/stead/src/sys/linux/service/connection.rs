@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use stead_protocol::client::{CallError, Connection, Descriptors};
-use stead_protocol::{CloseToken, GetStatus, Method};
+use stead_protocol::{CloseSession, CloseToken, GetStatus, Method};
 
 use super::error::error;
 use crate::error::{Error, ErrorKind, Result};
@@ -111,13 +111,18 @@ pub(super) struct Line {
     connection: Mutex<Connection>,
     /// Tokens that are let go of with the next call: dropping one waits for nothing.
     unused: Mutex<Vec<u64>>,
+    /// A session that ends with this connection, unless it is let go of.
+    tied: OnceLock<String>,
+    /// A forked copy of the server has no say.
+    owner: u32,
     pub(super) service: Arc<Service>,
 }
 
 impl Line {
     pub(super) fn new(service: &Arc<Service>) -> Result<Self> {
         let connection = Mutex::new(as_server(|| service.dial())?);
-        Ok(Self { connection, unused: Mutex::default(), service: Arc::clone(service) })
+        let (unused, tied, owner) = (Mutex::default(), OnceLock::new(), std::process::id());
+        Ok(Self { connection, unused, tied, owner, service: Arc::clone(service) })
     }
 
     /// A call, and how an error says what was being done.
@@ -150,6 +155,23 @@ impl Line {
 
     pub(super) fn let_go(&self, token: u64) {
         lock(&self.unused).push(token);
+    }
+
+    /// A session ends with this connection. When nothing needs the connection any more, the session is let go of; only
+    /// where this server ends before is it lost.
+    pub(super) fn tie(&self, session: String) {
+        let _ = self.tied.set(session);
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let Some(session) = self.tied.take() else { return };
+        if self.owner == std::process::id() {
+            let connection = self.connection.get_mut().unwrap_or_else(PoisonError::into_inner);
+            // Nobody waits for an answer; a service that is gone does not hold the session either.
+            let _ = connection.tell(&CloseSession { session });
+        }
     }
 }
 

@@ -25,6 +25,9 @@ pub(super) fn error(doing: Doing, fault: CallError) -> Error {
             let what = format!("what the service is told would be longer than {LARGEST_MESSAGE} bytes");
             Error::new(doing, ErrorKind::InvalidInput { what: what.into() })
         }
+        CallError::Malformed(Malformed::Unsendable(what)) => {
+            Error::new(doing, ErrorKind::InvalidInput { what: what.into() })
+        }
         CallError::Malformed(Malformed::NoMessage(what)) => {
             Error::new(doing, ErrorKind::ServiceUnavailable { why: what.into() })
         }

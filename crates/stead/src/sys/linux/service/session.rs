@@ -10,8 +10,8 @@ use std::time::Duration;
 use rustix::pipe::{PipeFlags, pipe_with};
 use stead_protocol::conversation::{Question, encode_answer};
 use stead_protocol::{
-    Account, CloseSession, ListProcesses, ListSessions, LogOn, LogonType as Kind, OpenSession, OpenedSession,
-    OpenedToken, TerminateSession, Text, Variable,
+    Account, CloseSession, Lifetime, ListProcesses, ListSessions, LogOn, LogonType as Kind, OpenSession,
+    OpenedSession, OpenedToken, TerminateSession, Text, Variable,
 };
 
 use super::connection::{Line, PATIENCE, Service};
@@ -30,6 +30,8 @@ use crate::token::{Primary, Token};
 /// A session that the service keeps.
 struct Kept {
     service: Arc<Service>,
+    /// What holds a tied session.
+    _line: Arc<Line>,
     id: String,
     /// Processes that were there before, each at the place that is its number here.
     processes: Vec<String>,
@@ -127,6 +129,10 @@ pub(crate) fn log_on(logon: Logon, service: &Arc<Service>) -> Result<(Token<Prim
         remote_host: text(native.remote_host),
         remote_user: text(native.remote_user),
         logon_gid: native.logon_gid.is_some(),
+        lifetime: match logon.lifetime {
+            crate::logon::Lifetime::TiedToServer => Lifetime::Tied,
+            crate::logon::Lifetime::Detached => Lifetime::Detached,
+        },
         deadline: Some(milliseconds(logon.deadline)),
     };
     let line = Arc::new(Line::new(service)?);
@@ -186,9 +192,13 @@ fn opened(
     processes: Vec<(String, u32)>,
     doing: &'static str,
 ) -> Result<(Token<Primary>, Arc<SessionHandle>)> {
+    if opened.session.lifetime == Lifetime::Tied {
+        line.tie(opened.session.id.clone());
+    }
     let snapshot = snapshot(&opened, &processes).ok_or_else(|| undescribed(doing))?;
     let kept = Kept {
         service: Arc::clone(&line.service),
+        _line: Arc::clone(line),
         id: opened.session.id,
         processes: processes.into_iter().map(|(id, _)| id).collect(),
     };
