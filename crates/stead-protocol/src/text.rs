@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::de::Error as _;
+use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A string of the system: a path, an argument, a variable, a name. It has no NUL byte and need not be UTF-8.
@@ -76,6 +77,10 @@ impl fmt::Debug for Text {
 
 impl Serialize for Text {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // It would be read as the escape of another string.
+        if self.0.contains(&0) {
+            return Err(S::Error::custom("a string of the system holds no NUL"));
+        }
         if let Ok(text) = std::str::from_utf8(&self.0) {
             return serializer.serialize_str(text);
         }
@@ -132,6 +137,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_string_with_a_nul_is_not_written_as_another_string() {
+        assert!(serde_json::to_string(&Text::from("ali\0ce")).is_err());
+        assert!(serde_json::to_string(&Text::from(b"\xff\0".to_vec())).is_err());
+    }
 
     proptest! {
         #[test]

@@ -13,7 +13,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
     recvmsg, socketpair,
 };
-use stead::os::linux::{CommandExt, Uid};
+use stead::os::linux::{CommandExt, Uid, User};
 use stead::{Command, Stdio};
 use stead_protocol::{Failure, FailureKind, OpenFile, OpenedFile, SystemError};
 
@@ -82,12 +82,17 @@ pub(super) fn open(
     state: &State,
     call: &OpenFile,
 ) -> Result<(OpenedFile, OwnedFd), Failure> {
-    let doing = format!("opening {}", call.path.to_string_lossy());
     let held = state.token(call.token)?;
+    let doing = format!("opening {} as uid {}", call.path.to_string_lossy(), held.uid());
     // Who gave its own credentials to the caller did so to be acted for; everybody else is the policy's to give.
     if !matches!(held.origin, Origin::Logon { s4u: false, .. }) {
         let subject = held.subject()?;
         service.decide(&state.caller, &Request::new(Privilege::Impersonate, &subject))?;
+    }
+    // The home directory of one without an account would be the root directory.
+    let absolute = call.path.as_bytes().starts_with(b"/");
+    if !absolute && User::by_uid(held.uid()).map_err(|error| failure(&error))?.is_none() {
+        return Err(invalid(&doing, "it is relative, and the client has no home directory"));
     }
     let place = service.helpers.place(held.uid()).ok_or_else(|| {
         let limit = format!("files that are being opened as uid {}", held.uid());
@@ -104,7 +109,7 @@ pub(super) fn open(
     rustix::net::send(&ours, &request, SendFlags::NOSIGNAL).map_err(|errno| system(&doing, "send", errno))?;
     let mut command = Command::pinned(program);
     command.arg0("stead-open-file").arg(helper::ARGUMENT).env_clear().stdin(Stdio::from(theirs));
-    if call.path.as_bytes().starts_with(b"/") {
+    if absolute {
         // Only a relative path needs the home directory.
         command.current_dir("/");
     }

@@ -10,7 +10,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{CWD, FileType, MemfdFlags, Mode, OFlags, ResolveFlags, SealFlags};
+use rustix::fs::{CWD, FileType, MemfdFlags, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde::{Deserialize, Serialize};
@@ -94,6 +94,10 @@ fn open(request: &OpenFile) -> Result<OwnedFd, Told> {
 }
 
 fn open_held(found: &OwnedFd, flags: OFlags, request: &OpenFile) -> Result<OwnedFd, Told> {
+    // As where the library opens it: what procfs shows of its reader it would show of the helper.
+    if rustix::fs::fstatfs(found).map_err(call("fstatfs"))?.f_type == PROC_SUPER_MAGIC {
+        return Err(call("openat2")(Errno::ACCESS));
+    }
     let kind = FileType::from_raw_mode(rustix::fs::fstat(found).map_err(call("fstat"))?.st_mode);
     let special = match kind {
         FileType::RegularFile | FileType::Directory => false,

@@ -184,7 +184,7 @@ impl Impersonating<'_> {
         #[cfg(unix)]
         if let Some(holder) = &self.token.data().elsewhere.0 {
             self.may_start(path, || self.doing(DOING, path))?;
-            return holder.open(path, options);
+            return holder.open(&self.absolute(path)?, options);
         }
         self.reach(DOING, path, |path| files::open(path, options))
     }

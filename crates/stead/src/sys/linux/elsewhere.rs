@@ -29,7 +29,7 @@ pub(crate) trait TokenElsewhere: Send + Sync {
     /// The same token without what is taken.
     fn restrict(&self, taken: &Taken) -> Result<Arc<dyn TokenElsewhere>>;
 
-    /// Opens a file with the token's rights; a relative path begins at its user's home.
+    /// Opens a file with the token's rights.
     fn open(&self, path: &Path, options: &OpenOptions) -> Result<File>;
 }
 
