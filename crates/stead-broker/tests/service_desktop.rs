@@ -209,3 +209,33 @@ fn what_a_killed_service_had_granted_is_taken_back_when_it_begins_anew() {
     part.end();
     until("the lease is gone", || desktop.access().unwrap().entries().is_empty());
 }
+
+#[test]
+fn the_command_shows_ones_own_window_on_the_display_that_policy_names() {
+    let bed = testbed::require!();
+    let display = Display::start(bed, &Options::default());
+    let service = service(bed, &display);
+    let desktop = seen_by_root(&display);
+    let before = desktop.access().unwrap();
+    let mut command = service.as_user(bed, "svc", bed.bin("stead"));
+    command.args(["run", "--desktop", &display.name(), "--"]).arg(bed.bin("testbed-xclient"));
+    let mut process =
+        command.args(["show", "3366cc"]).stdin(Std::piped()).stdout(Std::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "shown\n");
+    assert_eq!(display.screenshot().count(BLUE), 200 * 150);
+    let during = desktop.access().unwrap();
+    let [entry] = during.entries() else { panic!("{during}") };
+    let svc = stead::os::linux::Uid::new(bed.user("svc").uid).unwrap();
+    assert_eq!(*entry.trustee(), stead::desktop::Trustee::User(svc), "oneself, and no logon session");
+    drop(process.stdin.take());
+    assert!(process.wait().unwrap().success());
+    until("the lease is gone", || desktop.access().unwrap() == before);
+    // On one that the policy does not name it shows nothing.
+    let other = Display::start(bed, &Options::default());
+    let mut command = service.as_user(bed, "svc", bed.bin("stead"));
+    let refused = command.args(["run", "--desktop", &other.name(), "--", "true"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(125), "{refused:?}");
+    assert_eq!(seen_by_root(&other).access().unwrap().entries(), []);
+}

@@ -51,6 +51,7 @@ pub fn run(arguments: &RunArguments) -> Result<Ending, Failure> {
 /// What of the command does not depend on where its streams lead.
 #[cfg(unix)]
 fn command(arguments: &RunArguments, identity: &account::Identity) -> Result<Command, Failure> {
+    use stead::desktop::GrantTo;
     use stead::os::linux::CommandExt;
 
     let [program, rest @ ..] = &arguments.command[..] else {
@@ -69,7 +70,10 @@ fn command(arguments: &RunArguments, identity: &account::Identity) -> Result<Com
         command.env("TERM", term);
     }
     if let Some(desktop) = &arguments.desktop {
-        command.desktop(crate::desktop::named(desktop).map_err(not_started)?);
+        let desktop = crate::desktop::named(desktop).map_err(not_started)?;
+        // As oneself there is no logon session of its own that could be let in.
+        let to = if identity.is_another { GrantTo::LogonSession } else { GrantTo::User };
+        command.desktop(desktop.grant_to(to));
     }
     variables(&mut command, &arguments.env);
     match &arguments.cwd {
