@@ -16,8 +16,15 @@ mod process_bad_input;
 mod process_pty;
 #[path = "../../stead/tests/process_session.rs"]
 mod process_session;
+#[path = "../../stead/tests/process_tree.rs"]
+mod process_tree;
+#[path = "../../stead/tests/token.rs"]
+#[allow(unexpected_cfgs, reason = "as the library's own program has it")]
+mod token;
 
-use stead::{Logon, LogonSession, Primary, Token};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use stead::{Client, Confinement, Logon, LogonSession, Primary, Token};
 use through_support::{Connected, connect_and_stay, listener, the_service};
 
 /// The token of a client that `setpriv` made, and that connected to this program: by way of the service.
@@ -29,6 +36,12 @@ fn minted(setpriv: &[&str]) -> Token<Primary> {
     let client_of = the_service(bed).connect().client_of(&client.stream, &listener);
     let token = client_of.and_then(|client| client.token()?.to_primary());
     token.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What to do about a confined client is for the service's policy to say.
+fn client_of(stream: &UnixStream, listener: &UnixListener, _confinement: Confinement) -> Client {
+    let service = the_service(testbed::Bed::current().unwrap()).connect();
+    service.client_of(stream, listener).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn open_logon(logon: Logon) -> stead::Result<LogonSession> {

@@ -4,14 +4,16 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod process_support;
+#[path = "common/server.rs"]
+mod server;
 mod x11_support;
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader};
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
-use std::process::Stdio as StdStdio;
 
 use process_support::*;
+use server::StartedServer;
 use stead::desktop::GrantTo;
 use stead::logon::Lifetime;
 use stead::os::linux::{Cgroup, CommandExt, DesktopExt};
@@ -76,6 +78,7 @@ fn a_lease_lasts_until_the_last_process_of_the_tree_has_ended() {
 #[test]
 fn a_lease_of_a_tree_in_a_cgroup_ends_when_the_group_is_empty() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("a control group of its own");
     let Some((directory, _)) = bed.cgroup("desktop") else {
         testbed::skip!("no cgroup (version 2) can be written here");
     };
@@ -109,6 +112,7 @@ fn a_process_without_a_logon_session_is_let_in_as_its_user_for_as_long_as_its_po
 #[test]
 fn a_child_that_nobody_waits_for_gives_its_lease_back_too() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("it looks at its own threads and descriptors");
     let counter = bed.scratch("desktop").join("gids");
     let display = Display::start(bed, &Options::default());
     let desktop = desktop(&display);
@@ -139,6 +143,7 @@ fn a_child_that_nobody_waits_for_gives_its_lease_back_too() {
 #[test]
 fn a_thousand_processes_of_ten_sessions_leave_the_access_list_as_it_was() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("it looks at its own threads and descriptors");
     testbed::time_limit!(600);
     let counter = bed.scratch("desktop").join("gids");
     let display = Display::start(bed, &Options::default());
@@ -212,7 +217,7 @@ fn role_server_with_an_interactive_process() {
 }
 
 struct Server {
-    process: std::process::Child,
+    process: StartedServer,
     session: SessionId,
     authority: PathBuf,
     kept: PathBuf,
@@ -221,32 +226,22 @@ struct Server {
 impl Server {
     fn start(bed: &testbed::Bed, display: &Display, how: &str, counter: &Path) -> Self {
         let kept = format!("kept-{how}");
-        let mut process = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "role_server_with_an_interactive_process", "--nocapture"])
-            .env("STEAD_TEST_DISPLAY", display.name())
-            .env("STEAD_TEST_AUTHORITY", display.authority())
-            .env("STEAD_TEST_HOW", how)
-            .env("STEAD_TEST_COUNTER", counter)
-            .env("STEAD_TEST_KEPT", &kept)
-            .stdin(StdStdio::null())
-            .stdout(StdStdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = String::new();
-        let mut output = BufReader::new(process.stdout.take().unwrap());
-        while !said.starts_with("server: ") {
-            said.clear();
-            assert_ne!(output.read_line(&mut said).unwrap(), 0, "the server ended");
-        }
-        let mut words = said.split_ascii_whitespace().skip(1);
-        let session = words.next().unwrap().parse().unwrap();
-        let authority = words.next().unwrap_or_default().into();
+        let name = display.name();
+        let variables: [(&str, &std::ffi::OsStr); 5] = [
+            ("STEAD_TEST_DISPLAY", name.as_ref()),
+            ("STEAD_TEST_AUTHORITY", display.authority().as_os_str()),
+            ("STEAD_TEST_HOW", how.as_ref()),
+            ("STEAD_TEST_COUNTER", counter.as_os_str()),
+            ("STEAD_TEST_KEPT", kept.as_ref()),
+        ];
+        let process = StartedServer::start("role_server_with_an_interactive_process", variables);
+        let session = process.said[0].parse().unwrap();
+        let authority = process.said.get(1).cloned().unwrap_or_default().into();
         Self { process, session, authority, kept: bed.user("alice").home.join(kept) }
     }
 
     fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
+        self.process.kill();
     }
 
     /// Its session, taken over when the worker has seen its end.
@@ -264,6 +259,7 @@ impl Server {
 fn what_a_killed_server_had_granted_is_swept_at_the_next_start_and_nothing_else() {
     // Alone: other tests' servers would sweep it as well.
     let bed = testbed::require!(alone);
+    needs_privileges_of_its_own("how a display is entered");
     let counter = bed.scratch("desktop").join("gids");
     let display = Display::start(bed, &Options::default());
     display.admit("mallory");
@@ -302,6 +298,7 @@ fn what_a_killed_server_had_granted_is_swept_at_the_next_start_and_nothing_else(
 #[test]
 fn what_a_killed_server_had_granted_ends_by_itself_with_its_program() {
     let bed = testbed::require!(alone);
+    needs_privileges_of_its_own("how a display is entered");
     let counter = bed.scratch("desktop").join("gids");
     let display = Display::start(bed, &Options::default());
     let mut server = Server::start(bed, &display, "authorization", &counter);
@@ -322,6 +319,7 @@ fn what_a_killed_server_had_granted_ends_by_itself_with_its_program() {
 #[test]
 fn leases_are_shared_and_told_apart() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("a lease that it takes by hand");
     let counter = bed.scratch("desktop").join("gids");
     let display = Display::start(bed, &Options::default());
     let desktop = desktop(&display);

@@ -18,10 +18,21 @@ const TERMINAL: &str = "/dev/tty20";
 /// Major 4, minor 20, as the kernel prints it in `/proc/PID/stat`.
 const NUMBER: &str = "1044";
 
+/// The bed for the test alone; its process in a mount namespace of its own has it already.
+macro_rules! alone {
+    () => {
+        if std::env::var_os("STEAD_TEST_TERMINAL").is_some() {
+            Bed::current().unwrap()
+        } else {
+            testbed::require!(alone)
+        }
+    };
+}
+
 /// Runs the test in a mount namespace of its own, in which the terminal is a device file of the test's: true in there.
 fn with_a_terminal(bed: &Bed, test: &str) -> bool {
     if std::env::var_os("STEAD_TEST_TERMINAL").is_none() {
-        let mut inside = role(bed, &["unshare", "--mount", "--"], test);
+        let mut inside = role(bed, &["unshare", "--mount", "--"], &exact(module_path!(), test));
         let output = inside.env("STEAD_TEST_TERMINAL", "1").output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -62,7 +73,8 @@ fn terminal_and_session(pid: u32) -> (String, String) {
 
 #[test]
 fn one_logon_session_has_the_terminal_while_its_process_runs_and_nobody_else_ever() {
-    let bed = testbed::require!();
+    // Alone: a terminal controls one session at a time, whoever's test began it.
+    let bed = alone!();
     if !with_a_terminal(bed, "one_logon_session_has_the_terminal_while_its_process_runs_and_nobody_else_ever")
     {
         return;
@@ -118,7 +130,9 @@ fn role_a_server_that_will_be_killed() {
 
 #[test]
 fn what_a_killed_server_had_granted_on_a_terminal_is_swept() {
-    let bed = testbed::require!();
+    // Alone: other tests' servers would sweep it as well.
+    let bed = alone!();
+    needs_privileges_of_its_own("a lease that it takes by hand");
     if !with_a_terminal(bed, "what_a_killed_server_had_granted_on_a_terminal_is_swept") {
         return;
     }
@@ -141,6 +155,7 @@ fn what_a_killed_server_had_granted_on_a_terminal_is_swept() {
 #[test]
 fn what_is_no_terminal_of_its_own_is_not_granted() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("a lease that it takes by hand");
     let session = session(bed, "alice");
     let refused =
         |name: &Path| Desktop::by_name(name).unwrap().grant(session.token()).unwrap_err().to_string();

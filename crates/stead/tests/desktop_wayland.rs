@@ -156,6 +156,7 @@ fn the_environment_leads_to_the_compositor_and_the_runtime_directory_is_the_clie
 #[test]
 fn entries_that_others_made_stay_as_they_are() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("a lease that it takes by hand");
     let compositor = compositor!(bed);
     let (desktop, session) = (desktop(&compositor), session(bed, "alice"));
     let svc = bed.user("svc").uid;
@@ -251,6 +252,7 @@ fn a_mount_namespace_that_a_client_kept_leads_to_a_socket_that_refuses() {
 #[test]
 fn a_compositor_that_was_started_anew_is_granted_anew() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("a lease that it takes by hand");
     let compositor = compositor!(bed);
     let (desktop, session) = (desktop(&compositor), session(bed, "alice"));
     let first = desktop.grant(session.token()).unwrap();
@@ -296,7 +298,9 @@ fn doomed_server(bed: &Bed, compositor: &Compositor) -> (std::process::Child, Pa
 
 #[test]
 fn what_a_killed_server_had_granted_is_swept_and_nothing_else() {
-    let bed = testbed::require!();
+    // Alone: other tests' servers would sweep it as well.
+    let bed = testbed::require!(alone);
+    needs_privileges_of_its_own("a lease that it takes by hand");
     let compositor = compositor!(bed);
     let socket = compositor.socket();
     let svc = format!("user:{}:rw-", bed.user("svc").uid);
@@ -325,6 +329,7 @@ fn what_a_killed_server_had_granted_is_swept_and_nothing_else() {
 #[test]
 fn what_a_killed_server_had_granted_is_swept_when_its_compositor_is_gone_too() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("a lease that it takes by hand");
     let compositor = compositor!(bed);
     let (mut server, path, _) = doomed_server(bed, &compositor);
     server.kill().unwrap();
@@ -337,6 +342,7 @@ fn what_a_killed_server_had_granted_is_swept_when_its_compositor_is_gone_too() {
 #[test]
 fn a_server_without_the_right_to_mount_is_told_so_and_grants_nothing() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("a lease that it takes by hand");
     let compositor = compositor!(bed);
     let socket = compositor.socket();
     let before = getfacl(&socket);
@@ -365,6 +371,7 @@ fn role_a_server_without_cap_sys_admin() {
 #[test]
 fn what_somebody_could_have_put_in_the_sockets_place_is_not_granted() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("a lease that it takes by hand");
     let compositor = compositor!(bed);
     let session = session(bed, "alice");
     let bob = bed.user("bob");

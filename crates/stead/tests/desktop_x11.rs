@@ -9,7 +9,7 @@ mod x11_support;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use process_support::{minted, open_logon, without_privileges_of_its_own};
+use process_support::{minted, needs_privileges_of_its_own, open_logon, without_privileges_of_its_own};
 use stead::desktop::GrantTo;
 use stead::os::linux::{DesktopExt, LogonSessionExt, TokenExt, Uid};
 use stead::{Command, Desktop, ErrorKind};
@@ -32,7 +32,7 @@ fn a_logon_session_is_let_onto_a_display_while_its_program_runs_and_nobody_else_
     assert_eq!(display.screenshot().count(BLUE), 0);
 
     let client = bed.bin("testbed-xclient");
-    let stolen = bed.user("alice").home.join("stolen");
+    let stolen = bed.user("alice").home.join(format!("stolen-{}", std::process::id()));
     let script = format!("cat \"$XAUTHORITY\" >{}; exec {} show 3366cc", stolen.display(), client.display());
     let mut program = Interactive::start(&script, alice.token(), &desktop);
     assert_eq!(program.line(), "shown");
@@ -74,7 +74,8 @@ fn an_interactive_process_is_told_where_and_another_is_told_nothing() {
     let counter = bed.scratch("desktop").join("gids");
     let display = Display::start(bed, &Options::default());
     let alice = log_on(bed, "alice", &counter);
-    let seen = process_support::seen(process_support::probe(bed).desktop(desktop(&display)), alice.token());
+    let asked_for = asked(&desktop(&display), alice.token());
+    let seen = process_support::seen(process_support::probe(bed).desktop(asked_for), alice.token());
     assert_eq!(seen.variable("DISPLAY"), Some(display.name().as_str()));
     assert_eq!(seen.variable("XDG_SESSION_TYPE"), Some("x11"));
     assert!(seen.variable("XAUTHORITY").unwrap().starts_with("/run/stead/desktops/"));
@@ -102,7 +103,8 @@ fn programs_of_others_agree_who_is_let_in() {
         "{}",
         text(&refused)
     );
-    let shown = Command::new("xdpyinfo").desktop(desktop(&display)).output_as(alice.token()).unwrap();
+    let asked_for = asked(&desktop(&display), alice.token());
+    let shown = Command::new("xdpyinfo").desktop(asked_for).output_as(alice.token()).unwrap();
     assert!(shown.status.success() && text(&shown).contains("640x480 pixels"), "{}", text(&shown));
     alice.close().unwrap();
 }
@@ -110,6 +112,7 @@ fn programs_of_others_agree_who_is_let_in() {
 #[test]
 fn an_untrusted_program_sees_and_changes_nothing_of_others_and_a_trusted_one_does() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("how a display is entered");
     let counter = bed.scratch("desktop").join("gids");
     let display = Display::start(bed, &Options::default());
     let alice = log_on(bed, "alice", &counter);
@@ -135,6 +138,7 @@ fn an_untrusted_program_sees_and_changes_nothing_of_others_and_a_trusted_one_doe
 #[test]
 fn the_host_list_admits_the_user_only_where_it_is_asked_for() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("how a display is entered");
     let counter = bed.scratch("desktop").join("gids");
     let display = Display::start(bed, &Options { without_security: true, ..Options::default() });
     let alice = log_on(bed, "alice", &counter);
@@ -176,6 +180,7 @@ fn the_host_list_admits_the_user_only_where_it_is_asked_for() {
 #[test]
 fn an_x_server_that_forgets_everything_with_its_last_client_does_not_forget_a_lease() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("a lease that it takes by hand");
     let counter = bed.scratch("desktop").join("gids");
     let display = Display::start(bed, &Options { resets: true, ..Options::default() });
     let desktop = desktop(&display);
@@ -196,6 +201,7 @@ fn an_x_server_that_forgets_everything_with_its_last_client_does_not_forget_a_le
 #[test]
 fn an_x_server_that_begins_anew_after_each_client_answers_each_time() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("reading a display's access list");
     let display = Display::start(bed, &Options { resets: true, ..Options::default() });
     let desktop = desktop(&display);
     for _ in 0..50 {
@@ -207,6 +213,7 @@ fn an_x_server_that_begins_anew_after_each_client_answers_each_time() {
 #[test]
 fn an_x_server_that_was_started_anew_is_granted_anew() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("a lease that it takes by hand");
     let counter = bed.scratch("desktop").join("gids");
     let folder = bed.scratch("authority");
     let mut display = Display::start(bed, &Options::default());
@@ -228,6 +235,7 @@ fn an_x_server_that_was_started_anew_is_granted_anew() {
 #[test]
 fn what_keeps_the_server_from_a_display_is_named_with_what_would_mend_it() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("how a display is entered");
     let counter = bed.scratch("desktop").join("gids");
     let alice = log_on(bed, "alice", &counter);
     let refusal = |desktop: Desktop| {
@@ -278,6 +286,7 @@ fn what_keeps_the_server_from_a_display_is_named_with_what_would_mend_it() {
 #[test]
 fn an_x_server_that_does_not_answer_holds_nobody_for_long() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("a lease that it takes by hand");
     let counter = bed.scratch("desktop").join("gids");
     let display = Display::start(bed, &Options::default());
     let desktop = desktop(&display);

@@ -123,8 +123,9 @@ fn a_relative_path_starts_at_the_clients_home() {
     let bed = testbed::require!();
     let alice = bed.user("alice");
     let before = std::env::current_dir().unwrap();
-    token(bed, "alice").impersonate(|me| me.create("notes-of-a-test").unwrap()).unwrap();
-    let made = alice.home.join("notes-of-a-test");
+    let name = format!("notes-of-a-test-{}", std::process::id());
+    token(bed, "alice").impersonate(|me| me.create(&name).unwrap()).unwrap();
+    let made = alice.home.join(&name);
     assert_eq!(fs::metadata(&made).unwrap().uid(), alice.uid);
     fs::remove_file(made).unwrap();
     assert_eq!(std::env::current_dir().unwrap(), before);
@@ -146,6 +147,7 @@ fn a_relative_path_of_a_client_without_an_account_is_refused() {
 #[test]
 fn procfs_and_its_magic_links_are_refused() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("a thread of its own that procfs could show");
     let secret = bed.scratch("secret").join("secret");
     fs::write(&secret, "the server's").unwrap();
     mode(&secret, 0o600);
@@ -263,9 +265,11 @@ fn symbolic_links_are_followed_with_the_clients_rights_or_not_at_all() {
             assert!(me.open(directory.join("to-passwd")).is_ok());
             let strict = OpenOptions::new().read(true).no_follow(true).clone();
             assert!(denied(me.open_with(directory.join("to-passwd"), &strict)));
+            me.create(directory.join("dangling")).unwrap_err();
+            assert!(!directory.join("nowhere").exists());
+            needs_privileges_of_its_own("more than opening files");
             assert!(me.symlink_metadata(directory.join("to-passwd")).unwrap().file_type().is_symlink());
             assert!(me.metadata(directory.join("to-passwd")).unwrap().file_type().is_file());
-            me.create(directory.join("dangling")).unwrap_err();
         })
         .unwrap();
     assert!(!directory.join("nowhere").exists());
@@ -275,6 +279,7 @@ fn symbolic_links_are_followed_with_the_clients_rights_or_not_at_all() {
 fn access_is_asked_for_the_effective_ids() {
     // access(2) would answer for the server's real ones.
     let bed = testbed::require!();
+    needs_privileges_of_its_own("more than opening files");
     let directory = open_directory(bed);
     let closed = directory.join("closed");
     fs::create_dir(&closed).unwrap();
@@ -298,6 +303,7 @@ fn access_is_asked_for_the_effective_ids() {
 #[test]
 fn a_directory_is_listed_where_the_client_may() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("more than opening files");
     let directory = open_directory(bed);
     fs::write(directory.join("one"), "").unwrap();
     fs::write(directory.join("two"), "").unwrap();
@@ -317,6 +323,7 @@ fn a_directory_is_listed_where_the_client_may() {
 #[test]
 fn a_socket_is_connected_where_the_client_may_and_its_peer_sees_the_client() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("more than opening files");
     let directory = open_directory(bed);
     let path = directory.join("socket");
     let listener = UnixListener::bind(&path).unwrap();
@@ -338,6 +345,7 @@ fn a_socket_is_connected_where_the_client_may_and_its_peer_sees_the_client() {
 #[test]
 fn a_socket_that_nobody_accepts_from_does_not_hold_the_server() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("more than opening files");
     let path = open_directory(bed).join("socket");
     let listener = UnixListener::bind(&path).unwrap();
     mode(&path, 0o777);
@@ -379,6 +387,7 @@ fn bad_paths_and_options_are_told_apart() {
 #[test]
 fn without_openat2_the_kernel_is_too_old() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("opening files itself");
     let alice = token(bed, "alice");
     std::thread::spawn(move || {
         let filter = testbed::confine::Filter::new().deny(libc_numbers::OPENAT2, libc_numbers::ENOSYS);

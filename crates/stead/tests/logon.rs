@@ -60,7 +60,7 @@ fn what_keeps_an_account_from_logging_on_is_named() {
 fn without_a_password_the_account_is_still_asked_for() {
     let bed = testbed::require!();
     let s4u = |name: &str| Logon::s4u(Account::local(name)).kind(LogonType::Batch);
-    let session = from(s4u("alice"), "s4u-alice").open().unwrap();
+    let session = from(s4u("alice"), "s4u-alice").opened().unwrap();
     assert_eq!(seen(bed, &session).uid.real, bed.user("alice").uid);
     session.close().unwrap();
     assert_eq!(
@@ -84,7 +84,7 @@ fn without_a_password_the_account_is_still_asked_for() {
 fn a_service_that_no_password_opens_admits_who_needs_none() {
     let bed = testbed::require!();
     assert_eq!(refusal(logon(bed, "alice").pam_service("stead-s4u")), ErrorKind::LogonFailed);
-    let session = Logon::s4u(Account::local("alice")).pam_service("stead-s4u").open().unwrap();
+    let session = Logon::s4u(Account::local("alice")).pam_service("stead-s4u").opened().unwrap();
     assert_eq!(seen(bed, &session).umask, bed.pam_umask("stead-s4u"));
 }
 
@@ -98,7 +98,7 @@ fn a_second_question_goes_to_the_conversation() {
             Some(Secret::from(code))
         })
     };
-    otp("246810").open().unwrap().close().unwrap();
+    otp("246810").opened().unwrap().close().unwrap();
     assert_eq!(refusal(otp("000000")), ErrorKind::LogonFailed);
     let silent = refusal(logon(bed, "alice").pam_service("stead-otp"));
     assert!(
@@ -133,7 +133,7 @@ fn a_conversation_alone_answers_the_password_and_hears_what_is_told() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let conversation = Everything { password: bed.user("alice").password.clone(), heard: Arc::clone(&heard) };
     let logon = Logon::with_conversation(Account::local("alice"), conversation).pam_service("stead-otp");
-    logon.open().unwrap().close().unwrap();
+    logon.opened().unwrap().close().unwrap();
     let heard = heard.lock().unwrap();
     assert_eq!(heard.len(), 3, "{heard:?}");
     assert!(heard[0].starts_with("Password:"), "{heard:?}");
@@ -149,8 +149,8 @@ fn an_expired_password_is_changed_in_the_conversation() {
         let current = prompt.text().starts_with("Current");
         Some(Secret::from(if current { old.as_str() } else { NEW }))
     });
-    let first = changes.open();
-    let again = Logon::password(Account::local("frank"), NEW).kind(LogonType::Interactive).open();
+    let first = changes.opened();
+    let again = Logon::password(Account::local("frank"), NEW).kind(LogonType::Interactive).opened();
     let with_old = refusal(logon(bed, "frank"));
     std::fs::write("/etc/shadow", before).unwrap();
     assert_eq!(seen(bed, &first.unwrap()).uid.real, bed.user("frank").uid);
@@ -167,7 +167,7 @@ fn the_time_of_a_conversation_is_not_counted() {
             Some(Secret::from("246810"))
         },
     );
-    slow.open().unwrap();
+    slow.opened().unwrap();
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn a_module_that_hangs_is_left_at_the_deadline() {
     until("the workers are gone", || {
         // Collected when the library is used the next time.
         let _ = stead::LogonSession::detached_sessions();
-        let _ = Logon::password(Account::local("x"), "x").pam_service("none").open();
+        let _ = Logon::password(Account::local("x"), "x").pam_service("none").opened();
         children().iter().all(|pid| !lives(*pid))
     });
 }
@@ -191,8 +191,8 @@ fn a_module_that_hangs_is_left_at_the_deadline() {
 #[test]
 fn the_phases_come_in_the_order_of_login_programs_and_pam_hears_where_from() {
     let bed = testbed::require!();
-    let session =
-        logon(bed, "alice").tty("pts/47").remote_host("order.example").remote_user("mallory").open().unwrap();
+    let logon = from(logon(bed, "alice"), "order.example");
+    let session = logon.tty("pts/47").remote_user("mallory").opened().unwrap();
     session.close().unwrap();
     let events = events(bed, "order.example");
     let phases: Vec<&str> = events.iter().map(|event| event.phase.as_str()).collect();
@@ -292,7 +292,7 @@ fn a_worker_that_others_can_write_is_not_started() {
         std::os::unix::fs::chown(folder.join(name), owner, None).unwrap();
     };
     place("good", 0o755, None);
-    with("good").open().unwrap();
+    with("good").opened().unwrap();
     place("by-others", 0o757, None);
     assert!(said("by-others").contains("can be written"));
     place("by-group", 0o775, None);

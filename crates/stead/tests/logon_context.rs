@@ -14,7 +14,7 @@ use testbed::Probe;
 fn the_process_equals_the_controls_in_ids_groups_and_capabilities() {
     let bed = testbed::require!();
     for name in ["alice", "bob", "0day"] {
-        let session = logon(bed, name).kind(LogonType::Network).open().unwrap();
+        let session = logon(bed, name).kind(LogonType::Network).opened().unwrap();
         let ours = seen(bed, &session);
         for control in [bed.control_setpriv(name), bed.control_runuser(name)] {
             assert_eq!(ours.uid, control.uid, "{name}");
@@ -49,7 +49,7 @@ fn limits_umask_nice_environment_and_groups_of_pam_reach_the_process() {
         (LogonType::Service, "stead-service"),
     ] {
         for name in ["alice", "bob"] {
-            let session = logon(bed, name).kind(kind).open().unwrap();
+            let session = logon(bed, name).kind(kind).opened().unwrap();
             let ours = seen(bed, &session);
             for (limit, soft, hard) in bed.pam_limits(name) {
                 let seen = ours.limits[limit];
@@ -100,7 +100,7 @@ fn each_session_has_its_own_keyring_login_uid_and_audit_session() {
 #[test]
 fn without_pam_keyinit_a_session_has_a_keyring_of_its_own_all_the_same() {
     let bed = testbed::require!();
-    let open = || logon(bed, "alice").pam_service("stead-fail-close").open().unwrap();
+    let open = || logon(bed, "alice").pam_service("stead-fail-close").opened().unwrap();
     let (first, second) = (open(), open());
     let (one, two) = (seen(bed, &first).keyring, seen(bed, &second).keyring);
     if let (Some(one), Some(two)) = (&one, &two) {
@@ -113,8 +113,9 @@ fn without_pam_keyinit_a_session_has_a_keyring_of_its_own_all_the_same() {
 #[test]
 fn the_environment_is_the_accounts_and_pams_and_never_the_servers() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("variables of its choosing at a logon");
     let session =
-        logon(bed, "alice").env("XDG_SESSION_CLASS", "user").env("STEAD_OWN", "a b=c").open().unwrap();
+        logon(bed, "alice").env("XDG_SESSION_CLASS", "user").env("STEAD_OWN", "a b=c").opened().unwrap();
     let ours = seen(bed, &session);
     assert_eq!(ours.variable("XDG_SESSION_CLASS"), Some("user"));
     assert_eq!(ours.variable("STEAD_OWN"), Some("a b=c"));
@@ -135,7 +136,8 @@ fn the_environment_is_the_accounts_and_pams_and_never_the_servers() {
 #[test]
 fn an_environment_of_two_mebibytes_reaches_a_process_of_the_session() {
     let bed = testbed::require!();
-    let session = logon(bed, "bob").open().unwrap();
+    needs_privileges_of_its_own("an environment that is longer than a message to the service");
+    let session = logon(bed, "bob").opened().unwrap();
     let value = "v".repeat(100 * 1024);
     let mut command = Command::new("/bin/sh");
     command.arg("-c").arg("env | wc -c").stdout(Stdio::piped());

@@ -4,12 +4,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod logon_support;
+#[path = "common/server.rs"]
+mod server;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio as StdStdio;
 
 use logon_support::*;
+use server::StartedServer;
 use stead::os::linux::LogonExt;
 use stead::{Account, Command, ErrorKind, Lifetime, Logon, LogonSession, LogonType, SessionId, Stdio};
 use testbed::until;
@@ -20,7 +23,7 @@ const CLOSED: &str = "close_session";
 fn a_session_ends_after_its_last_token_and_its_last_process() {
     let bed = testbed::require!();
     let host = "last.example";
-    let session = from(logon(bed, "alice"), host).open().unwrap();
+    let session = from(logon(bed, "alice"), host).opened().unwrap();
     let token = session.token().clone();
     let mut child = sleeper(&session);
     drop(session);
@@ -54,7 +57,7 @@ fn daemon(session: &LogonSession) -> u32 {
 fn a_daemon_that_everybody_left_keeps_its_session_open() {
     let bed = testbed::require!();
     let host = "daemon.example";
-    let session = from(logon(bed, "alice"), host).open().unwrap();
+    let session = from(logon(bed, "alice"), host).opened().unwrap();
     let worker = worker();
     let daemon = daemon(&session);
     until("the daemon is the worker's", || parent(daemon) == Some(worker));
@@ -70,9 +73,9 @@ fn a_daemon_that_everybody_left_keeps_its_session_open() {
 fn close_waits_for_the_end_and_tells_what_pam_said() {
     let bed = testbed::require!();
     let host = "close.example";
-    from(logon(bed, "alice"), host).open().unwrap().close().unwrap();
+    from(logon(bed, "alice"), host).opened().unwrap().close().unwrap();
     assert!(phases(bed, host).contains(&CLOSED.to_owned()));
-    let error = logon(bed, "alice").pam_service("stead-fail-close").open().unwrap().close().unwrap_err();
+    let error = logon(bed, "alice").pam_service("stead-fail-close").opened().unwrap().close().unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::System { call: "pam_close_session" }, "{error}");
     assert!(children().is_empty(), "the worker was collected");
 }
@@ -118,6 +121,7 @@ fn a_session_whose_worker_was_killed_says_so_and_the_server_goes_on() {
     let error = Command::new("/bin/true").spawn_as(lost.token()).unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::SessionEnded, "{error}");
     assert!(lost.processes().is_err());
+    needs_privileges_of_its_own("telling a session that was lost from one that ended");
     assert_eq!(*lost.close().unwrap_err().kind(), ErrorKind::SessionEnded);
     session(bed, "bob").close().unwrap();
     assert!(children().iter().all(|pid| !lives(*pid)));
@@ -130,7 +134,7 @@ fn a_worker_killed_in_any_phase_leaves_an_error_and_nothing_else() {
     let before = descriptors();
     for service in ["stead-slow", "stead-slow-account", "stead-slow-session"] {
         let logon = logon(bed, "alice").pam_service(service);
-        let opening = std::thread::spawn(move || logon.open());
+        let opening = std::thread::spawn(move || logon.opened());
         let (mut found, mut module) = (None, None);
         until("the module sleeps", || {
             found = children().into_iter().find(|pid| lives(*pid));
@@ -146,7 +150,7 @@ fn a_worker_killed_in_any_phase_leaves_an_error_and_nothing_else() {
         assert!(children().iter().all(|pid| !lives(*pid)), "{service}");
     }
     // Killed while it closes: the session's end is an error.
-    let session = logon(bed, "alice").pam_service("stead-slow-close").open().unwrap();
+    let session = logon(bed, "alice").pam_service("stead-slow-close").opened().unwrap();
     let worker = worker();
     let closing = std::thread::spawn(move || session.close());
     until("the module sleeps", || children_of(worker).iter().any(|pid| name_of(*pid) == "sleep"));
@@ -165,7 +169,7 @@ fn role_server_that_is_killed() {
     let lifetime = if lifetime == "detached" { Lifetime::Detached } else { Lifetime::TiedToServer };
     // The thread that logs on ends before the server does.
     let (session, child) = std::thread::spawn(move || {
-        let session = from(logon(bed, "alice"), &host).lifetime(lifetime).open().unwrap();
+        let session = from(logon(bed, "alice"), &host).lifetime(lifetime).opened().unwrap();
         let child = sleeper(&session);
         (session, child)
     })
@@ -179,7 +183,7 @@ fn role_server_that_is_killed() {
 }
 
 struct Server {
-    process: std::process::Child,
+    process: StartedServer,
     worker: u32,
     session: SessionId,
     child: u32,
@@ -189,28 +193,18 @@ struct Server {
 
 impl Server {
     fn start(lifetime: &str, host: &str) -> Self {
-        let mut process = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "role_server_that_is_killed", "--nocapture"])
-            .env("STEAD_TEST_SERVER", lifetime)
-            .env("STEAD_TEST_HOST", host)
-            .stdout(StdStdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = String::new();
-        let mut output = BufReader::new(process.stdout.take().unwrap());
-        while !said.starts_with("server: ") {
-            said.clear();
-            assert_ne!(output.read_line(&mut said).unwrap(), 0, "the server ended");
-        }
-        let words: Vec<&str> = said.split_ascii_whitespace().collect();
-        let pid = |at: usize| words[at].parse().unwrap();
-        let session = words[2].parse().unwrap();
-        Self { process, worker: pid(1), session, child: pid(3), quick: pid(4), daemon: pid(5) }
+        let mut variables = told_to_a_server();
+        variables.push(("STEAD_TEST_SERVER", lifetime.to_owned()));
+        variables.push(("STEAD_TEST_HOST", host.to_owned()));
+        let process = StartedServer::start(&exact(module_path!(), "role_server_that_is_killed"), variables);
+        let pid = |at: usize| process.said[at].parse().unwrap();
+        let (worker, child, quick, daemon) = (pid(0), pid(2), pid(3), pid(4));
+        let session = process.said[1].parse().unwrap();
+        Self { process, worker, session, child, quick, daemon }
     }
 
     fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
+        self.process.kill();
     }
 }
 
@@ -229,6 +223,9 @@ fn when_the_server_is_killed_a_tied_session_is_closed_in_order_and_its_processes
 #[test]
 fn when_the_server_is_killed_a_detached_session_lives_and_is_found_again() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own(
+        "taking a session over whose server is gone; through the service anybody of its user does",
+    );
     let host = "detached.example";
     let mut server = Server::start("detached", host);
     // As long as its server lives, nobody else gets it.
@@ -263,7 +260,7 @@ fn when_the_server_is_killed_a_detached_session_lives_and_is_found_again() {
 #[test]
 fn the_socket_of_a_killed_worker_is_swept_at_the_next_listing() {
     let bed = testbed::require!();
-    let session = logon(bed, "alice").lifetime(Lifetime::Detached).open().unwrap();
+    let session = logon(bed, "alice").lifetime(Lifetime::Detached).opened().unwrap();
     let socket = format!("/run/stead/sessions/{}.sock", session.id());
     assert!(std::fs::symlink_metadata(&socket).is_ok());
     kill(worker());
@@ -274,7 +271,7 @@ fn the_socket_of_a_killed_worker_is_swept_at_the_next_listing() {
 #[test]
 fn a_detached_sessions_socket_is_for_the_servers_own_user_only() {
     let bed = testbed::require!();
-    let session = logon(bed, "alice").lifetime(Lifetime::Detached).open().unwrap();
+    let session = logon(bed, "alice").lifetime(Lifetime::Detached).opened().unwrap();
     let folder = std::fs::metadata("/run/stead/sessions").unwrap();
     assert_eq!((folder.uid(), folder.mode() & 0o7777), (0, 0o700));
     let socket = format!("/run/stead/sessions/{}.sock", session.id());
@@ -313,7 +310,7 @@ fn logons_and_processes_leave_no_growth() {
     let rounds = std::env::var("STEAD_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
     let round = |number: usize| {
         let name = ["alice", "bob", "0day"][number % 3];
-        let session = Logon::s4u(Account::local(name)).kind(LogonType::Network).open().unwrap();
+        let session = Logon::s4u(Account::local(name)).kind(LogonType::Network).opened().unwrap();
         let status = Command::new("/bin/true").status_as(session.token()).unwrap();
         assert!(status.success());
         if number.is_multiple_of(2) {
@@ -386,7 +383,7 @@ fn role_server_with_capabilities_only() {
     let bed = testbed::Bed::current().expect("inside the bed");
     assert_eq!(rustix::process::getuid().as_raw(), bed.user("svc").uid);
     let session =
-        from(logon(bed, "alice"), "capable.example").open().unwrap_or_else(|error| panic!("{error}"));
+        from(logon(bed, "alice"), "capable.example").opened().unwrap_or_else(|error| panic!("{error}"));
     let ours = seen(bed, &session);
     assert_eq!(ours.uid.real, bed.user("alice").uid);
     assert_eq!(ours.umask, bed.pam_umask("stead-interactive"));
@@ -402,6 +399,7 @@ fn role_server_with_capabilities_only() {
 #[test]
 fn a_server_that_is_not_root_but_has_the_capabilities_logs_accounts_on() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("it has capabilities");
     // The worker must be where svc can execute it, and belong to root.
     let folder = bed.scratch("capable");
     for (from, name) in [(std::env::current_exe().unwrap(), "program"), (worker_program(), "stead-session")] {
@@ -426,7 +424,7 @@ fn role_server_in_a_container() {
     let bed = testbed::Bed::current().expect("inside the bed");
     // pam_loginuid is required where the bed can set it, and a container may not.
     let logon = Logon::password(Account::local("alice"), bed.user("alice").password.as_str());
-    let session = logon.pam_service("stead-fail-close").open().unwrap_or_else(|error| panic!("{error}"));
+    let session = logon.pam_service("stead-fail-close").opened().unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(seen(bed, &session).uid.real, bed.user("alice").uid);
     let mut child = sleeper(&session);
     child.kill_tree().unwrap();
@@ -439,6 +437,7 @@ fn role_server_in_a_container() {
 #[test]
 fn a_server_in_an_ordinary_container_logs_accounts_on() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("it is root in a container");
     let output = bed
         .docker_like(std::env::current_exe().unwrap())
         .args(["--exact", "role_server_in_a_container", "--nocapture"])

@@ -92,6 +92,7 @@ fn killing_one_process_leaves_its_descendants() {
 #[test]
 fn a_cgroup_holds_even_what_began_a_session_of_its_own() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("a control group of its own");
     let Some((path, _)) = bed.cgroup("tree") else { testbed::skip!("no writable cgroup of version 2 here") };
     let token = token(bed, "alice");
     let script = "setsid sleep 1000 & echo $!; setsid -f sh -c 'echo $$; exec sleep 1000'; cat /proc/self/cgroup >&2; wait";
@@ -123,6 +124,7 @@ fn a_cgroup_holds_even_what_began_a_session_of_its_own() {
 #[test]
 fn a_cgroup_that_a_crashed_server_left_is_swept() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("a control group of its own");
     let Some((path, _)) = bed.cgroup("swept") else { testbed::skip!("no writable cgroup of version 2 here") };
     std::fs::create_dir(path.join("stead-999999999-7")).unwrap();
     std::fs::create_dir(path.join("another")).unwrap();
@@ -136,6 +138,7 @@ fn a_cgroup_that_a_crashed_server_left_is_swept() {
 #[test]
 fn limits_of_a_cgroup_are_set_or_the_missing_controller_is_named() {
     let bed = testbed::require!();
+    needs_privileges_of_its_own("a control group of its own");
     let Some((path, controllers)) = bed.cgroup("limits") else {
         testbed::skip!("no writable cgroup of version 2 here")
     };

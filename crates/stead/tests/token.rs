@@ -1,14 +1,23 @@
 //! What a process created from a token is, by the kernel's account: the token, no more and no less.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    unused_qualifications,
+    dead_code,
+    reason = "`crate::` is not this where the service's tests take it in"
+)]
 
 #[path = "common/client.rs"]
 mod common;
 
+use std::os::unix::net::{UnixListener, UnixStream};
+
 use common::{Server, may_inspect};
 use stead::os::linux::{Capability, CapabilitySet, ClientExt, Gid, RestrictionExt, TokenExt};
 use stead::token::{Primary, Restriction};
-use stead::{Account, Client, Command, Confinement, ImpersonationLevel, Logon, LogonType, Stdio, Token};
+use stead::{
+    Account, Client, Command, Confinement, ImpersonationLevel, Logon, LogonSession, LogonType, Stdio, Token,
+};
 use testbed::{Bed, ClientBuilder, Probe};
 
 /// What a process created from this token tells about itself.
@@ -26,9 +35,22 @@ fn seen(bed: &Bed, token: &Token<Primary>) -> Probe {
 fn client_token(bed: &Bed, client: ClientBuilder, confinement: Confinement) -> Token<Primary> {
     let server = Server::new(bed, "token");
     let _process = client.connect(&server.path);
-    let client = Client::with(confinement).of(server.accept()).unwrap();
-    client.token().unwrap().to_primary().unwrap()
+    crate::client_of(&server.accept(), &server.listener, confinement).token().unwrap().to_primary().unwrap()
 }
+
+/// The client at the other end of a connection. The program says by whose privileges: the library's tests by their own,
+/// those of the service by the service's.
+fn client_of(stream: &UnixStream, _listener: &UnixListener, confinement: Confinement) -> Client {
+    Client::with(confinement).of(stream).unwrap()
+}
+
+/// The same, of a logon.
+fn open_logon(logon: Logon) -> stead::Result<LogonSession> {
+    logon.open()
+}
+
+/// This program has what it has.
+fn without_privileges_of_its_own(_what: &str) {}
 
 #[test]
 fn a_process_of_a_clients_token_equals_the_control() {
@@ -84,6 +106,7 @@ fn a_process_for_a_client_under_no_new_privs_is_under_it_too() {
     if !may_inspect() {
         testbed::skip!("needs CAP_SYS_PTRACE");
     }
+    crate::without_privileges_of_its_own("what to do about a confined client");
     let choice = Confinement::Refuse.carry_no_new_privs();
     let token = client_token(bed, bed.client("alice").no_new_privs(), choice);
     assert!(seen(bed, &token).no_new_privs);
@@ -95,6 +118,7 @@ fn a_process_of_another_processs_token_has_its_capabilities() {
     if !may_inspect() {
         testbed::skip!("needs CAP_SYS_PTRACE");
     }
+    crate::without_privileges_of_its_own("another process's token");
     let server = Server::new(bed, "process");
     let mut holder = match bed.client("alice").holding(&["net_admin"]).try_connect(&server.path) {
         Ok(holder) => holder,
@@ -119,10 +143,9 @@ fn a_process_of_another_processs_token_has_its_capabilities() {
 fn a_token_of_a_logon_says_which_session_it_belongs_to() {
     let bed = testbed::require!();
     let alice = bed.user("alice");
-    let session = Logon::password(Account::local("alice"), alice.password.as_str())
-        .kind(LogonType::Interactive)
-        .open()
-        .unwrap_or_else(|error| panic!("{error}"));
+    let logon =
+        Logon::password(Account::local("alice"), alice.password.as_str()).kind(LogonType::Interactive);
+    let session = crate::open_logon(logon).unwrap_or_else(|error| panic!("{error}"));
     let token = session.token();
     assert_eq!(token.logon_session_id(), Some(session.id()));
     assert_eq!(token.logon_gid(), None);

@@ -1,6 +1,7 @@
 //! What the tests of desktops share.
 #![forbid(unsafe_code)]
 #![allow(dead_code, missing_docs, clippy::unwrap_used)] // each test program uses a part of it
+#![allow(unused_qualifications, reason = "`crate::` is not this module where the service's tests take it in")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -11,14 +12,35 @@ use testbed::{Bed, until};
 
 /// A logon session that access lists can name.
 pub fn session(bed: &Bed, user: &str) -> LogonSession {
+    let logon = Logon::password(Account::local(user), bed.user(user).password.as_str());
+    crate::open_logon_with_gid(logon.kind(LogonType::Interactive)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A logon that access lists can name. The program says by whose privileges: the library's tests by their own, those of
+/// the service by the service's.
+pub fn open_logon_with_gid(logon: Logon) -> stead::Result<LogonSession> {
     let gids = std::fs::read_to_string("/proc/self/gid_map").unwrap();
     let all = gids.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
     // In a user namespace only the ids that it has; every test program draws from the same counter.
     let range = if all { 0x7000_0000..=0x7000_0fff } else { 61_000..=61_999 };
-    let logon = Logon::password(Account::local(user), bed.user(user).password.as_str())
-        .kind(LogonType::Interactive)
-        .logon_gid(LogonGid::range(range));
-    with_worker(logon).open().unwrap_or_else(|error| panic!("{error}"))
+    with_worker(logon.logon_gid(LogonGid::range(range))).open()
+}
+
+/// Ends a test as skipped where the program has its sessions from the service, and the test is about what only a server
+/// with privileges of its own can do.
+pub fn needs_privileges_of_its_own(what: &str) {
+    crate::without_privileges_of_its_own(what);
+}
+
+/// This program has what it has.
+pub fn without_privileges_of_its_own(_what: &str) {}
+
+/// The name that libtest knows the test of a module (`module_path!()`) by.
+pub fn exact(module: &str, test: &str) -> String {
+    match module.split_once("::") {
+        Some((_, inner)) => format!("{inner}::{test}"),
+        None => test.to_owned(),
+    }
 }
 
 /// The same logon, by a test program that was copied and has no session worker beside it.

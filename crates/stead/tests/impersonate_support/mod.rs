@@ -1,6 +1,7 @@
 //! What the tests of impersonation share.
 #![forbid(unsafe_code)]
 #![allow(dead_code, missing_docs, clippy::unwrap_used)] // each test program uses a part of it
+#![allow(unused_qualifications, reason = "`crate::` is not this module where the service's tests take it in")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,16 +30,36 @@ pub fn confinement() -> Confinement {
     if testbed::confine::is_out_of_reach("sys_ptrace") { Confinement::Unknown } else { Confinement::Refuse }
 }
 
-/// The token of a connected client.
+/// The token of a connected client. The program says whence: the library's tests read the process themselves, those of
+/// the service are given it by the service.
 pub fn token(bed: &Bed, name: &str) -> Token<Impersonation> {
+    crate::token_of_user(bed, name)
+}
+
+/// The token of a process that `setpriv` makes with these options; the same.
+pub fn token_of(setpriv: &[&str]) -> Token<Impersonation> {
+    crate::minted(setpriv)
+}
+
+/// Ends a test as skipped where the program has its tokens from the service, and the test goes on with what only a server
+/// with privileges of its own can do.
+pub fn needs_privileges_of_its_own(what: &str) {
+    crate::without_privileges_of_its_own(what);
+}
+
+/// This program has what it has.
+pub fn without_privileges_of_its_own(_what: &str) {}
+
+/// The token of a connected client, read by this program itself.
+pub fn token_of_user(bed: &Bed, name: &str) -> Token<Impersonation> {
     let (process, client) = client(bed, name);
     let token = client.token().unwrap_or_else(|error| panic!("{error}"));
     drop(process);
     token
 }
 
-/// The token of a process that `setpriv` makes with these options.
-pub fn token_of(setpriv: &[&str]) -> Token<Impersonation> {
+/// The token of a process that `setpriv` makes, read by this program itself.
+pub fn minted(setpriv: &[&str]) -> Token<Impersonation> {
     let mut process = Command::new("setpriv")
         .args(setpriv)
         .args(["--inh-caps=-all", "--", "cat"])

@@ -1,6 +1,7 @@
 //! What the tests with X servers share.
 #![forbid(unsafe_code)]
 #![allow(dead_code, missing_docs, clippy::unwrap_used, reason = "each test program uses a part")]
+#![allow(unused_qualifications, reason = "`crate::` is not this module where the service's tests take it in")]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -28,12 +29,32 @@ pub fn logon(bed: &Bed, user: &str, counter: &Path) -> Logon {
 }
 
 pub fn log_on(bed: &Bed, user: &str, counter: &Path) -> LogonSession {
-    logon(bed, user, counter).open().unwrap_or_else(|error| panic!("{error}"))
+    crate::log_on_with_gid(bed, user, counter).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What this program's own privileges open.
+pub fn log_on_with_gid(bed: &Bed, user: &str, counter: &Path) -> stead::Result<LogonSession> {
+    logon(bed, user, counter).open()
 }
 
 /// The display as this server, which is root, is let into it.
 pub fn desktop(display: &Display) -> Desktop {
+    crate::enters(display);
     Desktop::by_name(display.name()).unwrap().authority_file(display.authority())
+}
+
+/// Who grants it is let in by what the desktop says itself.
+pub fn enters(_display: &Display) {}
+
+/// The desktop as it is asked for where it is granted: the library's tests do that themselves, those of the service have
+/// the service do it, which knows how it is let in.
+pub fn as_asked(desktop: &Desktop, _token: &Token<Primary>) -> Desktop {
+    desktop.clone()
+}
+
+/// The same, as the program has it.
+pub fn asked(desktop: &Desktop, token: &Token<Primary>) -> Desktop {
+    crate::as_asked(desktop, token)
 }
 
 pub fn xclient(bed: &Bed) -> Command {
@@ -79,7 +100,7 @@ impl Interactive {
 
     pub fn with(builder: &mut Command, token: &Token<Primary>, desktop: &Desktop) -> Self {
         let mut child = builder
-            .desktop(desktop.clone())
+            .desktop(asked(desktop, token))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn_as(token)

@@ -1,0 +1,86 @@
+//! The library's own tests of logons, with sessions that come from the service: what a program does with them is the same
+//! code, to the letter.
+#![cfg(target_os = "linux")]
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::duplicate_mod, reason = "each file of tests has its support with it")]
+
+mod through_support;
+
+#[path = "../../stead/tests/logon.rs"]
+mod logon;
+#[path = "../../stead/tests/logon_context.rs"]
+mod logon_context;
+#[path = "../../stead/tests/logon_lifetime.rs"]
+mod logon_lifetime;
+#[path = "../../stead/tests/common/server.rs"]
+mod server;
+
+use std::sync::OnceLock;
+
+use server::StartedServer;
+use stead::os::linux::TokenExt;
+use stead::{ErrorKind, Logon, LogonSession, Service, SessionId};
+use testbed::{Bed, until};
+use through_support::{PORTAL, TheService, alive};
+
+/// Where another server of a test finds the service of the test.
+const PID: &str = "STEAD_TEST_SERVICE_PID";
+const SOCKET: &str = "STEAD_SERVICE";
+
+/// The service of a test; as many wrong passwords as a test likes.
+fn the_service() -> &'static TheService {
+    static SERVICE: OnceLock<TheService> = OnceLock::new();
+    let policy = format!("[failed-logons]\nfree-attempts = 1000\n{PORTAL}");
+    SERVICE.get_or_init(|| TheService::start(Bed::current().unwrap(), &policy))
+}
+
+/// What the service does not take from its callers is what the test needs privileges for.
+fn open_logon(logon: Logon) -> stead::Result<LogonSession> {
+    let service = match std::env::var_os(SOCKET) {
+        Some(_) => Service::connect().unwrap(),
+        None => the_service().connect(),
+    };
+    let opened = logon.open_through(&service);
+    if let Err(error) = &opened
+        && let ErrorKind::NotThroughService { what } = error.kind()
+    {
+        without_privileges_of_its_own(what);
+    }
+    opened
+}
+
+fn without_privileges_of_its_own(what: &str) {
+    testbed::skip_test(format_args!("only a server with privileges of its own does this: {what}"));
+}
+
+/// Session workers are children of the service.
+fn keeper_of_sessions() -> u32 {
+    std::env::var(PID).map_or_else(|_| the_service().pid(), |pid| pid.parse().unwrap())
+}
+
+fn variables_of_a_server() -> Vec<(&'static str, String)> {
+    let service = the_service();
+    vec![(SOCKET, service.socket.to_str().unwrap().to_owned()), (PID, service.pid().to_string())]
+}
+
+#[test]
+fn a_killed_servers_detached_session_is_found_by_the_next_server_through_the_service() {
+    let bed = testbed::require!();
+    let mut variables = variables_of_a_server();
+    variables.push(("STEAD_TEST_SERVER", "detached".to_owned()));
+    variables.push(("STEAD_TEST_HOST", "found-again.example".to_owned()));
+    let mut server = StartedServer::start("logon_lifetime::role_server_that_is_killed", variables);
+    let (id, child): (SessionId, u32) = (server.said[1].parse().unwrap(), server.said[2].parse().unwrap());
+    server.kill();
+    let service = the_service().connect();
+    let is_there = || service.sessions().unwrap().iter().any(|session| session.id() == id);
+    assert!(is_there());
+    let session = service.reattach(id).unwrap();
+    assert_eq!(session.account(), "alice");
+    assert!(session.processes().unwrap().contains(&child) && alive(child));
+    assert_eq!(session.token().uid().as_raw(), bed.user("alice").uid);
+    session.terminate().unwrap();
+    session.close().unwrap();
+    assert!(!alive(child));
+    until("the session is over", || !is_there());
+}
