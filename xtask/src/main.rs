@@ -34,7 +34,9 @@ usage: cargo xtask COMMAND
                     the Windows side, under Wine; installs what that takes
   demo [--json]     run both procedures with real clients, in the testbed
   bench [PART..] [--quick] [--json FILE]
-                    measure what stead costs beside its floor and its peers, all of it or parts (spawn, impersonate, ..)
+                    measure what stead costs beside its floor and its peers: spawn, commands, size, threads, impersonate ..,
+                    or all; docs/bench.md has them
+  bench plot FILE   draw the results that --json wrote; those of docs/bench.json fill README's table, too
   fuzz [TARGET] [--minutes N]
                     give the decoders whatever breaks them, each for 10 minutes; takes nightly Rust and cargo-fuzz
   unsafe [--short]  list the unsafe code, and fail if any stands outside of sys/ and the trampoline

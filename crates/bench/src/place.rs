@@ -12,11 +12,19 @@ use testbed::{Bed, Mode};
 
 use crate::Outcome;
 
-/// For Debian and its kin, and for the others.
-const PAM_SERVICE: [&str; 2] = [
-    include_str!("../../../packaging/pam.d/common/stead-batch"),
-    include_str!("../../../packaging/pam.d/system-auth/stead-batch"),
-];
+macro_rules! packaged {
+    ($($name:literal),*) => {
+        [$((
+            $name,
+            include_str!(concat!("../../../packaging/pam.d/common/", $name)),
+            include_str!(concat!("../../../packaging/pam.d/system-auth/", $name)),
+        )),*]
+    };
+}
+
+/// The services by name, for Debian and its kin, and for the others.
+const PAM_SERVICES: [(&str, &str, &str); 4] =
+    packaged!["stead-interactive", "stead-network", "stead-batch", "stead-service"];
 
 /// Puts a copy of the bed's /etc over it, for this process and those that it starts. To be called while there is one
 /// thread. Where no mounts may be made, the bed's own is used as it is.
@@ -37,11 +45,13 @@ pub(crate) fn furnish(bed: &Bed) -> Outcome {
         return Err("/etc could not be copied".into());
     }
     let debian = etc.join("pam.d/common-auth").exists();
-    let mut service = PAM_SERVICE[usize::from(!debian)].to_owned();
-    if !bed.can_set_login_uid() {
-        service = service.replace("session  required  pam_loginuid.so", "session  optional  pam_loginuid.so");
+    for (name, common, system_auth) in PAM_SERVICES {
+        let mut service = if debian { common } else { system_auth }.to_owned();
+        if !bed.can_set_login_uid() {
+            service = service.replace("required  pam_loginuid.so", "optional  pam_loginuid.so");
+        }
+        write(&etc.join("pam.d").join(name), &service, 0o644)?;
     }
-    write(&etc.join("pam.d/stead-batch"), &service, 0o644)?;
     write(&etc.join("doas.conf"), "permit nopass root\n", 0o600)?;
     if etc.join("sudoers.d").is_dir() {
         write(&etc.join("sudoers.d/stead-bench"), "root ALL=(ALL:ALL) NOPASSWD: ALL\n", 0o440)?;

@@ -15,16 +15,22 @@ pub(crate) fn run(bench: &mut Bench) -> Outcome {
     let identities = Identities::new(bed, user)?;
     let ours = Ours::new(bed, user)?;
     let mut all = ways::others(user);
-    // An interpreter has a size of its own.
-    all.retain(|way| !way.name.starts_with("Python"));
+    // An interpreter has a size of its own; the others fork as std does, which with much memory takes long.
+    all.retain(|way| {
+        !["Python", "tokio", "Rust std pre_exec"].iter().any(|other| way.name.starts_with(other))
+    });
     all.insert(1, ours.direct());
-    let few = bench.effort == Effort::Fewest;
+    let sizes: &[usize] = match bench.effort {
+        Effort::Full => &[1, 4, 12],
+        Effort::Quick => &[1, 4],
+        Effort::Fewest => &[1],
+    };
     let ways = ways::verified(bench, &scenario("small"), &identities, &all);
     let tiny = Target::tiny(bed)?;
 
     ways::measure(bench, &scenario("small"), &ways, &tiny)?;
     for pages in [Pages::Small, Pages::Huge] {
-        for gib in if few { &[1][..] } else { &[1, 4, 12] } {
+        for gib in sizes {
             let memory = match ResidentMemory::of_gib(*gib, pages)? {
                 Ok(memory) => memory,
                 Err(why) => {

@@ -17,7 +17,9 @@ pub(crate) fn run(bench: &mut Bench) -> Outcome {
     let identities = Identities::new(bed, user)?;
     let ours = Ours::new(bed, user)?;
     let mut all = ways::others(user);
-    all.retain(|way| !["Python", "tokio"].iter().any(|other| way.name.starts_with(other)));
+    all.retain(|way| {
+        !["Python", "tokio", "Rust std pre_exec"].iter().any(|other| way.name.starts_with(other))
+    });
     all.insert(1, ours.direct());
     let tiny = Target::tiny(bed)?;
     let ways = ways::verified(bench, &scenario(1), &identities, &all);

@@ -39,11 +39,12 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    fn mark(&self, number: usize) -> Mark {
+    /// How it is marked among others, of which this is the floor.
+    fn mark(&self, floor: &str) -> Mark {
         match self.method {
-            FLOOR => Mark::Floor,
+            method if method == floor => Mark::Floor,
             method if method.starts_with("stead") => Mark::Ours,
-            _ => Mark::Peer(number),
+            _ => Mark::Peer(0),
         }
     }
 }
@@ -75,7 +76,10 @@ fn draw(all: &Value) -> Outcome<String> {
     let size = rows(all, "size")?;
     let commands = rows(all, "commands")?;
     let threads = rows(all, "threads")?;
-    let pairs: [[Panel<'_>; 2]; 3] = [
+    let files = rows(all, "files")?;
+    let impersonate = rows(all, "impersonate")?;
+    let identify = rows(all, "identify")?;
+    let pairs: [[Panel<'_>; 2]; 5] = [
         [
             &|drawing, area| ratios(drawing, area, "Spawn as another user: a tiny program", &spawn, "a tiny"),
             &|drawing, area| ratios(drawing, area, "Spawn as another user: /bin/true", &spawn, "/bin/true"),
@@ -86,6 +90,16 @@ fn draw(all: &Value) -> Outcome<String> {
         [&|drawing, area| descriptors(drawing, area, &size), &|drawing, area| {
             per_second(drawing, area, &threads)
         }],
+        [
+            &|drawing, area| ratios(drawing, area, "Files, one at a time", &files, FILES[0]),
+            &|drawing, area| ratios(drawing, area, "Files, in batches of one client", &files, FILES[1]),
+        ],
+        [
+            &|drawing, area| {
+                ratios(drawing, area, "Impersonation", &impersonate, "there and back, 16 groups")
+            },
+            &|drawing, area| ratios(drawing, area, "Identification", &identify, "a client with 16 groups"),
+        ],
     ];
     for pair in pairs {
         let ends = [(pair[0], left), (pair[1], right)]
@@ -121,11 +135,17 @@ fn machine(machine: &Value) -> String {
     )
 }
 
-/// Bars of ratios to the floor.
+/// How the scenarios of files begin.
+const FILES: [&str; 2] = [
+    "opening a file as 64 clients in turn, one at a time",
+    "opening a file as 64 clients in turn, in batches",
+];
+
+/// Bars of ratios to the floor, of the first scenario whose name begins so.
 fn ratios(drawing: &mut Drawing, area: Area, title: &str, rows: &[Row<'_>], scenario: &str) -> Option<f64> {
-    let rows: Vec<&Row<'_>> = rows.iter().filter(|row| row.scenario.starts_with(scenario)).collect();
-    let floor = rows.first()?;
-    let under = format!("call to reaped, times the floor, which took {}", time(floor.median));
+    let floor = rows.iter().find(|row| row.scenario.starts_with(scenario))?;
+    let rows: Vec<&Row<'_>> = rows.iter().filter(|row| row.scenario == floor.scenario).collect();
+    let under = format!("{}; times the floor's {}", floor.scenario, time(floor.median));
     let bars: Vec<Bar> = rows
         .iter()
         .map(|row| Bar {
@@ -133,10 +153,11 @@ fn ratios(drawing: &mut Drawing, area: Area, title: &str, rows: &[Row<'_>], scen
             note: format!("{} {}", time(row.median), row.note),
             value: row.ratio,
             shown: match row.note {
-                "" => format!("{:.2}", row.ratio),
-                note => format!("{:.1}, {note}", row.ratio),
+                // Longer ones leave no room for the bars; docs/bench.md has them.
+                note if note.is_empty() || note.len() > 12 => ratio(row.ratio),
+                note => format!("{}, {note}", ratio(row.ratio)),
             },
-            mark: row.mark(0),
+            mark: row.mark(floor.method),
         })
         .collect();
     Some(drawing.bars(area, title, &under, &bars))
@@ -144,7 +165,7 @@ fn ratios(drawing: &mut Drawing, area: Area, title: &str, rows: &[Row<'_>], scen
 
 /// Bars of times.
 fn whole_commands(drawing: &mut Drawing, area: Area, rows: &[Row<'_>]) -> Option<f64> {
-    rows.first()?;
+    let floor = rows.first()?;
     let mut rows: Vec<&Row<'_>> = rows.iter().collect();
     rows.sort_by(|one, other| one.median.total_cmp(&other.median));
     let bars: Vec<Bar> = rows
@@ -154,7 +175,7 @@ fn whole_commands(drawing: &mut Drawing, area: Area, rows: &[Row<'_>]) -> Option
             note: row.note.to_owned(),
             value: row.median,
             shown: time(row.median),
-            mark: row.mark(0),
+            mark: row.mark(floor.method),
         })
         .collect();
     Some(drawing.bars(
@@ -266,6 +287,15 @@ fn per_second(drawing: &mut Drawing, area: Area, rows: &[Row<'_>]) -> Option<f64
         rounded,
         &lines(rows, &scenarios, place),
     ))
+}
+
+/// Three digits, or none after the point.
+fn ratio(ratio: f64) -> String {
+    match ratio {
+        ratio if ratio < 9.995 => format!("{ratio:.2}"),
+        ratio if ratio < 99.95 => format!("{ratio:.1}"),
+        ratio => format!("{ratio:.0}"),
+    }
 }
 
 /// Microseconds as people read them.

@@ -77,10 +77,13 @@ impl Drawing {
     /// Horizontal bars below each other, as long as their values; gives the panel's lower end.
     pub(super) fn bars(&mut self, area: Area, title: &str, under: &str, bars: &[Bar]) -> f64 {
         self.title(area, title, under);
-        let names = 178.0;
-        let room = area.width - names - 52.0;
-        let longest = bars.iter().map(|bar| bar.value).fold(f64::MIN_POSITIVE, f64::max);
-        let length = |value: f64| (value / longest * room).max(1.0);
+        // Fonts differ; this is what wide ones take.
+        let wide = |text: &str| 6.7 * f64::from(u16::try_from(text.chars().count()).unwrap_or(u16::MAX));
+        let names = bars.iter().map(|bar| wide(&bar.name)).fold(100.0, f64::max).min(area.width * 0.62) + 8.0;
+        let room = |bar: &Bar| (area.width - names - 8.0 - wide(&bar.shown)).max(20.0);
+        // The longest that all can be without their figures leaving the panel.
+        let scale = bars.iter().map(|bar| room(bar) / bar.value).fold(f64::MAX, f64::min);
+        let length = |value: f64| (value * scale).max(1.0);
         let zero = area.left + names;
         let mut y = area.top + HEAD;
         for bar in bars {
