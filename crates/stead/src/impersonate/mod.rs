@@ -19,7 +19,7 @@
 //! Opening files and connecting sockets: what the kernel decides by the *effective* ids of the thread. On Linux
 //! they become the client's (uid, gid, exactly its groups), and all of the thread's capabilities are turned off.
 //! Every change is read back before the closure runs, and again after; a server whose own identity cannot be put
-//! back aborts, for it would run on as somebody else. There and back takes 1.3 to 1.4 times what the bare system calls
+//! back aborts, for it would run on as somebody else. There and back takes 1.3 to 1.7 times what the bare system calls
 //! take that change the ids, for each is followed by reading what became of it; with 16 groups that is some 15 µs.
 //! What opens many files as one client does so in one closure. `cargo xtask bench impersonate files` measures both.
 //!
