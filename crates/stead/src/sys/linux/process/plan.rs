@@ -116,8 +116,7 @@ impl Elsewhere {
         let context = &data.context;
         let names = names(command, context);
         check_command(command, &names.doing)?;
-        let mut streams =
-            Streams { uid: context.uid, names: &names, descriptors: Vec::new(), ends: Ends::default() };
+        let mut streams = Streams::of(context.uid, &names);
         let terminal = command.pty.is_some() || existing_terminal(command).is_some();
         let terminal = terminal.then_some(Terminal::Elsewhere);
         streams.open(command, capture, terminal)?;
@@ -165,8 +164,7 @@ impl Here {
         };
         names.directory = directory.to_string_lossy().into_owned();
 
-        let mut streams =
-            Streams { uid: context.uid, names: &names, descriptors: Vec::new(), ends: Ends::default() };
+        let mut streams = Streams::of(context.uid, &names);
         let terminal = terminal_of(command, context.uid, &names)?;
         streams.open(command, capture, terminal)?;
         let Streams { mut descriptors, ends, .. } = streams;
@@ -342,6 +340,8 @@ struct Streams<'a> {
     uid: Uid,
     names: &'a Names,
     descriptors: Vec<(OwnedFd, u32)>,
+    /// Which of them is the null device, once one is.
+    null: Option<usize>,
     ends: Ends,
 }
 
@@ -354,7 +354,11 @@ enum Terminal {
     Elsewhere,
 }
 
-impl Streams<'_> {
+impl<'a> Streams<'a> {
+    fn of(uid: Uid, names: &'a Names) -> Self {
+        Self { uid, names, descriptors: Vec::new(), null: None, ends: Ends::default() }
+    }
+
     fn open(&mut self, command: &Command, capture: Capture, terminal: Option<Terminal>) -> Result<()> {
         let captured = Stdio::piped();
         let set = [&command.stdin, &command.stdout, &command.stderr];
@@ -386,14 +390,18 @@ impl Streams<'_> {
     }
 
     /// Our end, where there is one, and the process's.
-    fn stream(&self, stream: &Stdio, number: u32) -> Result<(Option<OwnedFd>, OwnedFd)> {
+    fn stream(&mut self, stream: &Stdio, number: u32) -> Result<(Option<OwnedFd>, OwnedFd)> {
         let doing = &self.names.doing;
         let system = |call| move |errno: Errno| Error::system(doing.clone(), call, errno);
         match &stream.0 {
             Stream::Null => {
-                let flags = OFlags::CLOEXEC | if number == 0 { OFlags::RDONLY } else { OFlags::WRONLY };
-                let null =
-                    openat(CWD, "/dev/null", flags, Mode::empty()).map_err(system("open /dev/null"))?;
+                // Opened once for all: a copy costs a sixth of that.
+                let null = match self.null {
+                    Some(opened) => duplicate(&self.descriptors[opened].0, self.names)?,
+                    None => openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+                        .map_err(system("open /dev/null"))?,
+                };
+                self.null.get_or_insert(self.descriptors.len());
                 Ok((None, null))
             }
             Stream::Piped => {
