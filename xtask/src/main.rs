@@ -3,6 +3,7 @@
 #[cfg(target_os = "linux")]
 mod bench;
 mod build;
+mod check;
 #[cfg(target_os = "linux")]
 mod demo;
 mod fuzz;
@@ -39,6 +40,9 @@ usage: cargo xtask COMMAND
   bench plot FILE   draw the results that --json wrote; those of docs/bench.json fill README's table, too
   fuzz [TARGET] [--minutes N]
                     give the decoders whatever breaks them, each for 10 minutes; takes nightly Rust and cargo-fuzz
+  check [miri | asan | deny ..]
+                    Miri on the pure parts, the address sanitizer on the unsafe ones, cargo-deny on what is used; takes
+                    nightly Rust and cargo-deny, and skips what is not there
   unsafe [--short]  list the unsafe code, and fail if any stands outside of sys/ and the trampoline
   install [--prefix DIR] [--sysconfdir DIR] [--destdir DIR]
                     the command, the session worker, units, PAM services, policy, manual pages, completions; /usr/local
@@ -75,6 +79,7 @@ fn main() -> ExitCode {
         Some("install") => install::run(rest),
         #[cfg(target_os = "linux")]
         Some("deb") => install::deb(rest),
+        Some("check") => check::run(rest),
         Some("fuzz") => fuzz::run(rest),
         Some("unsafe") => unsafe_code::run(rest),
         None | Some("help" | "-h" | "--help") => {

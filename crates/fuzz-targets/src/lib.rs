@@ -20,6 +20,7 @@ pub struct Target {
 /// Every decoder.
 pub fn targets() -> Vec<Target> {
     let all = stead::fuzzing::TARGETS.iter().chain(service::TARGETS).chain(policy::TARGETS);
+    let all = all.chain(stead_broker::serve::fuzzing::TARGETS);
     all.map(|&(name, check)| Target { name, check }).collect()
 }
 

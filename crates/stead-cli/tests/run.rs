@@ -99,6 +99,7 @@ fn what_is_wrong_is_said_in_the_words_of_the_command() {
     for (rest, code, expected) in [
         (&["--cwd", closed, "--", "id"][..], 125, "--cwd"),
         (&["--", "no-such-program-anywhere"], 127, "--env PATH="),
+        (&["--desktop", "/dev/null", "--", "id"], 125, "desktop"),
     ] {
         let arguments: Vec<&str> = as_bob.iter().chain(rest).copied().collect();
         let output = stead(bed, &arguments).output().unwrap();

@@ -5,7 +5,6 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
@@ -78,8 +77,7 @@ fn parse(answer: &[u8], inode: u32) -> io::Result<Bound> {
     match short(4)? {
         SOCK_DIAG_BY_FAMILY => {}
         NLMSG_ERROR => {
-            let errno = long(HEADER)?.cast_signed().wrapping_neg();
-            return Err(Errno::from_raw_os_error(errno).into());
+            return Err(io::Error::from_raw_os_error(long(HEADER)?.cast_signed().wrapping_neg()));
         }
         _ => return Err(malformed()),
     }
@@ -104,6 +102,14 @@ fn parse(answer: &[u8], inode: u32) -> io::Result<Bound> {
 
 fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "socket diagnostics said what no kernel says")
+}
+
+/// Any answer of socket diagnostics.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(data: &[u8]) {
+    for inode in [1, 0x0101_0101] {
+        let _ = parse(data, inode);
+    }
 }
 
 #[cfg(test)]

@@ -171,6 +171,8 @@ fn hear(socket: &OwnedFd, until: Instant) -> Result<Option<(Told, Option<OwnedFd
 
 fn not_opened(doing: String, call: &OpenFile, name: &str, errno: i32) -> Failure {
     let object = call.path.to_string_lossy().into_owned();
+    // The helper is the client, who may have it say any number.
+    let errno = if (1..4096).contains(&errno) { errno } else { Errno::IO.raw_os_error() };
     let kind = match Errno::from_raw_os_error(errno) {
         // ELOOP: a magic link, or too many symbolic ones.
         Errno::ACCESS | Errno::PERM | Errno::LOOP => FailureKind::AccessDenied { object },

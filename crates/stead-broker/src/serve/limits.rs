@@ -102,6 +102,14 @@ fn parse(text: &str) -> Option<Vec<(Limit, u64, u64)>> {
         .collect()
 }
 
+/// Any table of limits: none that is read is above the service's own.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(data: &[u8]) {
+    for (limit, soft, hard) in parse(&String::from_utf8_lossy(data)).unwrap_or_default() {
+        assert!(soft <= own(limit) && hard <= own(limit), "{limit:?}: {soft} {hard}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,6 +15,8 @@ mod explain;
 mod failure;
 mod file;
 mod folder;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod given;
 mod groups;
 mod helper;

@@ -11,7 +11,11 @@ pub(crate) use linux::*;
 pub(crate) use windows::*;
 
 // Pure code of the Windows backend, whose properties are tested everywhere.
-#[cfg(all(test, not(windows)))]
+#[cfg(all(any(test, feature = "fuzzing"), not(windows)))]
+#[allow(dead_code)]
+#[path = "windows/dacl/mod.rs"]
+mod dacl;
+#[cfg(all(any(test, feature = "fuzzing"), not(windows)))]
 #[allow(dead_code)]
 #[path = "windows/sid.rs"]
 mod sid;

@@ -95,6 +95,19 @@ pub(crate) fn parse_fdinfo(text: &[u8], key: &[u8]) -> Option<i64> {
     std::str::from_utf8(trim(required(text, key)?)).ok()?.parse().ok()
 }
 
+/// Field 22 of `/proc/PID/stat`, counted after the last parenthesis: the name may contain anything
+/// (CVE-2017-1000367).
+pub(crate) fn parse_start_time(stat: &[u8]) -> Option<u64> {
+    let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
+    let rest = std::str::from_utf8(&stat[after_name..]).ok()?;
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// The parent in `/proc/PID/status`, from the one line that no process can write.
+pub(crate) fn parse_parent(status: &[u8]) -> Option<i32> {
+    i32::try_from(decimal(trim(required(status, b"PPid")?))?).ok()
+}
+
 /// The value after `key:`, where the key stands there exactly once.
 fn required<'text>(text: &'text [u8], key: &[u8]) -> Option<&'text [u8]> {
     optional(text, key)?

@@ -19,6 +19,8 @@ use std::fmt;
 
 pub(crate) use super::token::{Gid as Group, Uid as User};
 #[cfg(feature = "fuzzing")]
+pub(crate) use posix_acl::fuzz as fuzz_access_list;
+#[cfg(feature = "fuzzing")]
 pub(crate) use record::fuzz as fuzz_record;
 pub use trustee::LogonSid;
 pub(crate) use trustee::{LogonSid as LogonSession, logon_session, user};

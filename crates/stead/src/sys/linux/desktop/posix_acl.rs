@@ -309,6 +309,42 @@ impl fmt::Display for PosixAcl {
     }
 }
 
+/// Any attribute: what is read is written and read again as the same; and where an entry can be put in, nobody else
+/// has more or less by it, neither then nor when it is taken out.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(data: &[u8]) {
+    let Ok(list) = PosixAcl::parse(data) else { return };
+    assert_eq!(PosixAcl::parse(&list.encode()).as_ref(), Ok(&list));
+    let others = |list: &PosixAcl, who: Named| -> Vec<(Named, Rights)> {
+        let all = list.named.keys().copied().filter(|other| *other != who);
+        all.map(|other| (other, list.effective(other).unwrap_or(Rights::NONE))).collect()
+    };
+    let file = Owners { uid: 0, gid: 0 };
+    let of_file = |list: &PosixAcl| [1, 2, 4].map(|bit| list.admits(file, 1, &[0], Rights::of_bits(bit)));
+    let known = list.named.keys().copied().take(4);
+    for who in known.chain([Named::User(47), Named::Group(47)]) {
+        for wanted in [Rights::SEARCH, Rights::WRITE, Rights::READ_WRITE] {
+            let Ok(Some((with, addition))) = list.with(who, wanted) else { continue };
+            assert!(
+                with.effective(who).is_some_and(|rights| rights.contains(wanted)),
+                "{list} {who}: {with}"
+            );
+            let taken = with.without(&addition).unwrap_or_else(|| panic!("{with}: nothing to take out"));
+            for changed in [&with, &taken] {
+                assert_eq!(others(changed, who), others(&list, who), "{list} {who}: {changed}");
+            }
+            if who != Named::Group(0) && who != Named::User(1) {
+                assert_eq!(
+                    (of_file(&with), of_file(&taken)),
+                    (of_file(&list), of_file(&list)),
+                    "{list} {who}"
+                );
+            }
+            assert_eq!(taken.effective(who), list.effective(who), "{list} {who}: {taken}");
+        }
+    }
+}
+
 #[cfg(test)]
 #[path = "posix_acl_tests.rs"]
 mod tests;

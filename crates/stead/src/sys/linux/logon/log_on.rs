@@ -266,7 +266,7 @@ fn phase_call(phase: Phase) -> &'static str {
         Phase::Authenticate => "pam_authenticate",
         Phase::Account => "pam_acct_mgmt",
         Phase::ChangePassword => "pam_chauthtok",
-        Phase::Groups => "initgroups",
+        Phase::Groups => "taking on the groups",
         Phase::Establish => "pam_setcred",
         Phase::OpenSession => "pam_open_session",
         Phase::LogonGid => "setgroups",

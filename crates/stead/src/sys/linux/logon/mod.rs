@@ -48,6 +48,9 @@ fn step_from_number(number: u8) -> Stage {
     STEPS.get(usize::from(number)).copied().unwrap_or(Stage::Prepare)
 }
 
+#[cfg(feature = "fuzzing")]
+pub(in crate::sys) use worker::fuzz_mappings;
+
 /// A request to the worker, as bytes: its kind, then its body. What is read is written as the same bytes.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn fuzz_request(data: &[u8]) {

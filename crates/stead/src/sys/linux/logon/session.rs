@@ -21,7 +21,9 @@ use crate::process::Stage;
 use crate::sys::account::AccountEntry;
 use crate::sys::elsewhere::SessionElsewhere;
 use crate::sys::impersonate::as_server;
-use crate::sys::process::{Launch, LaunchFault, Names, Remains, Started, cgroup_of, leave, sweep};
+use crate::sys::process::{
+    Launch, LaunchFault, Names, Remains, Started, cgroup_of, leave, sweep, told_errno,
+};
 use crate::sys::token::SecurityContext;
 
 /// A worker answers at once; one that does not for this long is stuck or stopped.
@@ -141,7 +143,7 @@ impl SessionHandle {
                 Err(Error::new(names.doing.clone(), ErrorKind::WorkerUnavailable { why }))
             }
             (Reply::NotLaunched { step, errno, detail }, _) => {
-                let errno = Errno::from_raw_os_error(errno);
+                let errno = told_errno(errno);
                 Err(names.error(LaunchFault { stage: step_from_number(step), errno, detail }))
             }
             _ => Err(link.confused(DOING)),

@@ -36,7 +36,7 @@ pub(crate) use running::{Names, Running, read_both, send_signal, send_signal_to_
 #[allow(unused_imports)] // the face of this directory
 pub(crate) use launch::{Launch, Started, launch};
 #[allow(unused_imports)]
-pub(crate) use report::{Awaited, LaunchFault, ReportOutcome, await_report};
+pub(crate) use report::{Awaited, LaunchFault, ReportOutcome, await_report, raw as told_errno};
 
 /// The environment of a logon session's processes, before a server adds to it.
 pub(crate) fn environment_block(

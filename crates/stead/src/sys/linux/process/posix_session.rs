@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::status::ended_by;
+use crate::sys::proc;
 
 /// How often the process table is read again for processes that were created meanwhile.
 const ROUNDS: usize = 100;
@@ -157,13 +158,9 @@ pub(crate) fn session_of(pid: Pid) -> Option<Pid> {
     Pid::from_raw(unsafe { libc::getsid(pid.as_raw_nonzero().get()) }.max(0))
 }
 
-/// Field 22 of `/proc/PID/stat`, counted after the last parenthesis: the name may contain anything
-/// (CVE-2017-1000367).
+/// When a process started, in clock ticks since boot.
 pub(crate) fn start_time(pid: Pid) -> Option<u64> {
-    let stat = fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-    let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
-    let rest = std::str::from_utf8(&stat[after_name..]).ok()?;
-    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+    proc::parse_start_time(&fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?)
 }
 
 /// Now, in the unit of [`start_time`].

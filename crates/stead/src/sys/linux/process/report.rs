@@ -279,8 +279,8 @@ fn next(report: &OwnedFd) -> Result<Word, LaunchFault> {
     }
 }
 
-fn raw(errno: i32) -> Errno {
-    // A faulty report must not become a panic.
+/// The error of this number, where another process names it: a faulty report must not become a panic.
+pub(crate) fn raw(errno: i32) -> Errno {
     if (1..4096).contains(&errno) { Errno::from_raw_os_error(errno) } else { Errno::IO }
 }
 

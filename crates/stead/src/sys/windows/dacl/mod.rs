@@ -5,16 +5,23 @@
 //!
 //! Reference: [\[MS-DTYP\] 2.4.4 to 2.4.6](https://learn.microsoft.com/openspecs/windows_protocols/ms-dtyp/20233ed8-a6c6-4097-aafa-dd545ed24428).
 
+#[cfg(windows)]
 mod descriptor;
+mod form;
 
 use std::fmt;
 use std::io;
+#[cfg(windows)]
 use std::os::windows::io::AsHandle;
 
 use super::sid::Sid;
+#[cfg(windows)]
 use crate::error::{Error, Result};
 
-pub(crate) use descriptor::{Attributes, Descriptor};
+#[cfg(windows)]
+pub(crate) use descriptor::Attributes;
+#[cfg(any(windows, feature = "fuzzing"))]
+pub(crate) use form::Descriptor;
 
 /// What a client of a pipe needs: to read, to write, to look at it and to wait for it. `FILE_GENERIC_WRITE`
 /// would add FILE_APPEND_DATA, which on a pipe is FILE_CREATE_PIPE_INSTANCE: the right to be its server
@@ -224,6 +231,7 @@ impl Dacl {
     /// [`System`](crate::ErrorKind::System), with what the system said.
     ///
     /// Reference: [GetKernelObjectSecurity](https://learn.microsoft.com/windows/win32/api/securitybaseapi/nf-securitybaseapi-getkernelobjectsecurity).
+    #[cfg(windows)]
     #[doc(alias = "GetKernelObjectSecurity")]
     #[doc(alias = "GetSecurityInfo")]
     pub fn of(object: impl AsHandle) -> Result<Option<Self>> {
@@ -241,6 +249,7 @@ impl Dacl {
     /// [`System`](crate::ErrorKind::System), with what the system said, or where what is read back is another list.
     ///
     /// Reference: [SetKernelObjectSecurity](https://learn.microsoft.com/windows/win32/api/securitybaseapi/nf-securitybaseapi-setkernelobjectsecurity).
+    #[cfg(windows)]
     #[doc(alias = "SetKernelObjectSecurity")]
     #[doc(alias = "SetSecurityInfo")]
     pub fn put_on(&self, object: impl AsHandle) -> Result<()> {
@@ -328,7 +337,8 @@ impl Dacl {
         let size = usize::from(u16_at(bytes, 2)?);
         let count = u16_at(bytes, 4)?;
         let mut rest = bytes.get(ACL_HEADER..size).ok_or_else(|| invalid("the list is cut off"))?;
-        let mut entries = Vec::with_capacity(usize::from(count));
+        // No more room than the bytes can fill: the count only promises.
+        let mut entries = Vec::with_capacity(usize::from(count).min(rest.len() / ACE_HEADER));
         for _ in 0..count {
             let (ace, after) = Ace::parse(rest)?;
             entries.push(ace);

@@ -30,6 +30,8 @@ use crate::sys::token::{Gid, Uid};
 use wire::{Connection, Fault, Host, Trust};
 
 #[cfg(feature = "fuzzing")]
+pub(crate) use wire::fuzz as fuzz_replies;
+#[cfg(feature = "fuzzing")]
 pub(crate) use xauth::fuzz as fuzz_authority;
 
 const GRANTING: &str = "granting access to an X display";

@@ -230,6 +230,10 @@ impl Connection {
     fn ask(&mut self, request: Vec<u8>) -> Result<Vec<u8>, Fault> {
         self.send(request)?;
         loop {
+            // Also where something always comes: events without end are no answer.
+            if Instant::now() > self.until {
+                return Err(Fault::System(io::ErrorKind::TimedOut.into()));
+            }
             let head: [u8; 32] = self.read()?;
             let more = usize::try_from(u32::from_ne_bytes([head[4], head[5], head[6], head[7]]))
                 .unwrap_or(usize::MAX);
@@ -323,20 +327,35 @@ fn padded(request: &mut Vec<u8>, bytes: &[u8]) {
     request.resize(request.len().next_multiple_of(4), 0);
 }
 
+/// What an X server that says this, and then nothing more, makes of a client.
+#[cfg(any(test, feature = "fuzzing"))]
+fn told(bytes: &[u8]) -> (Connection, OwnedFd) {
+    use rustix::net::{Shutdown, shutdown, socketpair};
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .expect("there is room for two descriptors");
+    // What does not fit into the socket is not said.
+    let _ = send(&theirs, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+    shutdown(&theirs, Shutdown::Write).expect("a connected socket");
+    (Connection { socket: Arc::new(ours), until: Instant::now() + PATIENCE, sequence: 0 }, theirs)
+}
+
+/// Whatever an X server says.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(data: &[u8]) {
+    let _ = told(data).0.set_up(Some(b"a cookie"));
+    if let Ok((_, hosts)) = told(data).0.hosts() {
+        assert!(hosts.iter().map(|host| host.address.len() + 4).sum::<usize>() <= data.len());
+    }
+    if let Ok(authorization) = told(data).0.generate(Trust::Untrusted, 1) {
+        assert!(!authorization.cookie.is_empty() && authorization.cookie.len() <= data.len());
+    }
+    let _ = told(data).0.revoke(1);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use rustix::net::socketpair;
-
-    /// What an X server that says this, and then nothing more, makes of a client.
-    fn told(bytes: &[u8]) -> (Connection, OwnedFd) {
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
-        send(&theirs, bytes, SendFlags::NOSIGNAL).unwrap();
-        rustix::net::shutdown(&theirs, rustix::net::Shutdown::Write).unwrap();
-        (Connection { socket: Arc::new(ours), until: Instant::now() + PATIENCE, sequence: 0 }, theirs)
-    }
 
     /// A reply to the first request, with this after its first byte's details.
     fn reply(detail: u8, rest: &[u8]) -> Vec<u8> {
@@ -380,6 +399,32 @@ mod tests {
                 hosts.into_iter().map(|(family, address)| Host { family, address }).collect();
             prop_assert_eq!(read, (on, expected));
         }
+    }
+
+    #[test]
+    fn a_server_that_sends_events_without_end_is_not_listened_to_without_end() {
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )
+        .unwrap();
+        let flood = std::thread::spawn(move || {
+            let events = [2; 32 * 64];
+            let mut polled = [PollFd::new(&theirs, PollFlags::OUT)];
+            while poll(&mut polled, None).is_ok() {
+                match send(&theirs, &events, SendFlags::NOSIGNAL) {
+                    Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+                    Err(_) => break,
+                }
+            }
+        });
+        let mut connection = Connection { socket: Arc::new(ours), until: Instant::now(), sequence: 0 };
+        let fault = connection.hosts().unwrap_err();
+        assert!(matches!(fault, Fault::System(error) if error.kind() == io::ErrorKind::TimedOut));
+        drop(connection);
+        flood.join().unwrap();
     }
 
     #[test]

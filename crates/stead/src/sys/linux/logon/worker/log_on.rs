@@ -1,26 +1,25 @@
 //! The phases of a logon, in the order of login programs.
 //!
-//! authenticate, acct_mgmt, (change of an expired password,) initgroups, setcred, open_session. The groups
+//! authenticate, acct_mgmt, (change of an expired password,) groups, setcred, open_session. The groups
 //! are set before setcred, because modules such as pam_group add to them there; what is there afterwards is
 //! the truth (login(1) of util-linux and sshd's do_setusercontext keep this order).
+//!
+//! What it says to the system and to PAM is in modules beside it: this file is also compiled against models of
+//! both (`model`).
+#![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString};
-use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use rustix::fs::Mode;
-
 use super::asker::Asker;
-use super::keyring;
 use super::pam::{Call, Item, Pam, PamFault, StartFault};
-use super::{stated, system};
+use super::{kernel, keyring, stated, system};
 use crate::sys::account::AccountEntry;
-use crate::sys::logon::logon_gid;
 use crate::sys::logon::message::{Failure, Open, Phase, Snapshot, Why};
 use crate::sys::logon::pam_code;
-use crate::sys::token::{CapabilitySet, CapabilitySets, GroupSet, SecurityContext, Uid};
+use crate::sys::token::{CapabilitySet, CapabilitySets, Gid, SecurityContext, Uid};
 
 /// An open PAM session.
 pub(super) struct Session {
@@ -137,7 +136,7 @@ impl Transaction {
         let logon_gid = match &open.logon_gid {
             None => None,
             Some(request) => {
-                let gid = logon_gid::allocate(&request.directory, request.first..=request.last)
+                let gid = kernel::new_logon_gid(request)
                     .map_err(|text| stated(Phase::LogonGid, Why::Stated, text))?;
                 add_group(gid)?;
                 Some(gid)
@@ -164,7 +163,7 @@ impl Transaction {
             (Err(fault), None) => return Err(from_pam(phase, fault)),
             (Ok(()), _) => {}
         }
-        if server_is_gone(server) {
+        if kernel::server_is_gone(server) {
             return Err(stated(phase, Why::Stated, "the server has gone"));
         }
         Ok(())
@@ -175,7 +174,7 @@ impl Transaction {
     fn who_it_is(&self, open: &Open, requested: Option<AccountEntry>) -> Result<AccountEntry, Failure> {
         let phase = Phase::Authenticate;
         let user = self.pam.user().ok_or_else(|| stated(phase, Why::OtherUser, "nobody"))?;
-        let now = AccountEntry::by_any_name(&user)
+        let now = kernel::account(&user, false)
             .map_err(|error| system(phase, "getpwnam_r", &error))?
             .filter(|entry| entry.name == user || !open.exact_name);
         match (requested, now) {
@@ -197,7 +196,7 @@ impl Transaction {
         let user = self.pam.user();
         let same = user.as_deref().is_some_and(|user| {
             user == entry.name.as_c_str()
-                || AccountEntry::by_any_name(user).is_ok_and(|now| now.as_ref() == Some(entry))
+                || kernel::account(user, false).is_ok_and(|now| now.as_ref() == Some(entry))
         });
         if same {
             Ok(())
@@ -237,48 +236,46 @@ fn close(mut pam: Pam<Asker>, established: bool, opened: bool) -> Closed {
 }
 
 fn look_up(open: &Open) -> Result<Option<AccountEntry>, Failure> {
-    let entry = if open.exact_name {
-        AccountEntry::by_name(&open.user)
-    } else {
-        AccountEntry::by_any_name(&open.user)
-    };
-    entry.map_err(|error| system(Phase::Start, "getpwnam_r", &error))
+    kernel::account(&open.user, open.exact_name).map_err(|error| system(Phase::Start, "getpwnam_r", &error))
 }
 
 /// No identity is taken on that is none: -1 never leaves the account database, and the overflow ids stand
 /// for "not mapped" (CVE-2019-14287).
 fn check_identity(entry: &AccountEntry) -> Result<(), Failure> {
-    let overflow =
-        |file: &str| fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65534);
+    let (overflow_uid, overflow_gid) = kernel::overflow_ids();
     let fail = |text: String| Err(stated(Phase::Account, Why::NoIdentity, text));
-    if entry.uid.as_raw() == overflow("/proc/sys/kernel/overflowuid") {
+    if entry.uid.as_raw() == overflow_uid {
         return fail(format!("the account's uid is the overflow id {}", entry.uid));
     }
-    if entry.gid.as_raw() == overflow("/proc/sys/kernel/overflowgid") {
+    if entry.gid.as_raw() == overflow_gid {
         return fail(format!("the account's gid is the overflow id {}", entry.gid));
     }
     Ok(())
 }
 
-/// setgid and initgroups, checked.
+/// The account's gid and its groups, and nothing of the server's: what is there afterwards is looked at.
+///
+/// Not initgroups(3): of more groups than the kernel takes it leaves the last ones out, and says nothing.
 fn take_groups(entry: &AccountEntry) -> Result<(), Failure> {
-    let gid = entry.gid.as_raw();
-    // SAFETY: the worker has one thread; all that the call does is to change its gids.
-    if unsafe { libc::setresgid(gid, gid, gid) } != 0 {
-        return Err(system(Phase::Groups, "setresgid", &io::Error::last_os_error()));
-    }
-    // SAFETY: the name is NUL-terminated; the worker has one thread.
-    if unsafe { libc::initgroups(entry.name.as_ptr(), gid) } != 0 {
-        return Err(system(Phase::Groups, "initgroups", &io::Error::last_os_error()));
+    let fail = |call: &str, error: io::Error| system(Phase::Groups, call, &error);
+    let groups = kernel::groups_of(entry).map_err(|error| fail("getgrouplist", error))?;
+    kernel::set_gid(entry.gid).map_err(|error| fail("setresgid", error))?;
+    kernel::set_groups(&groups).map_err(|error| fail("setgroups", error))?;
+    if kernel::groups().map_err(|error| fail("getgroups", error))? != groups {
+        return Err(stated(Phase::Groups, Why::Stated, "the groups are not those that were set"));
     }
     Ok(())
 }
 
 fn add_group(gid: u32) -> Result<(), Failure> {
-    let fail = |call, errno: rustix::io::Errno| system(Phase::LogonGid, call, &errno.into());
-    let mut groups = rustix::process::getgroups().map_err(|errno| fail("getgroups", errno))?;
-    groups.push(rustix::process::Gid::from_raw(gid));
-    rustix::thread::set_thread_groups(&groups).map_err(|errno| fail("setgroups", errno))
+    let fail = |call: &str, error: io::Error| system(Phase::LogonGid, call, &error);
+    let before = kernel::groups().map_err(|error| fail("getgroups", error))?;
+    let wanted = before.as_slice().iter().copied().chain(Gid::new(gid)).collect();
+    kernel::set_groups(&wanted).map_err(|error| fail("setgroups", error))?;
+    if kernel::groups().map_err(|error| fail("getgroups", error))? != wanted {
+        return Err(stated(Phase::LogonGid, Why::Stated, "the groups are not those that were set"));
+    }
+    Ok(())
 }
 
 fn take_snapshot(
@@ -287,24 +284,20 @@ fn take_snapshot(
     account: AccountEntry,
     logon_gid: Option<u32>,
 ) -> Result<Snapshot, Failure> {
-    let own = crate::sys::token::own_context()
-        .map_err(|error| stated(Phase::Snapshot, Why::Stated, error.to_string()))?;
+    let own = kernel::context().map_err(|error| stated(Phase::Snapshot, Why::Stated, error.to_string()))?;
     if own.gid != account.gid {
         let text = format!("a PAM module made the gid {}, the account's is {}", own.gid, account.gid);
         return Err(stated(Phase::Snapshot, Why::Stated, text));
     }
-    let exec_label = take_exec_label().map_err(|error| system(Phase::Snapshot, "attr/exec", &error))?;
-    let umask = rustix::process::umask(Mode::from_raw_mode(0o077));
-    rustix::process::umask(umask);
+    let exec_label =
+        kernel::take_exec_label().map_err(|error| system(Phase::Snapshot, "attr/exec", &error))?;
     let all = own.capabilities;
     let held = if account.uid == Uid::ROOT { all.permitted } else { CapabilitySet::EMPTY };
-    let groups: GroupSet = own.groups;
     Ok(Snapshot {
         id,
         context: SecurityContext {
             uid: account.uid,
             gid: account.gid,
-            groups,
             capabilities: CapabilitySets {
                 permitted: held,
                 effective: held,
@@ -317,38 +310,12 @@ fn take_snapshot(
         },
         account,
         environment: pam.environment(),
-        umask: umask.as_raw_mode(),
+        umask: kernel::umask(),
         exec_label,
         logon_gid,
-        audit_session: fs::read_to_string("/proc/self/sessionid")
-            .ok()
-            .and_then(|text| text.trim().parse().ok())
-            .filter(|session| *session != u32::MAX),
+        audit_session: kernel::audit_session(),
         processes: Vec::new(),
     })
-}
-
-/// The label that a module (pam_selinux) chose for the next program: taken out of the worker, because the
-/// trampoline is not that program.
-fn take_exec_label() -> io::Result<Option<Vec<u8>>> {
-    let Ok(mut label) = fs::read("/proc/thread-self/attr/exec") else { return Ok(None) };
-    while label.last().is_some_and(|byte| matches!(byte, 0 | b'\n')) {
-        label.pop();
-    }
-    if label.is_empty() {
-        return Ok(None);
-    }
-    fs::write("/proc/thread-self/attr/exec", b"\0")?;
-    Ok(Some(label))
-}
-
-/// Whether the server's end of the socket is closed or shut.
-fn server_is_gone(socket: &OwnedFd) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let mut one = [PollFd::new(socket, PollFlags::RDHUP)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut one, Some(&now)).is_ok()
-        && one[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
 }
 
 fn from_pam(phase: Phase, fault: PamFault) -> Failure {

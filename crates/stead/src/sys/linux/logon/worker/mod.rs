@@ -6,8 +6,11 @@
 //! with an empty environment, and never waits on anything that a client can stop.
 
 mod asker;
+mod kernel;
 mod keyring;
 mod log_on;
+#[cfg(test)]
+mod model;
 mod pam;
 mod serve;
 mod signals;
@@ -22,6 +25,9 @@ use std::rc::Rc;
 
 use super::message::{Failure, Phase, Reply, Request, Why};
 use super::wire;
+
+#[cfg(feature = "fuzzing")]
+pub(in crate::sys) use slim::fuzz as fuzz_mappings;
 
 /// The worker's `argv[0]`, and the small program's file name.
 pub(in crate::sys) const NAME: &str = "stead-session";

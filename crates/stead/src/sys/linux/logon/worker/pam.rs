@@ -144,7 +144,7 @@ pub(super) struct Pam<A: Answers> {
 }
 
 /// The phases of a transaction.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Call {
     Authenticate,
     Account,

@@ -58,6 +58,14 @@ fn parse_header(line: &str) -> Option<Option<(usize, usize)>> {
     Some(suits.then_some((start, end)))
 }
 
+/// Any text: what is given back is a range.
+#[cfg(feature = "fuzzing")]
+pub(in crate::sys) fn fuzz(data: &[u8]) {
+    for (start, end) in unchanged(&String::from_utf8_lossy(data)) {
+        assert!(start < end, "{start:x}-{end:x}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

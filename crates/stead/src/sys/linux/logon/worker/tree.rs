@@ -66,12 +66,8 @@ pub(super) fn signal(pids: &BTreeSet<i32>, signal: Signal) {
     }
 }
 
-/// The parent, from the one line of `/proc/PID/status` that no process can write.
 fn parent(pid: Pid) -> Option<i32> {
-    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
-    let mut lines = status.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(b"PPid:"));
-    let value = std::str::from_utf8(lines.next()?.trim_ascii()).ok()?;
-    lines.next().is_none().then(|| value.parse().ok())?
+    crate::sys::proc::parse_parent(&fs::read(format!("/proc/{pid}/status")).ok()?)
 }
 
 /// Kills the worker's children but those in `spared`; what they leave behind becomes the worker's children
