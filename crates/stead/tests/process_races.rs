@@ -145,6 +145,12 @@ impl Drop for Spy {
 const SPY: &str = r#"
     $| = 1;
     my ($ptrace, %seen) = (0 + shift);
+    # PF_EXITING: what has no memory any more is anybody's of its user (__ptrace_may_access), for it runs nothing.
+    my $ends = sub {
+        open(my $stat, '<', "/proc/$_[0]/stat") or return 1;
+        my $line = <$stat> // return 1;
+        return (split ' ', substr($line, rindex($line, ')') + 2))[6] & 4;
+    };
     while (1) {
         open(my $load, '<', '/proc/loadavg') or next;
         my $last = (split ' ', <$load>)[4];
@@ -154,7 +160,7 @@ const SPY: &str = r#"
             # PTRACE_SEIZE
             my $traced = !defined(readlink "/proc/$p/exe") && syscall($ptrace, 0x4206, $p, 0, 0) == 0;
             my $exe = readlink "/proc/$p/exe";
-            print "traced\n" if $traced && (!defined $exe || $exe =~ /trampoline/);
+            print "traced\n" if $traced && (!defined $exe || $exe =~ /trampoline/) && !$ends->($p);
             kill 'KILL', $p if $traced;
             print "exe $exe\n" if defined $exe && $exe =~ /trampoline/;
             print "reached\n" if defined $exe && $exe =~ /sleep|coreutils|busybox/ && !$seen{$p}++;
@@ -168,7 +174,7 @@ const SPY: &str = r#"
                 }
             }
             if (!defined $exe && opendir(my $root, "/proc/$p/root/")) {
-                print "root\n" if !defined readlink "/proc/$p/exe";
+                print "root\n" if !defined readlink("/proc/$p/exe") && !$ends->($p);
             }
         }
         1 while waitpid(-1, 1) > 0;
