@@ -138,8 +138,9 @@ proptest! {
             prop_assert_eq!(&explanation.decision, &decision);
             prop_assert_eq!(explanation.rules.len(), texts.len());
             let first_line = explanation.to_string().lines().next().unwrap().to_owned();
-            let word = if decision.allowed { "allowed: " } else { "denied: " };
-            prop_assert!(first_line.starts_with(word), "{}", first_line);
+            let word = if decision.allowed { "allowed" } else { "denied" };
+            let rest = first_line.strip_prefix(word);
+            prop_assert!(rest.is_some_and(|rest| rest.starts_with(": ") || rest.starts_with(" by ")), "{}", first_line);
         }
     }
 
