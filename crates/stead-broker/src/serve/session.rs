@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use serde::{Deserialize, Serialize};
 use stead::os::linux::{LogonExt, LogonGid, LogonSessionExt, TokenExt, Uid, User};
 use stead::{Account, ErrorKind, Lifetime, Logon, LogonSession, SessionId};
@@ -57,6 +60,8 @@ pub(super) struct Known {
     attached: Mutex<Weak<LogonSession>>,
     /// The connections that hold it; none after a restart of the service, until it is opened again.
     pub(super) holders: Holders,
+    /// Its worker's process, which is there until PAM has closed the session; unknown after a restart of the service.
+    worker: Option<OwnedFd>,
     _counted: Counted,
 }
 
@@ -93,7 +98,7 @@ impl Sessions {
             }
             let counted = service.quotas.adopt(owner, Holding::Session);
             let (attached, holders) = Default::default();
-            let known = Known { id, attached, holders, _counted: counted, record };
+            let known = Known { id, attached, holders, worker: None, _counted: counted, record };
             self.lock().insert(known.record.id.clone(), Arc::new(known));
         }
         Ok(())
@@ -105,7 +110,7 @@ impl Sessions {
         let known: Vec<Arc<Known>> = self.lock().values().cloned().collect();
         for session in known {
             // Asked again under the session's lock: one that is being opened is not ended.
-            if !living.contains(&session.id) && session.is_let_go() {
+            if !living.contains(&session.id) && session.is_let_go() && session.is_closed(Duration::ZERO) {
                 self.forget(&session.record.id);
             }
         }
@@ -139,6 +144,13 @@ impl Sessions {
                     return Ok(session);
                 }
                 Err(error) if *error.kind() == ErrorKind::SessionEnded => {
+                    // Its worker takes nobody on any more, and may be in the midst of PAM's closing.
+                    if !known.is_closed(LET_GO) {
+                        return Err(FailureKind::DeadlinePassed {
+                            waiting_for: "PAM to close the session".into(),
+                        }
+                        .while_doing("attaching to a session"));
+                    }
                     self.forget(&known.record.id);
                     return Err(failure(&error));
                 }
@@ -165,6 +177,14 @@ impl Known {
     /// Whether it ends with the connections that hold it.
     pub(super) fn is_tied(&self) -> bool {
         self.record.lifetime == wire::Lifetime::Tied
+    }
+
+    /// Whether its worker has ended, and with it the session, as far as that is known; waits so long for it.
+    fn is_closed(&self, patience: Duration) -> bool {
+        let Some(worker) = &self.worker else { return true };
+        let patience = Timespec::try_from(patience).ok();
+        let ended = retry_on_intr(|| poll(&mut [PollFd::new(worker, PollFlags::IN)], patience.as_ref()));
+        ended != Ok(0)
     }
 
     fn is_let_go(&self) -> bool {
@@ -250,9 +270,11 @@ pub(super) fn log_on(
     if let Err(error) = service.sessions.folder.write(&record.id, &record) {
         return Err(super::failure::system(&doing, "write", error));
     }
+    let worker = session.worker().unwrap_or_default();
     let session = Arc::new(session);
     let known = Arc::new(Known {
         id: session.id(),
+        worker,
         attached: Mutex::new(Arc::downgrade(&session)),
         holders: Holders::default(),
         _counted: counted,
