@@ -184,8 +184,8 @@ fn a_password_is_in_no_message_and_arrives_in_its_own_pipe() {
             let (message, mut descriptors) = message(&stream);
             told.extend_from_slice(&message);
             let reply = if descriptors.is_empty() {
-                let status = r#"{"version":"0","pid":1,"since":0,"connections":0,"sessions":0,"processes":0,"caller":0}"#;
-                format!("{{\"parameters\":{status}}}\0")
+                let info = r#"{"vendor":"","product":"","version":"0","url":"","interfaces":[]}"#;
+                format!("{{\"parameters\":{info}}}\0")
             } else {
                 fs::File::from(descriptors.remove(0)).read_to_string(&mut secret).unwrap();
                 "{\"error\":\"io.stead.Service.LogonFailed\",\"parameters\":{}}\0".to_owned()

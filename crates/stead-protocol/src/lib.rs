@@ -25,7 +25,7 @@ mod text;
 mod token;
 
 pub use failure::{Failure, FailureKind, SystemError};
-pub use manage::{GetStatus, Monitor, Record, Status};
+pub use manage::{GetInfo, GetStatus, Info, Monitor, Record, Status};
 pub use method::{Method, NotDecoded, Request};
 pub use open::{OpenFile, OpenedFile};
 pub use policy::{ExplainPolicy, Explanation, PolicyQuestion};

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::Method;
+
 /// The audit records as they are made; needs `more`, and ends with the connection.
 ///
 /// Root sees all, others what they asked for themselves.
@@ -19,6 +21,25 @@ pub struct Record {
     /// How many records were not sent before this one, for the caller was too slow.
     #[serde(default)]
     pub missed: u64,
+}
+
+/// Which service it is: a method of Varlink's own interface, answered to everybody.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GetInfo {}
+
+/// What any Varlink service says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Info {
+    /// Its version.
+    pub version: String,
+    /// The interfaces that it has.
+    pub interfaces: Vec<String>,
+}
+
+impl Method for GetInfo {
+    const NAME: &'static str = "org.varlink.service.GetInfo";
+    type Reply = Info;
 }
 
 /// The service itself.

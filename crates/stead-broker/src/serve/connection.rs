@@ -50,6 +50,19 @@ pub(super) struct State {
     pub(super) ties: Ties,
 }
 
+impl State {
+    fn of(socket: &UnixStream) -> Result<Self, Failure> {
+        let caller = Caller::of(socket).map_err(|error| failure(&error))?;
+        Ok(Self {
+            caller,
+            tokens: BTreeMap::new(),
+            next_token: 1,
+            suspended: Vec::new(),
+            ties: Ties::default(),
+        })
+    }
+}
+
 impl Drop for State {
     fn drop(&mut self) {
         for process in self.suspended.iter().filter_map(Weak::upgrade) {
@@ -98,7 +111,7 @@ async fn calls(
         let call = match received {
             Ok(call) => call,
             Err(error) => {
-                let _ = service.blocking(uid, move || drop(given)).await;
+                discard(service, uid, given).await;
                 return match error {
                     zlink::Error::UnexpectedEof => Ok(()),
                     error => Err(error),
@@ -108,86 +121,58 @@ async fn calls(
         let (oneway, more) = (call.oneway(), call.more());
         let Incoming { method, parameters } = call.method();
         let parameters = parameters.as_ref().map(|raw| raw.get());
-        let result = match introspect::answer(method, parameters) {
-            Some(result) => {
-                let _ = service.blocking(uid, move || drop(given)).await;
+        let request = match introspect::answer(method, parameters) {
+            Some(answer) => Err(answer),
+            None => decode(method, parameters).map_err(Err),
+        };
+        let result = match request {
+            Ok(Request::Monitor(_)) if more => {
+                discard(service, uid, given).await;
+                return stream::monitor(service, connection, socket, uid).await;
+            }
+            Ok(Request::Monitor(_)) => {
+                discard(service, uid, given).await;
+                Err(FailureKind::ExpectedMore {}.while_doing(""))
+            }
+            Ok(Request::WaitProcess(call)) => {
+                discard(service, uid, given).await;
+                stream::wait(service, socket, uid, &call).await
+            }
+            Ok(request) => match handle(service, uid, socket, kept.take(), request, given).await {
+                Ok((state, result)) => {
+                    *kept = state;
+                    result
+                }
+                Err(failure) => return reply(connection, oneway, Err(failure)).await,
+            },
+            Err(result) => {
+                discard(service, uid, given).await;
                 result
             }
-            None => match decode(method, parameters) {
-                Ok(Request::Monitor(_)) if !more => Err(FailureKind::ExpectedMore {}.while_doing("")),
-                Ok(request) => {
-                    let taken = kept.take();
-                    let (state, result) = prepare(service, socket, uid, taken).await;
-                    match (state, result) {
-                        (Some(state), Ok(())) => match request {
-                            Request::Monitor(_) => {
-                                let end = stream::monitor(service, connection, socket, &state).await;
-                                *kept = Some(state);
-                                return end;
-                            }
-                            Request::WaitProcess(call) => {
-                                let result = stream::wait(service, socket, &state, &call).await;
-                                *kept = Some(state);
-                                result
-                            }
-                            request => {
-                                let handled = handle(service, uid, socket, state, request, given).await;
-                                let (state, result) = handled;
-                                let lost = state.is_none();
-                                *kept = state;
-                                if lost {
-                                    return reply(connection, oneway, result).await;
-                                }
-                                result
-                            }
-                        },
-                        (state, result) => {
-                            *kept = state;
-                            let _ = service.blocking(uid, move || drop(given)).await;
-                            result.map(|()| Answer { parameters: Value::Null, descriptors: Vec::new() })
-                        }
-                    }
-                }
-                Err(failure) => {
-                    let _ = service.blocking(uid, move || drop(given)).await;
-                    Err(failure)
-                }
-            },
         };
         reply(connection, oneway, result).await?;
     }
     Ok(())
 }
 
-/// Knows the caller, at its first call.
-async fn prepare(
-    service: &Arc<Service>,
-    socket: &Arc<UnixStream>,
-    uid: Uid,
-    kept: Option<State>,
-) -> (Option<State>, Result<(), Failure>) {
-    if kept.is_some() {
-        return (kept, Ok(()));
-    }
-    let socket = Arc::clone(socket);
-    match service.blocking(uid, move || Caller::of(&*socket)).await {
-        Ok(Ok(caller)) => {
-            let (tokens, suspended, ties) = Default::default();
-            (Some(State { caller, tokens, next_token: 1, suspended, ties }), Ok(()))
-        }
-        Ok(Err(error)) => (None, Err(failure(&error))),
-        Err(failure) => (None, Err(failure)),
+/// Closes what came with a call that takes none, on a thread that may wait.
+async fn discard(service: &Service, uid: Uid, given: Given) {
+    if !given.is_empty() {
+        let _ = service.blocking(uid, move || drop(given)).await;
     }
 }
+
+/// The connection's state afterwards, and the result. An error is of the service, and the state is lost.
+type Handled = Result<(Option<State>, Result<Answer, Failure>), Failure>;
 
 async fn handle(
     service: &Arc<Service>,
     uid: Uid,
-    socket: &UnixStream,
-    state: State,
+    socket: &Arc<UnixStream>,
+    state: Option<State>,
     request: Request,
     given: Given,
-) -> (Option<State>, Result<Answer, Failure>) {
+) -> Handled {
     let mut pause = Duration::from_millis(20);
     let (mut state, mut request, mut given) = (state, request, given);
     loop {
@@ -195,10 +180,10 @@ async fn handle(
             Request::CloseSession(call) => Some(Request::CloseSession(call.clone())),
             _ => None,
         };
-        let handled = once(service, uid, state, request, given).await;
+        let handled = once(service, uid, socket, state, request, given).await;
         match (handled, again) {
             // Others still hold the session, or it has processes: no thread waits for them.
-            ((Some(same), Err(failure)), Some(call))
+            (Ok((same, Err(failure))), Some(call))
                 if matches!(failure.kind, FailureKind::DeadlinePassed { .. }) && !stream::is_gone(socket) =>
             {
                 tokio::time::sleep(pause).await;
@@ -213,29 +198,31 @@ async fn handle(
 async fn once(
     service: &Arc<Service>,
     uid: Uid,
-    mut state: State,
+    socket: &Arc<UnixStream>,
+    state: Option<State>,
     request: Request,
     mut given: Given,
-) -> (Option<State>, Result<Answer, Failure>) {
+) -> Handled {
     let began = Instant::now();
     let kind = dispatch::slot_of(&request);
-    let inner = Arc::clone(service);
+    let (inner, socket) = (Arc::clone(service), Arc::clone(socket));
     let work = move || {
+        // The caller becomes known with its first call, on the same thread: each handing over costs time.
+        let mut state = match state.map_or_else(|| State::of(&socket), Ok) {
+            Ok(state) => state,
+            Err(failure) => return (None, Err(failure)),
+        };
         let result = dispatch::handle(&inner, &mut state, request, &mut given);
         drop(given);
-        (state, result)
+        (Some(state), result)
     };
-    match service.blocking_in(kind, uid, work).await {
-        Ok((state, result)) => {
-            if let Err(failure) = &result
-                && matches!(failure.kind, FailureKind::PolicyDenied { .. })
-            {
-                service.settle_denial(began).await;
-            }
-            (Some(state), result)
-        }
-        Err(failure) => (None, Err(failure)),
+    let (state, result) = service.blocking_in(kind, uid, work).await?;
+    if let Err(failure) = &result
+        && matches!(failure.kind, FailureKind::PolicyDenied { .. })
+    {
+        service.settle_denial(began).await;
     }
+    Ok((state, result))
 }
 
 fn decode(method: &str, parameters: Option<&str>) -> Result<Request, Failure> {

@@ -15,6 +15,10 @@ impl Given {
         Self(descriptors)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The one at `index`.
     pub(super) fn get(&self, index: Index) -> Result<BorrowedFd<'_>, Failure> {
         let found = usize::try_from(index).ok().and_then(|index| self.0.get(index));

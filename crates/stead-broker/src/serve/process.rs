@@ -62,7 +62,7 @@ pub(super) struct Record {
 pub(super) struct Proof {
     /// The inode of its pidfds, which no other process ever gets (Linux 6.9).
     inode: Option<u64>,
-    /// When it was started, in ticks since the machine was.
+    /// When it was started, in ticks since the machine was; read where the inode says nothing.
     started: Option<u64>,
 }
 
@@ -294,8 +294,8 @@ impl Processes {
     }
 
     /// One that the caller may know of.
-    pub(super) fn seen(&self, caller: &Caller, id: &str) -> Result<Arc<Tracked>, Failure> {
-        self.find(id, |record| may_see(caller.uid, record))
+    pub(super) fn seen(&self, caller: Uid, id: &str) -> Result<Arc<Tracked>, Failure> {
+        self.find(id, |record| may_see(caller, record))
     }
 
     /// One that the caller, or another process of its user, asked for.
@@ -332,7 +332,7 @@ impl Processes {
         caller: &Caller,
         call: &GetProcess,
     ) -> Result<(wire::Process, Option<OwnedFd>), Failure> {
-        let found = self.seen(caller, &call.process)?;
+        let found = self.seen(caller.uid, &call.process)?;
         let pidfd = found.pidfd();
         let pidfd = pidfd.map_err(|error| super::failure::system("looking up a process", "fcntl", error))?;
         Ok((found.describe(), pidfd))
@@ -402,7 +402,8 @@ impl Proof {
         const PIDFS: i64 = 0x5049_4446;
         let is_pidfs = rustix::fs::fstatfs(pidfd).is_ok_and(|found| found.f_type == PIDFS);
         let inode = rustix::fs::fstat(pidfd).ok().filter(|_| is_pidfs).map(|found| found.st_ino);
-        Self { inode, started: started(pid) }
+        // Opening a file of /proc is dear, and on every process's way.
+        Self { inode, started: if inode.is_none() { started(pid) } else { None } }
     }
 
     /// The process that is called `pid`, if it is the one that this was made of.

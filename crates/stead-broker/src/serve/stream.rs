@@ -13,7 +13,7 @@ use stead_protocol::{Failure, FailureKind, WaitProcess, Waited};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::connection::{Answer, Connection, State};
+use super::connection::{Answer, Connection};
 use super::failure::invalid;
 use super::process::End;
 use super::service::Service;
@@ -25,11 +25,11 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) async fn wait(
     service: &Service,
     socket: &UnixStream,
-    state: &State,
+    caller: Uid,
     call: &WaitProcess,
 ) -> Result<Answer, Failure> {
     const DOING: &str = "waiting for a process";
-    let tracked = service.processes.seen(&state.caller, &call.process)?;
+    let tracked = service.processes.seen(caller, &call.process)?;
     if tracked.is_suspended() && call.timeout.is_none() {
         return Err(invalid(DOING, "the process is suspended and would never end; resume it first"));
     }
@@ -73,9 +73,8 @@ pub(super) async fn monitor(
     service: &Arc<Service>,
     connection: &mut Connection,
     socket: &UnixStream,
-    state: &State,
+    uid: Uid,
 ) -> zlink::Result<()> {
-    let uid = state.caller.uid;
     let is_root = uid == Uid::ROOT;
     let mut records = match service.audit.subscribe((!is_root).then_some(uid)) {
         Ok(records) => records,

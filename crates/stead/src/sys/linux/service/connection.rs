@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use stead_protocol::client::{CallError, Connection, Descriptors};
-use stead_protocol::{CloseSession, CloseToken, GetStatus, Method};
+use stead_protocol::{CloseSession, CloseToken, GetInfo, Method};
 
 use super::error::error;
 use crate::error::{Error, ErrorKind, Result};
@@ -38,7 +38,7 @@ impl Service {
     pub(crate) fn connect(path: &Path, owner: Uid) -> Result<Arc<Self>> {
         let service = Self { path: path.to_owned(), owner, idle: Mutex::default() };
         // A listener whose service does not answer is none.
-        service.call("connecting to the service", &GetStatus {}, PATIENCE)?;
+        service.call("connecting to the service", &GetInfo {}, PATIENCE)?;
         Ok(Arc::new(service))
     }
 

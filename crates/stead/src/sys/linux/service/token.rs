@@ -17,9 +17,7 @@ use crate::sys::token::{
     CapabilitySet, CapabilitySets, Elsewhere, Gid, GroupSet, Label, LoginUid, SecureBits, SecurityContext,
     Taken, Uid,
 };
-use crate::token::{
-    ConfinementKnowledge, Impersonation, ImpersonationLevel, Primary, Token, TokenData, TokenKind,
-};
+use crate::token::{ConfinementKnowledge, ImpersonationLevel, Primary, Token, TokenData, TokenKind};
 
 /// A token of the service's, by its number.
 pub(super) struct Held {
@@ -90,11 +88,8 @@ pub(crate) fn own_token(service: &Arc<Service>) -> Result<Token<Primary>> {
     const DOING: &str = "reading this server's own token through the service";
     let line = Arc::new(Line::new(service)?);
     let (opened, _) = line.call(DOING, &OwnToken {}, &[], Some(PATIENCE))?;
-    let level = from_level(opened.context.level);
-    if opened.context.primary {
-        return described(&line, &opened, level, None, DOING);
-    }
-    described::<Impersonation>(&line, &opened, level, None, DOING)?.to_primary()
+    // The service creates processes with a token of either kind: a primary one there would be a call more.
+    described(&line, &opened, from_level(opened.context.level), None, DOING)
 }
 
 /// A token as the service describes it.
