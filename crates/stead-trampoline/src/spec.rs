@@ -100,13 +100,15 @@ pub struct Credentials {
 }
 
 /// What the server knows already of what its child inherits: each saves the trampoline the opening of a
-/// file of `/proc`, the dearest of all that it does.
+/// file of `/proc`, the dearest of all that it does, or sixty calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Known {
     /// The out-of-memory score adjustment is 0.
     pub oom_score_adj_is_zero: bool,
     /// The core filter is the kernel's default.
     pub core_filter_is_default: bool,
+    /// The only signals that can be ignored, the first in the lowest bit.
+    pub ignored_signals: Option<u64>,
 }
 
 /// Where the program is.
@@ -139,6 +141,7 @@ impl Spec {
         let mut header = self.header(&keep, &groups);
         header.flags |= if known.oom_score_adj_is_zero { flag::OOM_IS_ZERO } else { 0 };
         header.flags |= if known.core_filter_is_default { flag::CORE_FILTER_IS_DEFAULT } else { 0 };
+        header.perhaps_ignored = known.ignored_signals.unwrap_or(u64::MAX);
 
         let mut out = vec![wire::NAME.to_owned(), string(&header.encode()), self.directory.clone()];
         out.extend(self.exec_label.as_deref().map(string));

@@ -19,7 +19,7 @@
 pub const NAME: &core::ffi::CStr = c"stead-trampoline";
 
 /// Changes with every change of the layout; an installed trampoline of another version refuses.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Largest piece of a list of numbers, in bytes.
 pub const PIECE: usize = 100 * 1024;
@@ -109,7 +109,8 @@ macro_rules! header {
 header! {
     version: u32, flags: u32, report: u32, gate: u32, umask: u32, nice: u32, oom_score_adj: u32,
     login_uid: u32, descriptor: u32, uid: u32, gid: u32, last_capability: u32, securebits: u32, permitted: u64, effective: u64,
-    inheritable: u64, ambient: u64, bounding: u64, keep: u32, groups: u32, limits: u32, candidates: u32,
+    inheritable: u64, ambient: u64, bounding: u64, perhaps_ignored: u64, keep: u32, groups: u32, limits: u32,
+    candidates: u32,
 }
 
 fn put(out: &mut [u8], mut value: u64, bytes: usize) -> &mut [u8] {

@@ -149,7 +149,7 @@ fn run(
     // SAFETY: the slice is NUL-terminated in the argument vector.
     unsafe { system_call!(CHDIR, spec.directory.as_ptr()) }.at(Step::Directory, 0)?;
     // Late, so that no signal interrupts the above; an ignored signal would stay ignored over execve.
-    reset_signals().at(Step::Signals, 0)?;
+    reset_signals(header.perhaps_ignored).at(Step::Signals, 0)?;
 
     if has(flag::GATE) {
         tell(header.report, Report { step: Step::Ready, errno: 0, detail: 0 });
@@ -228,15 +228,17 @@ fn close_range(first: u32, last: u32) -> Result<(), i32> {
     unsafe { system_call!(CLOSE_RANGE, first, last, 0) }.map(drop)
 }
 
-/// Every disposition to its default, also of those that the server ignores; then an empty mask.
-fn reset_signals() -> Result<(), i32> {
+/// Every disposition to its default, also of those that the server ignores; then an empty mask. What was handled is at its
+/// default since this program was executed.
+fn reset_signals(perhaps_ignored: u64) -> Result<(), i32> {
     const SIG_SETMASK: usize = 2;
     const SIGKILL: usize = 9;
     const SIGSTOP: usize = 19;
     let default = [0u64; 4]; // struct sigaction: SIG_DFL, no flags, no restorer, empty mask
     let none = 0u64;
     for signal in 1..=64 {
-        if signal != SIGKILL && signal != SIGSTOP {
+        let ignored = perhaps_ignored >> (signal - 1) & 1 != 0;
+        if ignored && signal != SIGKILL && signal != SIGSTOP {
             // SAFETY: a full kernel `struct sigaction`; the default action runs no code of ours.
             unsafe { system_call!(RT_SIGACTION, signal, &raw const default, 0, 8) }?;
         }

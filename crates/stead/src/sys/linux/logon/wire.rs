@@ -81,21 +81,25 @@ pub(super) fn send(
     header[4..6].copy_from_slice(&VERSION.to_le_bytes());
     header[6] = kind;
     header[8..10].copy_from_slice(&count.to_le_bytes());
-    let mut unsent = &header[..];
-    for chunk in descriptors.chunks(DESCRIPTORS_AT_ONCE) {
-        let sent = send_some(socket.as_fd(), &unsent[..1], chunk)?;
-        unsent = &unsent[sent..];
-    }
-    for mut bytes in [unsent, body] {
-        while !bytes.is_empty() {
-            let sent = send_some(socket.as_fd(), bytes, &[])?;
-            bytes = &bytes[sent..];
-        }
+    let (mut header, mut body) = (&header[..], body);
+    let mut chunks = descriptors.chunks(DESCRIPTORS_AT_ONCE).peekable();
+    while !(header.is_empty() && body.is_empty()) {
+        let chunk = chunks.next().unwrap_or_default();
+        // All the rest at once where that is possible: whoever waits for it is woken once.
+        let pieces = if chunks.peek().is_some() { [&header[..1], &[]] } else { [header, body] };
+        let sent = send_some(socket.as_fd(), pieces.map(IoSlice::new), chunk)?;
+        let of_header = sent.min(header.len());
+        header = &header[of_header..];
+        body = &body[sent - of_header..];
     }
     Ok(())
 }
 
-fn send_some(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
+fn send_some(
+    socket: BorrowedFd<'_>,
+    pieces: [IoSlice<'_>; 2],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<usize> {
     let mut space = Vec::new();
     let mut ancillary = if descriptors.is_empty() {
         SendAncillaryBuffer::default()
@@ -107,7 +111,7 @@ fn send_some(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>
         return Err(io::Error::other("too many descriptors for one message"));
     }
     loop {
-        match rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL) {
+        match rustix::net::sendmsg(socket, &pieces, &mut ancillary, SendFlags::NOSIGNAL) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(sent) => return Ok(sent),
             Err(rustix::io::Errno::INTR) => {}

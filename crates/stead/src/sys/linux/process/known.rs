@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use stead_trampoline::spec::Known;
 
@@ -20,11 +20,22 @@ struct Files {
 
 static FILES: Mutex<Option<Arc<Files>>> = Mutex::new(None);
 
+/// The signals that this process ignores, where nobody can change that any more.
+static IGNORED_SIGNALS: OnceLock<u64> = OnceLock::new();
+
+/// From now on exactly these signals are ignored, the first in the lowest bit: this process has one thread, whose code is
+/// the library's. Any other thread could ignore one for a moment (system(3) does), and the child would inherit it.
+pub(crate) fn only_ignores(signals: u64) {
+    let _ = IGNORED_SIGNALS.set(signals);
+}
+
 /// What is known now.
 pub(super) fn known() -> Known {
-    files().map_or(Known::default(), |files| Known {
+    let ignored_signals = IGNORED_SIGNALS.get().copied();
+    files().map_or(Known { ignored_signals, ..Known::default() }, |files| Known {
         oom_score_adj_is_zero: says(&files.oom_score_adj, b"0\n"),
         core_filter_is_default: says(&files.core_filter, b"00000033\n"),
+        ignored_signals,
     })
 }
 

@@ -16,7 +16,7 @@ use super::watch::Trees;
 use super::{send, signals, tree};
 use crate::sys::logon::message::{Failure, LaunchRequest, Phase, Reply, Request, Snapshot, Why};
 use crate::sys::logon::{step_number, wire};
-use crate::sys::process::{Launch, LaunchFault, Started, launch};
+use crate::sys::process::{Launch, LaunchFault, Started, launch, only_ignores};
 
 /// How long processes have to end by themselves when the server is lost.
 const GRACE: Duration = Duration::from_millis(500);
@@ -113,6 +113,10 @@ fn prepare(session: &Session, server_uid: Uid) -> Result<(OwnedFd, Option<OwnedF
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|errno| fault("prctl(PR_SET_CHILD_SUBREAPER)", errno.into()))?;
     let signals = signals::descriptor().map_err(|error| fault("signalfd", error))?;
+    // Unless a module started a thread that goes on.
+    if std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1) {
+        only_ignores(signals::ignored());
+    }
     let listener = match &session.socket {
         None => None,
         Some(path) => Some(listen(path, server_uid).map_err(|error| fault("listen", error))?),

@@ -32,9 +32,39 @@ pub(super) fn descriptor() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
+/// Which are ignored, the first in the lowest bit; a PAM module may have seen to that.
+pub(super) fn ignored() -> u64 {
+    (1..=libc::SIGRTMAX()).fold(0, |ignored, signal| {
+        // SAFETY: a sigaction is plain data, for which zero is a value.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: nothing is changed; the old action is valid for the call.
+        let read = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) } == 0;
+        // The C library tells nothing of its own two: they may be anything.
+        let perhaps = !read || action.sa_sigaction == libc::SIG_IGN;
+        if perhaps { ignored | 1 << (signal - 1) } else { ignored }
+    })
+}
+
 /// Takes them as before.
 pub(super) fn unblock() {
     let set = set();
     // SAFETY: as in `descriptor`.
     unsafe { libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_that_is_ignored_is_found() {
+        let bit = 1 << (libc::SIGUSR2 - 1);
+        assert_eq!(ignored() & bit, 0);
+        // SAFETY: no handler runs; no other test minds this signal.
+        unsafe { libc::signal(libc::SIGUSR2, libc::SIG_IGN) };
+        assert_ne!(ignored() & bit, 0);
+        // SAFETY: as above.
+        unsafe { libc::signal(libc::SIGUSR2, libc::SIG_DFL) };
+        assert_eq!(ignored() & bit, 0);
+    }
 }
