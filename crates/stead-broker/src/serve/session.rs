@@ -133,6 +133,7 @@ impl Sessions {
     pub(super) fn attach(&self, known: &Known) -> Result<Arc<LogonSession>, Failure> {
         let mut attached = known.attached.lock().unwrap_or_else(PoisonError::into_inner);
         let give_up = std::time::Instant::now() + LET_GO;
+        let mut pause = Duration::from_micros(200);
         loop {
             if let Some(session) = attached.upgrade() {
                 return Ok(session);
@@ -159,7 +160,8 @@ impl Sessions {
                     if matches!(error.kind(), ErrorKind::WorkerUnavailable { .. })
                         && std::time::Instant::now() < give_up =>
                 {
-                    std::thread::sleep(Duration::from_millis(10));
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(10));
                 }
                 Err(error) => return Err(failure(&error)),
             }

@@ -71,7 +71,7 @@ impl SessionElsewhere for Kept {
 
 /// Asks until it is closed: while a process of it lives, or anybody holds it, the service says so at once.
 fn wait_for_end(service: &Service, call: &CloseSession) -> Result<()> {
-    let mut pause = Duration::from_millis(5);
+    let mut pause = Duration::from_micros(500);
     loop {
         match service.call("ending the logon session through the service", call, PATIENCE) {
             Err(error) => match error.kind() {
