@@ -125,6 +125,18 @@ async fn calls(
             Some(answer) => Err(answer),
             None => decode(method, parameters).map_err(Err),
         };
+        // These two need nothing of the caller but its uid; which must be known to be its own all the same.
+        if kept.is_none() && matches!(request, Ok(Request::Monitor(_) | Request::WaitProcess(_))) {
+            let of = Arc::clone(socket);
+            match service.blocking(uid, move || State::of(&of)).await.and_then(|known| known) {
+                Ok(state) => *kept = Some(state),
+                Err(failure) => {
+                    discard(service, uid, given).await;
+                    reply(connection, oneway, Err(failure)).await?;
+                    continue;
+                }
+            }
+        }
         let result = match request {
             Ok(Request::Monitor(_)) if more => {
                 discard(service, uid, given).await;

@@ -85,8 +85,15 @@ pub(super) fn create(
         own: rule == RuleRef::Itself,
         end: None,
     };
-    let pidfd = child.as_fd().try_clone_to_owned().map_err(|error| system(DOING, "fcntl", error))?;
-    let theirs = pidfd.try_clone().map_err(|error| system(DOING, "fcntl", error))?;
+    let copies = child.as_fd().try_clone_to_owned().and_then(|pidfd| Ok((pidfd.try_clone()?, pidfd)));
+    let (theirs, pidfd) = match copies {
+        Ok(both) => both,
+        Err(error) => {
+            // Nobody would know of it.
+            let _ = child.kill_tree();
+            return Err(system(DOING, "fcntl", error));
+        }
+    };
     let kept = HeldProcess {
         child: Some(child),
         earlier: None,

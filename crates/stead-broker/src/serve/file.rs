@@ -120,7 +120,8 @@ pub(super) fn open(
     // Whatever became of it: it has nothing more to do. Its place is free only when it is gone.
     let _ = helper.kill();
     drop(ours);
-    std::thread::spawn(move || {
+    // Where no thread can be had it is reaped with the next process.
+    let _ = std::thread::Builder::new().spawn(move || {
         let _ = helper.wait();
         drop(place);
     });

@@ -96,7 +96,7 @@ impl Groups {
 
     /// Whether anybody is left in the group of this process.
     pub(super) fn is_populated(&self, id: &str) -> bool {
-        self.clients.clone().is_some_and(|clients| clients.named(id).is_populated().unwrap_or(false))
+        self.clients.clone().is_some_and(|clients| clients.named(id).is_populated().unwrap_or(true))
     }
 
     /// Removes the group of a process that has ended, unless others of its tree have not.

@@ -210,7 +210,13 @@ impl Processes {
 
     /// Writes a process down, and knows it from now on.
     pub(super) fn add(&self, id: u64, tracked: Tracked) -> io::Result<Arc<Tracked>> {
-        self.folder.write(&tracked.record.id, &tracked.record)?;
+        if let Err(error) = self.folder.write(&tracked.record.id, &tracked.record) {
+            // Nobody would know of it after a restart, and nobody has been told of it yet.
+            if let Some(child) = &mut tracked.held().child {
+                let _ = child.kill_tree();
+            }
+            return Err(error);
+        }
         let tracked = Arc::new(tracked);
         self.lock().insert(id, Arc::clone(&tracked));
         Ok(tracked)
@@ -374,7 +380,18 @@ impl Processes {
         if found.record.is_in_a_group()
             && let Some(killed) = self.groups.kill_tree(&found.record.id)
         {
-            return killed.map(|()| (found, Nothing {})).map_err(|error| failure(&error));
+            killed.map_err(|error| failure(&error))?;
+            // systemd moves a process out of it for its own user (AttachProcessesToUnit): then it is reached as a child is.
+            let mut held = found.held();
+            if let Some(child) = &mut held.child {
+                let _ = child.kill_tree();
+                let _ = child.kill();
+            }
+            if let Some(earlier) = &held.earlier {
+                let _ = earlier.kill_tree();
+            }
+            drop(held);
+            return Ok((found, Nothing {}));
         }
         let mut guard = found.held();
         let held = &mut *guard;

@@ -286,12 +286,13 @@ pub(super) fn log_on(
     opened(service, state, &known, session)
 }
 
-/// Whose failure it will be, if it fails: the account's own name, however it was spelled, where there is an account. It is
+/// Whose failure it will be, if it fails: the account's, however it was spelled, where there is an account. It is
 /// looked for where there is none just as long.
 fn counted_as(call: &LogOn) -> Result<String, Failure> {
     let name = call.account.name.as_os_str();
     let found = User::by_any_spelling(name).map_err(|error| failure(&error))?;
-    Ok(found.as_ref().map_or(name, User::name).to_string_lossy().into_owned())
+    // Not by its name: alice@a and alice@b are two, and what one gets right forgives the other nothing.
+    Ok(found.map_or_else(|| name.to_string_lossy().into_owned(), |user| format!("uid {}", user.uid())))
 }
 
 fn prepare(service: &Service, call: &LogOn, given: &Given, doing: &str) -> Result<Logon, Failure> {

@@ -31,6 +31,10 @@ impl Holders {
         *number = number.saturating_sub(1);
         *number == 0
     }
+
+    fn are_none(&self) -> bool {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) == 0
+    }
 }
 
 /// A connection's hold on one session.
@@ -86,7 +90,10 @@ impl Ties {
             while session.processes().is_ok_and(|pids| !pids.is_empty()) && Instant::now() < give_up {
                 std::thread::sleep(LOOK);
             }
-            if let Err(error) = session.terminate() {
+            // Who opened it again meanwhile keeps it.
+            if tie.known.holders.are_none()
+                && let Err(error) = session.terminate()
+            {
                 tracing::warn!(session = tie.known.record.id, %error, "a session could not be ended");
             }
         }

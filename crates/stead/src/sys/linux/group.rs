@@ -46,7 +46,9 @@ pub(crate) fn groups_of(name: &CStr, primary: Gid) -> io::Result<GroupSet> {
         };
         if result >= 0 {
             groups.truncate(usize::try_from(count).unwrap_or(0));
-            return Ok(groups.into_iter().filter_map(Gid::new).collect());
+            // One that no process can have: without it the user would have one group fewer.
+            let whole: Option<GroupSet> = groups.into_iter().map(Gid::new).collect();
+            return whole.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL));
         }
         if groups.len() >= MOST_GROUPS {
             return Err(io::Error::from_raw_os_error(libc::E2BIG));

@@ -368,9 +368,10 @@ impl ProcessCgroup {
 
     /// Whether a living process is in it or below it.
     fn populated(&self) -> bool {
-        self.directory().is_some_and(|directory| {
-            read_file(directory, "cgroup.events")
-                .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
+        self.directory().is_some_and(|directory| match read_file(directory, "cgroup.events") {
+            Ok(events) => events.lines().any(|line| line == "populated 1"),
+            // That it cannot be read is no sign that nobody is in it.
+            Err(errno) => !matches!(errno, Errno::NODEV | Errno::NOENT),
         })
     }
 

@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ffi::{CString, OsStr};
-use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -12,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::CapabilitySet as ThreadCapabilities;
 
+use super::kept::KeptFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::privilege::Privilege;
 use crate::process::{Command, Program};
@@ -288,18 +288,15 @@ fn pinned_name(descriptor: &OwnedFd) -> CString {
 /// The calling thread's, which the process inherits.
 fn own_login_uid() -> Option<u32> {
     thread_local! {
-        /// It speaks of the thread that opened it, so not of that of a process that was forked since.
-        static FILE: RefCell<Option<(u32, File)>> = const { RefCell::new(None) };
+        /// It speaks of the thread that opened it.
+        static FILE: RefCell<Option<KeptFile>> = const { RefCell::new(None) };
     }
-    // On every spawn's way: opening it costs ten times as much as reading it.
     FILE.with_borrow_mut(|kept| {
-        let here = std::process::id();
-        if kept.as_ref().is_none_or(|(owner, _)| *owner != here) {
-            *kept = Some((here, File::open("/proc/thread-self/loginuid").ok()?));
+        if kept.as_ref().is_none_or(|file| file.get().is_none()) {
+            *kept = KeptFile::open("/proc/thread-self/loginuid");
         }
-        let (_, file) = kept.as_ref()?;
         let mut text = [0; 16];
-        let length = file.read_at(&mut text, 0).ok()?;
+        let length = kept.as_ref()?.get()?.read_at(&mut text, 0).ok()?;
         std::str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
     })
 }

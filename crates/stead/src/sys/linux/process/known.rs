@@ -5,17 +5,17 @@
 //! reads them before each launch. Where it cannot, the trampoline does.
 #![forbid(unsafe_code)]
 
-use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use stead_trampoline::spec::Known;
 
-/// The server's own files. They speak of the process that opened them, so not of one that was forked since.
+use super::kept::KeptFile;
+
+/// The server's own files.
 struct Files {
-    owner: u32,
-    oom_score_adj: File,
-    core_filter: File,
+    oom_score_adj: KeptFile,
+    core_filter: KeptFile,
 }
 
 static FILES: Mutex<Option<Arc<Files>>> = Mutex::new(None);
@@ -40,20 +40,20 @@ pub(super) fn known() -> Known {
 }
 
 fn files() -> Option<Arc<Files>> {
-    let here = std::process::id();
     let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
-    if files.as_ref().is_none_or(|files| files.owner != here) {
-        *files = File::open("/proc/self/oom_score_adj")
-            .and_then(|oom_score_adj| {
-                let core_filter = File::open("/proc/self/coredump_filter")?;
-                Ok(Arc::new(Files { owner: here, oom_score_adj, core_filter }))
-            })
-            .ok();
+    let of_this_process =
+        |files: &Arc<Files>| files.oom_score_adj.get().is_some() && files.core_filter.get().is_some();
+    if !files.as_ref().is_some_and(of_this_process) {
+        *files = KeptFile::open("/proc/self/oom_score_adj").and_then(|oom_score_adj| {
+            let core_filter = KeptFile::open("/proc/self/coredump_filter")?;
+            Some(Arc::new(Files { oom_score_adj, core_filter }))
+        });
     }
     files.clone()
 }
 
-fn says(file: &File, text: &[u8]) -> bool {
+fn says(file: &KeptFile, text: &[u8]) -> bool {
     let mut found = [0; 24];
-    file.read_at(&mut found, 0).is_ok_and(|length| &found[..length] == text)
+    let read = file.get().map(|file| file.read_at(&mut found, 0));
+    matches!(read, Some(Ok(length)) if &found[..length] == text)
 }

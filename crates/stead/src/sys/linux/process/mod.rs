@@ -17,6 +17,7 @@ mod status;
 
 mod child_start;
 mod image;
+mod kept;
 mod known;
 pub(crate) mod launch;
 #[cfg(test)]

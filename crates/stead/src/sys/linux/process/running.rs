@@ -336,13 +336,18 @@ impl Running {
     pub(crate) fn kill_tree(&mut self) -> Result<()> {
         as_server(|| {
             if let Some(cgroup) = &self.cgroup {
-                return cgroup.kill().map_err(|errno| match errno {
+                let killed = cgroup.kill().map_err(|errno| match errno {
                     Errno::NOENT => Error::new(
                         ENDING,
                         ErrorKind::KernelTooOld { needs: "cgroup.kill (Linux 5.14)".into() },
                     ),
                     errno => cannot_signal(ENDING, "cgroup.kill", errno),
                 });
+                if let Parent::Worker(child) = &self.parent {
+                    // What somebody has moved out of it, its worker may still know by descent.
+                    let _ = child.kill_tree();
+                }
+                return killed;
             }
             match &self.parent {
                 Parent::Worker(child) => child.kill_tree(),
