@@ -8,7 +8,7 @@ mod windows_support;
 use std::path::PathBuf;
 use std::time::Duration;
 use stead::os::windows::{ChildExt, CommandExt, Console, Dacl, TokenExt};
-use stead::{Command, ErrorKind, Impersonation, Primary, Stdio, Token};
+use stead::{Command, ErrorKind, Impersonation, Stdio, Token};
 use testbed::windows::{Mint, Seen, WinProbe, program};
 use windows_support::{minted, own};
 

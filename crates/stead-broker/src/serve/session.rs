@@ -291,8 +291,14 @@ pub(super) fn log_on(
 fn counted_as(call: &LogOn) -> Result<String, Failure> {
     let name = call.account.name.as_os_str();
     let found = User::by_any_spelling(name).map_err(|error| failure(&error))?;
-    // Not by its name: alice@a and alice@b are two, and what one gets right forgives the other nothing.
-    Ok(found.map_or_else(|| name.to_string_lossy().into_owned(), |user| format!("uid {}", user.uid())))
+    Ok(match found {
+        // alice@a and alice@b are two, and what one gets right forgives the other nothing.
+        Some(user) if user.name().as_encoded_bytes().iter().any(|byte| b"@\\".contains(byte)) => {
+            format!("uid {}", user.uid())
+        }
+        Some(user) => user.name().to_string_lossy().into_owned(),
+        None => name.to_string_lossy().into_owned(),
+    })
 }
 
 fn prepare(service: &Service, call: &LogOn, given: &Given, doing: &str) -> Result<Logon, Failure> {
