@@ -194,3 +194,22 @@ fn a_logon_is_measured_beside_pam_and_many_sessions_leave_nothing() {
     let private = results.iter().find(|result| result["method"] == "private").unwrap();
     assert_eq!(private["unit"], "KiB");
 }
+
+#[test]
+fn readmes_figures_and_the_picture_are_those_of_the_results_beside_them() {
+    let bed = testbed::require!();
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let file = bed.scratch("documented").join("bench.json");
+    fs::copy(checkout.join("docs/bench.json"), &file).unwrap();
+    let drawn = Command::new(bed.bin("stead-bench")).arg("plot").arg(&file).output().unwrap();
+    assert!(drawn.status.success(), "{}", String::from_utf8_lossy(&drawn.stderr));
+    let table = String::from_utf8(drawn.stdout).unwrap();
+    let readme = fs::read_to_string(checkout.join("README.md")).unwrap();
+    let mend = "run `cargo xtask bench plot docs/bench.json`";
+    assert!(table.contains("| stead |") && readme.contains(&table), "{mend}: README has not\n{table}");
+    let picture = fs::read_to_string(checkout.join("docs/bench.svg")).unwrap();
+    assert!(
+        picture == fs::read_to_string(file.with_extension("svg")).unwrap(),
+        "{mend}: docs/bench.svg is another"
+    );
+}

@@ -37,7 +37,7 @@ pub(crate) fn run(bench: &mut Bench) -> Outcome {
     bench.measure(
         &scenario("authenticated elsewhere"),
         vec![
-            Method::new("the PAM calls in a child", || pam::log_on_and_off("stead-s4u", &user.name, None)),
+            Method::new("the PAM calls in a child", || pam::log_on_and_off("stead-batch", &user.name, None)),
             Method::new("stead", || ours(Logon::s4u(account()).kind(LogonType::Batch))),
         ],
     )?;
