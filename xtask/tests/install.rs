@@ -141,6 +141,20 @@ fn systemd_understands_the_units() {
 }
 
 #[test]
+fn the_packages_newest_entry_is_of_the_crates_version() {
+    let changelog = fs::read_to_string(root().join("packaging/changelog")).unwrap();
+    let expected = format!("stead ({}-", env!("CARGO_PKG_VERSION"));
+    let newest = changelog.lines().next().unwrap_or_default();
+    assert!(newest.starts_with(&expected), "{newest:?} is not of this version: {expected}..");
+}
+
+#[test]
+fn the_socket_goes_with_its_unit() {
+    let unit = fs::read_to_string(root().join("packaging/systemd/stead.socket")).unwrap();
+    assert!(unit.lines().any(|line| line == "RemoveOnStop=yes"));
+}
+
+#[test]
 fn the_unit_hands_no_confinement_down() {
     let unit = fs::read_to_string(root().join("packaging/systemd/stead.service")).unwrap();
     let settings =

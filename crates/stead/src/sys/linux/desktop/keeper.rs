@@ -17,7 +17,7 @@ use rustix::process::Pid;
 
 use crate::desktop::AccessLease;
 use crate::error::{Error, Result};
-use crate::sys::process::session_members;
+use crate::sys::process::{is_populated, session_members};
 
 /// How the end of a tree of processes is noticed.
 #[derive(Debug)]
@@ -242,6 +242,25 @@ fn members(session: Pid, lease: AccessLease) -> Option<Watched> {
 /// Whether the group has a living process; no, when it was removed.
 fn populated(events: &OwnedFd) -> bool {
     let mut text = [0; 256];
-    rustix::io::pread(events, &mut text, 0)
-        .is_ok_and(|length| text[..length].split(|byte| *byte == b'\n').any(|line| line == b"populated 1"))
+    let read = rustix::io::pread(events, &mut text, 0);
+    is_populated(read.map(|length| &text[..length]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_of_which_nothing_can_be_read_is_not_taken_for_an_empty_one() {
+        let written = |text: &str| {
+            let file = rustix::fs::memfd_create("cgroup.events", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+            rustix::io::write(&file, text.as_bytes()).unwrap();
+            populated(&file)
+        };
+        assert!(written("populated 1\nfrozen 0\n"));
+        assert!(!written("populated 0\nfrozen 0\n"));
+        // A pipe is read from no offset (ESPIPE), as a group's file may fail to be for a moment.
+        let (reader, _writer) = io::pipe().unwrap();
+        assert!(populated(&reader.into()));
+    }
 }

@@ -368,11 +368,7 @@ impl ProcessCgroup {
 
     /// Whether a living process is in it or below it.
     fn populated(&self) -> bool {
-        self.directory().is_some_and(|directory| match read_file(directory, "cgroup.events") {
-            Ok(events) => events.lines().any(|line| line == "populated 1"),
-            // That it cannot be read is no sign that nobody is in it.
-            Err(errno) => !matches!(errno, Errno::NODEV | Errno::NOENT),
-        })
+        self.directory().is_some_and(|directory| is_populated(read_file(directory, "cgroup.events")))
     }
 
     /// Removes it if nobody is in it any more; otherwise gives it back.
@@ -397,6 +393,15 @@ impl Drop for ProcessCgroup {
         if !self.name.is_empty() && !self.populated() {
             remove_tree(self.parent.as_fd(), &self.name);
         }
+    }
+}
+
+/// Whether somebody lives in a group, by what was read of its `cgroup.events`.
+pub(crate) fn is_populated(events: Result<impl AsRef<[u8]>, Errno>) -> bool {
+    match events {
+        Ok(events) => events.as_ref().split(|byte| *byte == b'\n').any(|line| line == b"populated 1"),
+        // That it cannot be read is no sign that nobody is in it, but for a group that was removed.
+        Err(errno) => !matches!(errno, Errno::NODEV | Errno::NOENT),
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) mod report;
 
 pub(crate) use abandoned::{Remains, leave, reap_within, sweep};
 pub use cgroup::Cgroup;
-pub(crate) use cgroup::of_process as cgroup_of;
+pub(crate) use cgroup::{is_populated, of_process as cgroup_of};
 pub(crate) use known::only_ignores;
 pub use limit::Limit;
 pub(crate) use options::Options;
