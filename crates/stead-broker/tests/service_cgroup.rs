@@ -4,61 +4,17 @@
 
 mod service_support;
 
-use std::path::{Path, PathBuf};
-
-use service_support::{Service, alive, call, own, shell};
+use service_support::{Service, Unit, alive, call, everything, members, own, shell};
 use stead_protocol::client::Connection;
 use stead_protocol::{KillTree, LogOn, OpenSession, OpenedSession, Process, WaitProcess};
-use testbed::{Bed, until};
+use testbed::until;
 
-const POLICY: &str = r#"
-[[allow]]
-callers = { users = ["root"] }
-clients = { users = ["alice"] }
-privileges = ["tcb", "assign-primary-token"]
-programs = "any"
-logon-types = ["batch"]
-"#;
+fn policy() -> String {
+    everything(&["root"], &["alice"])
+}
 
 /// Begins daemons that belong to nobody, faster than they could be ended one by one, and ends itself.
 const DAEMONS: &str = "setsid -f sh -c 'while :; do setsid -f sleep 1000; sleep 0.02; done'; exit 7";
-
-/// The delegated group of a unit, as systemd makes one.
-struct Unit(PathBuf);
-
-impl Unit {
-    fn make(bed: &Bed) -> Option<Self> {
-        let (path, _) = bed.cgroup("unit")?;
-        let unit = Self(path);
-        std::fs::create_dir(unit.service()).unwrap();
-        Some(unit)
-    }
-
-    fn delegated(bed: &Bed) -> Option<Self> {
-        let unit = Self::make(bed)?;
-        rustix::fs::setxattr(&unit.0, "user.delegate", b"1", rustix::fs::XattrFlags::empty()).ok()?;
-        Some(unit)
-    }
-
-    fn service(&self) -> PathBuf {
-        self.0.join("service")
-    }
-
-    fn of(&self, process: &Process) -> PathBuf {
-        self.0.join("clients").join(&process.id)
-    }
-}
-
-impl Drop for Unit {
-    fn drop(&mut self) {
-        let _ = std::fs::write(self.0.join("cgroup.kill"), "1");
-    }
-}
-
-fn members(group: &Path) -> Vec<u32> {
-    let text = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-    text.lines().filter_map(|line| line.parse().ok()).collect()
-}
 
 fn group_of(pid: u32) -> String {
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
@@ -83,20 +39,11 @@ fn kill_tree(root: &mut Connection, process: &Process) {
     call(root, &KillTree { process: process.id.clone() }, &[]);
 }
 
-macro_rules! require_unit {
-    ($bed:expr) => {
-        match Unit::delegated($bed) {
-            Some(unit) => unit,
-            None => testbed::skip!("no writable cgroup of version 2 here, or none that can be marked"),
-        }
-    };
-}
-
 #[test]
 fn daemons_that_left_their_tree_are_ended_with_it_also_after_a_restart() {
     let bed = testbed::require!();
-    let unit = require_unit!(bed);
-    let mut service = Service::start_in(bed, POLICY, Some(unit.service()));
+    let unit = Unit::require(bed);
+    let mut service = Service::start_in(bed, &policy(), Some(unit.service()));
     let mut root = service.connect();
     let session = log_on(&mut root);
     // Not alone in its session: whose a daemon is, its worker could not tell.
@@ -136,8 +83,8 @@ fn daemons_that_left_their_tree_are_ended_with_it_also_after_a_restart() {
 #[test]
 fn a_process_is_in_a_group_of_its_own_which_goes_with_it() {
     let bed = testbed::require!();
-    let unit = require_unit!(bed);
-    let service = Service::start_in(bed, POLICY, Some(unit.service()));
+    let unit = Unit::require(bed);
+    let service = Service::start_in(bed, &policy(), Some(unit.service()));
     let mut root = service.connect();
     let token = own(&mut root).token;
     let (said, _) = service_support::output(&mut root, shell(token, "cat /proc/self/cgroup; exit 3"));
@@ -151,8 +98,8 @@ fn a_process_is_in_a_group_of_its_own_which_goes_with_it() {
 #[test]
 fn a_group_that_became_empty_while_there_was_no_service_is_removed() {
     let bed = testbed::require!();
-    let unit = require_unit!(bed);
-    let mut service = Service::start_in(bed, POLICY, Some(unit.service()));
+    let unit = Unit::require(bed);
+    let mut service = Service::start_in(bed, &policy(), Some(unit.service()));
     let mut root = service.connect();
     let token = own(&mut root).token;
     let process = start(&mut root, token, "setsid -f sleep 1000; exit 2");
@@ -169,8 +116,8 @@ fn a_group_that_became_empty_while_there_was_no_service_is_removed() {
 #[test]
 fn a_service_that_is_in_the_delegated_group_itself_moves_into_a_part_of_it() {
     let bed = testbed::require!();
-    let unit = require_unit!(bed);
-    let mut service = Service::start_in(bed, POLICY, Some(unit.0.clone()));
+    let unit = Unit::require(bed);
+    let mut service = Service::start_in(bed, &policy(), Some(unit.0.clone()));
     let mut root = service.connect();
     // It listens before it looks around; an answer comes afterwards.
     let token = own(&mut root).token;
@@ -190,7 +137,7 @@ fn a_service_that_is_in_the_delegated_group_itself_moves_into_a_part_of_it() {
 fn a_group_that_was_not_delegated_is_left_alone() {
     let bed = testbed::require!();
     let Some(unit) = Unit::make(bed) else { testbed::skip!("no writable cgroup of version 2 here") };
-    let service = Service::start_in(bed, POLICY, Some(unit.service()));
+    let service = Service::start_in(bed, &policy(), Some(unit.service()));
     let mut root = service.connect();
     let token = own(&mut root).token;
     let process = start(&mut root, token, "sleep 600");
@@ -203,8 +150,8 @@ fn a_group_that_was_not_delegated_is_left_alone() {
 #[test]
 fn a_session_that_pam_gave_a_scope_of_its_own_stays_in_it() {
     let bed = testbed::require!();
-    let unit = require_unit!(bed);
-    let service = Service::start_in(bed, POLICY, Some(unit.service()));
+    let unit = Unit::require(bed);
+    let service = Service::start_in(bed, &policy(), Some(unit.service()));
     let mut root = service.connect();
     let session = log_on(&mut root);
     let id = session.session.id.clone();

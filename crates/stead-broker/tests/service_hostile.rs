@@ -10,7 +10,9 @@ use std::os::unix::net::UnixStream;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use service_support::{Service, another, call, output, own, part, refusal, shell};
-use stead_protocol::{FailureKind, GetStatus, LARGEST_MESSAGE, LogOn, Monitor, OpenFile, Text};
+use stead_protocol::{
+    FailureKind, GetStatus, LARGEST_MESSAGE, ListProcesses, LogOn, Monitor, OpenFile, Text,
+};
 use testbed::until;
 
 fn raw(service: &Service) -> UnixStream {
@@ -263,4 +265,33 @@ fn watching_ends_with(watching: &mut stead_protocol::client::Connection, mut act
         record["client"]["uid"].is_null() && record["detail"].is_null() && record["rule"].is_null(),
         "{record}"
     );
+}
+
+/// An error in the service itself, as far as there could be one: nothing that is shipped is built with this feature.
+#[cfg(feature = "fuzzing")]
+#[test]
+fn a_call_in_which_the_service_panics_fails_and_leaves_its_connection_and_sessions_alone() {
+    let bed = testbed::require!();
+    let policy = service_support::everything(&["root"], &["alice"]);
+    let mut service = Service::prepare(bed, &policy, None);
+    service.variables.push(("STEAD_TEST_PANIC", "io.stead.Service.ListProcesses"));
+    service.run(bed);
+    let mut caller = service.connect();
+    let logon = LogOn { lifetime: stead_protocol::Lifetime::Tied, ..service_support::s4u("alice") };
+    let session = call(&mut caller, &logon, &[]).0;
+    let process = call(&mut caller, &shell(session.token, "sleep 600"), &[]).0.process;
+    for _ in 0..3 {
+        let failed = refusal(&mut caller, &ListProcesses::default(), &[]);
+        assert!(matches!(&failed, FailureKind::Other { text } if text.contains("failed")), "{failed:?}");
+    }
+    // The same connection, with the same token; and nothing has ended.
+    let (said, code) = output(&mut caller, shell(session.token, "id -un"));
+    assert_eq!((said.as_str(), code), ("alice\n", Some(0)));
+    assert!(service_support::alive(process.pid));
+    assert!(service.audit().iter().all(|record| record["event"] != "session-end"));
+    let mut another = service.connect();
+    refusal(&mut another, &ListProcesses::default(), &[]);
+    is_served(&service);
+    drop(caller);
+    until("the tie is as good as before", || !service_support::alive(process.pid));
 }

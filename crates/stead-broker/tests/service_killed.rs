@@ -9,29 +9,22 @@ mod service_support;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use service_support::{Service, call, s4u, shell};
+use service_support::{Service, Unit, alive, call, everything, s4u, shell};
 use stead_protocol::client::{CallError, Connection};
 use stead_protocol::{
-    CreateProcess, GetStatus, KillTree, ListProcesses, ListSessions, OpenSession, TerminateSession,
-    WaitProcess,
+    CreateProcess, GetStatus, KillTree, ListProcesses, ListSessions, OpenSession, Process, TerminateSession,
+    Text, WaitProcess,
 };
 use testbed::until;
 
-const POLICY: &str = r#"
-[quotas]
-sessions = 1000
-processes = 1000
-[[allow]]
-callers = { users = ["root"] }
-clients = { users = ["alice", "bob"] }
-privileges = ["tcb", "assign-primary-token"]
-programs = "any"
-logon-types = ["batch"]
-"#;
+fn policy() -> String {
+    "[quotas]\nsessions = 1000\nprocesses = 1000\n".to_owned() + &everything(&["root"], &["alice", "bob"])
+}
 
 /// Numbers that nobody chose.
 fn random(below: u64) -> u64 {
@@ -54,7 +47,7 @@ fn no_process_gets_a_wrong_context_when_the_service_or_a_worker_is_killed_at_any
     let bed = testbed::require!(alone);
     let rounds = if std::env::var_os("STEAD_LONG").is_some() { 200 } else { 40 };
     let from_before = workers();
-    let mut service = Service::start(bed, POLICY);
+    let mut service = Service::start(bed, &policy());
     let seen = bed.scratch("seen");
     std::fs::set_permissions(&seen, PermissionsExt::from_mode(0o1777)).unwrap();
     let shared = Shared::default();
@@ -162,4 +155,107 @@ fn workers() -> Vec<Pid> {
     };
     let of_workers = entries.map(|entry| entry.path()).filter(is_worker);
     of_workers.filter_map(|folder| Pid::from_raw(folder.file_name()?.to_str()?.parse().ok()?)).collect()
+}
+
+#[test]
+fn no_process_lives_that_nobody_knows_when_the_service_was_killed_at_any_moment() {
+    testbed::time_limit!(600);
+    let bed = testbed::require!(alone);
+    let rounds = if std::env::var_os("STEAD_LONG").is_some() { 300 } else { 40 };
+    let unit = Unit::delegated(bed);
+    // In groups of their own, and without.
+    let places = unit.as_ref().map(|unit| Some(unit.service())).into_iter().chain([None]);
+    for (number, place) in places.enumerate() {
+        // Nobody else's processes sleep for so long, and for so little more.
+        let mark = format!("0.{number}{}", std::process::id());
+        let mut service = Service::start_in(bed, &policy(), place);
+        let (shared, calls) = (Shared::default(), RwLock::new(()));
+        let socket = service.socket();
+        let mut created = 0;
+        std::thread::scope(|scope| {
+            for user in [None, Some("alice"), None, Some("bob")] {
+                let (shared, calls, socket, mark) = (&shared, &calls, &socket, &mark);
+                scope.spawn(move || {
+                    while !shared.over.load(Ordering::Relaxed) {
+                        let _ = creates_until_one_fails(shared, calls, socket, user, mark);
+                    }
+                });
+            }
+            for _ in 0..rounds {
+                let reached = shared.calls.load(Ordering::Relaxed) + random(6);
+                until("processes are created", || shared.calls.load(Ordering::Relaxed) >= reached);
+                std::thread::sleep(Duration::from_micros(random(3_000)));
+                service.kill();
+                service.run(bed);
+                // No call is under way from here on.
+                let nobody_calls = calls.write().unwrap();
+                let mut root = service.connect();
+                let known: Vec<Process> = call(&mut root, &ListProcesses::default(), &[]).0.processes;
+                let unknown = || {
+                    let mut living = marked(&mark);
+                    living.retain(|pid| !known.iter().any(|one| one.pid == *pid));
+                    living
+                };
+                until("nothing lives that is not known", || unknown().is_empty());
+                for process in known.iter().filter(|process| process.running) {
+                    created += 1;
+                    call(&mut root, &KillTree { process: process.id.clone() }, &[]);
+                }
+                until("what was known has ended", || marked(&mark).is_empty());
+                drop(nobody_calls);
+            }
+            shared.over.store(true, Ordering::Relaxed);
+        });
+        println!(
+            "{} calls answered, {created} processes known after {rounds} restarts",
+            shared.calls.into_inner()
+        );
+        assert!(created > 0, "nothing was created at all");
+        let mut root = service.connect();
+        for process in call(&mut root, &ListProcesses::default(), &[]).0.processes {
+            let _ = root.call(&KillTree { process: process.id }, &[]);
+        }
+        until("nothing is left", || marked(&mark).is_empty());
+    }
+}
+
+/// Creates processes that stay, as oneself or in a session of that user.
+fn creates_until_one_fails(
+    shared: &Shared,
+    calls: &RwLock<()>,
+    socket: &Path,
+    user: Option<&str>,
+    mark: &str,
+) -> Result<(), CallError> {
+    let Ok(mut service) = Connection::connect(socket) else {
+        std::thread::sleep(Duration::from_millis(1));
+        return Ok(());
+    };
+    let token = match user {
+        None => service.call(&stead_protocol::OwnToken {}, &[])?.0.token,
+        Some(user) => service.call(&s4u(user), &[])?.0.token,
+    };
+    while !shared.over.load(Ordering::Relaxed) {
+        let _calling = calls.read().unwrap();
+        let process = CreateProcess {
+            token,
+            program: Some(Text::from("/bin/sleep")),
+            arguments: vec![Text::from("100000"), Text::from(mark)],
+            ..CreateProcess::default()
+        };
+        service.call(&process, &[])?;
+        shared.calls.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// The living processes with this argument.
+fn marked(mark: &str) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_marked = |pid: &u32| {
+        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        arguments.split(|byte| *byte == 0).any(|argument| argument == mark.as_bytes()) && alive(*pid)
+    };
+    pids.filter(is_marked).collect()
 }

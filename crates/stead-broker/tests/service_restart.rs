@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::process::Signal;
-use service_support::{Service, alive, call, own, part, refusal, s4u, shell};
+use service_support::{Service, alive, call, everything, own, part, refusal, s4u, shell};
 use stead_protocol::client::Connection;
 use stead_protocol::{
     CreatedProcess, FailureKind, GetStatus, KillTree, ListProcesses, ListSessions, OpenSession, Process,
@@ -16,21 +16,9 @@ use stead_protocol::{
 };
 use testbed::until;
 
-const POLICY: &str = r#"
-[[allow]]
-callers = { users = ["svc"] }
-clients = { users = ["alice", "bob"] }
-privileges = ["tcb", "assign-primary-token"]
-programs = "any"
-logon-types = ["batch"]
-
-[[allow]]
-callers = { users = ["root"] }
-clients = { users = ["alice"] }
-privileges = ["tcb", "assign-primary-token"]
-programs = "any"
-logon-types = ["batch"]
-"#;
+fn policy() -> String {
+    everything(&["svc"], &["alice", "bob"]) + &everything(&["root"], &["alice"])
+}
 
 fn start(service: &mut Connection, token: u64, script: &str) -> CreatedProcess {
     call(service, &shell(token, script), &[]).0
@@ -50,7 +38,7 @@ fn processes_and_sessions_live_on_and_are_known_after_the_service_was_killed() {
     let bed = testbed::require!();
     let folder = bed.scratch("gate");
     let gate = folder.join("open");
-    let mut service = Service::start(bed, POLICY);
+    let mut service = Service::start(bed, &policy());
     let mut root = service.connect();
     let opened = call(&mut root, &s4u("alice"), &[]).0;
     let wait = format!("while ! test -e {}; do sleep 0.05; done; exit", gate.display());
@@ -96,7 +84,7 @@ fn processes_and_sessions_live_on_and_are_known_after_the_service_was_killed() {
 fn a_status_is_still_told_of_what_ended_while_there_was_no_service() {
     let bed = testbed::require!();
     let gate = bed.scratch("gate").join("open");
-    let mut service = Service::start(bed, POLICY);
+    let mut service = Service::start(bed, &policy());
     let mut root = service.connect();
     let opened = call(&mut root, &s4u("alice"), &[]).0;
     let before = start(&mut root, opened.token, "exit 8");
@@ -117,7 +105,7 @@ fn a_status_is_still_told_of_what_ended_while_there_was_no_service() {
 #[test]
 fn a_number_that_is_another_process_by_now_is_not_taken_for_the_old_one() {
     let bed = testbed::require!();
-    let mut service = Service::start(bed, POLICY);
+    let mut service = Service::start(bed, &policy());
     let mut root = service.connect();
     let token = own(&mut root).token;
     let old = start(&mut root, token, "exec sleep 600");
@@ -148,7 +136,7 @@ fn a_number_that_is_another_process_by_now_is_not_taken_for_the_old_one() {
 #[test]
 fn killing_a_worker_is_an_error_for_its_callers_and_for_nobody_else() {
     let bed = testbed::require!();
-    let service = Service::start(bed, POLICY);
+    let service = Service::start(bed, &policy());
     let mut root = service.connect();
     let opened = call(&mut root, &s4u("alice"), &[]).0;
     let running = start(&mut root, opened.token, "exec sleep 600");
@@ -174,7 +162,7 @@ fn a_policy_is_read_anew_on_sighup_all_or_nothing() {
     let bed = testbed::require!();
     let service = Service::start(bed, "");
     service.caller(bed, "svc", "role_may_not");
-    service.write_policy(POLICY);
+    service.write_policy(&policy());
     service.signal(Signal::HUP);
     let loaded = |service: &Service, event: &str| {
         service.audit().iter().filter(|record| record["event"] == event).count()
@@ -185,6 +173,27 @@ fn a_policy_is_read_anew_on_sighup_all_or_nothing() {
     service.signal(Signal::HUP);
     until("the policy is refused", || loaded(&service, "policy-refused") == 1);
     service.caller(bed, "svc", "role_may");
+}
+
+#[test]
+fn a_sighup_while_the_service_begins_does_not_end_it() {
+    let bed = testbed::require!();
+    let taken = |pid: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+        u64::from_str_radix(caught, 16).unwrap() & 1 != 0
+    };
+    for _ in 0..20 {
+        let mut service = Service::prepare(bed, "", None);
+        service.begin(bed);
+        let pid = service.pid();
+        let socket = service.socket();
+        until("it takes signals or listens", || taken(pid) || socket.exists());
+        assert!(taken(pid), "it was to be found before it could be told to read its policy anew");
+        service.signal(Signal::HUP);
+        until("it answers", || Connection::connect(&socket).is_ok());
+        assert_eq!(call(&mut service.connect(), &GetStatus {}, &[]).0.pid, pid);
+    }
 }
 
 #[test]

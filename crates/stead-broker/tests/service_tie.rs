@@ -5,21 +5,22 @@
 
 mod service_support;
 
-use service_support::{Service, alive, call, part, refusal, shell};
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use service_support::{
+    Part, SOCKET, Service, alive, another, be_told, call, everything, part, refusal, say, shell,
+};
+use stead::{Account, Logon};
 use stead_protocol::client::Connection;
 use stead_protocol::{
     CloseSession, FailureKind, Lifetime, ListSessions, LogOn, OpenSession, OpenedSession, TerminateSession,
 };
 use testbed::until;
 
-const POLICY: &str = r#"
-[[allow]]
-callers = { users = ["root", "mallory"] }
-clients = { users = ["alice"] }
-privileges = ["tcb", "assign-primary-token"]
-programs = "any"
-logon-types = ["batch"]
-"#;
+fn policy() -> String {
+    everything(&["root", "mallory"], &["alice"])
+}
 
 fn log_on(service: &mut Connection, lifetime: Lifetime) -> OpenedSession {
     let json = r#"{"account":{"name":"alice"},"logon_type":"batch","s4u":true}"#;
@@ -49,7 +50,7 @@ fn lists(service: &mut Connection, session: &OpenedSession) -> bool {
 #[test]
 fn a_tied_session_ends_with_its_callers_connection_and_a_detached_one_does_not() {
     let bed = testbed::require!();
-    let service = Service::start(bed, POLICY);
+    let service = Service::start(bed, &policy());
     let (mut caller, mut watcher) = (service.connect(), service.connect());
     let tied = log_on(&mut caller, Lifetime::Tied);
     let detached = log_on(&mut caller, Lifetime::Detached);
@@ -92,7 +93,7 @@ fn a_tied_session_ends_with_its_callers_connection_and_a_detached_one_does_not()
 #[test]
 fn a_tied_session_that_was_let_go_of_ends_with_its_last_process() {
     let bed = testbed::require!();
-    let service = Service::start(bed, POLICY);
+    let service = Service::start(bed, &policy());
     let (mut caller, mut watcher) = (service.connect(), service.connect());
     let session = log_on(&mut caller, Lifetime::Tied);
     let gate = bed.user("alice").home.join(format!("gate-{}", std::process::id()));
@@ -113,7 +114,7 @@ fn a_tied_session_that_was_let_go_of_ends_with_its_last_process() {
 #[test]
 fn a_tied_session_lives_until_the_last_connection_that_holds_it_is_lost() {
     let bed = testbed::require!();
-    let service = Service::start(bed, POLICY);
+    let service = Service::start(bed, &policy());
     let (mut first, mut watcher) = (service.connect(), service.connect());
     let session = log_on(&mut first, Lifetime::Tied);
     let process = start(&mut first, &session, "sleep 600");
@@ -138,7 +139,7 @@ fn a_tied_session_lives_until_the_last_connection_that_holds_it_is_lost() {
 #[test]
 fn nobody_else_can_hold_a_tied_session_or_let_go_of_it() {
     let bed = testbed::require!();
-    let service = Service::start(bed, POLICY);
+    let service = Service::start(bed, &policy());
     let (mut caller, mut watcher) = (service.connect(), service.connect());
     let session = log_on(&mut caller, Lifetime::Tied);
     let process = start(&mut caller, &session, "sleep 600");
@@ -168,7 +169,7 @@ fn role_names_anothers_session() {
 fn a_tied_session_outlives_the_service_and_ends_with_who_opens_it_again() {
     let bed = testbed::require!();
     for kill in [true, false] {
-        let mut service = Service::start(bed, POLICY);
+        let mut service = Service::start(bed, &policy());
         let mut caller = service.connect();
         let session = log_on(&mut caller, Lifetime::Tied);
         let process = start(&mut caller, &session, "sleep 600");
@@ -186,4 +187,179 @@ fn a_tied_session_outlives_the_service_and_ends_with_who_opens_it_again() {
         drop(again);
         until("its process has ended", || !alive(process));
     }
+}
+
+/// Logs alice on, tied to this process, and says the session, its process and who holds it.
+fn hold(service: &mut Connection) -> OpenedSession {
+    let session = log_on(service, Lifetime::Tied);
+    let process = start(service, &session, "trap 'exit 0' HUP; while :; do sleep 0.05; done");
+    say(format!("{} {process}", session.session.id));
+    session
+}
+
+/// What such a process said: its session and the session's process.
+fn held(part: &mut Part) -> (String, u32) {
+    let said = part.says();
+    let (session, process) = said.split_once(' ').unwrap();
+    (session.to_owned(), process.parse().unwrap())
+}
+
+#[test]
+fn role_holds_a_session() {
+    let Some(mut service) = part() else { return };
+    hold(&mut service);
+    be_told();
+}
+
+/// Where the service writes a session down.
+fn record_of(service: &Service, session: &str) -> PathBuf {
+    service.folder.join(format!("state/sessions/{session}.json"))
+}
+
+fn record(service: &Service, session: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(record_of(service, session)).unwrap()).unwrap()
+}
+
+fn stays_alive(process: u32) {
+    for _ in 0..20 {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(alive(process), "somebody holds its session");
+    }
+}
+
+fn session_ends(service: &Service) -> Vec<String> {
+    let records = service.audit().into_iter().filter(|record| record["event"] == "session-end");
+    records.map(|record| record["session"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_tie_survives_the_service_whether_it_is_killed_or_told_to_end() {
+    let bed = testbed::require!();
+    for kill in [true, false] {
+        let mut service = Service::start(bed, &policy());
+        let mut parts = [1, 2].map(|_| service.part(bed, "role_holds_a_session", &[]));
+        let [(first, process), (second, other)] = parts.each_mut().map(held);
+        if kill {
+            service.kill();
+        } else {
+            service.signal(rustix::process::Signal::TERM);
+            service.wait();
+        }
+        service.run(bed);
+        stays_alive(process);
+        assert!(alive(other));
+        parts[0].kill();
+        until("the first holder's process has ended", || !alive(process));
+        until("it is on record", || session_ends(&service) == [first.clone()]);
+        assert!(alive(other), "the second holder's has not");
+
+        // Again, and this time the holder ends while there is no service.
+        service.kill();
+        parts[1].kill();
+        assert!(alive(other), "who should have ended it");
+        service.run(bed);
+        until("the second holder's process has ended", || !alive(other));
+        until("it is on record", || session_ends(&service) == [first.clone(), second.clone()]);
+    }
+}
+
+#[test]
+fn a_tie_is_not_taken_over_by_another_process_with_the_holders_number() {
+    let bed = testbed::require!();
+    let mut service = Service::start(bed, &policy());
+    let mut part = service.part(bed, "role_holds_a_session", &[]);
+    let (session, process) = held(&mut part);
+    service.kill();
+    part.kill();
+    // As if its number had been given away: the record names a process that it does not prove.
+    let mut stranger = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    let mut record = record(&service, &session);
+    assert_eq!(record["holders"].as_array().unwrap().len(), 1, "{record}");
+    record["holders"][0]["pid"] = stranger.id().into();
+    std::fs::write(record_of(&service, &session), record.to_string()).unwrap();
+    service.run(bed);
+    until("its process has ended", || !alive(process));
+    assert!(stranger.try_wait().unwrap().is_none(), "the stranger was not touched");
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+#[test]
+fn who_let_go_of_a_tied_session_lets_it_go_on_also_over_a_restart() {
+    let bed = testbed::require!();
+    for after in [false, true] {
+        let mut service = Service::start(bed, &policy());
+        let after_it = if after { "yes" } else { "" };
+        let mut part = service.part(bed, "role_lets_go", &[("AFTER_THE_RESTART", after_it)]);
+        let (session, process) = held(&mut part);
+        if !after {
+            assert_eq!(part.says(), "let go");
+            until("the service has heard of it", || record(&service, &session)["holders"] == json!([]));
+        }
+        service.kill();
+        service.run(bed);
+        part.tell();
+        part.wait();
+        stays_alive(process);
+        let mut root = service.connect();
+        call(&mut root, &TerminateSession { session }, &[]);
+        assert!(session_ends(&service).is_empty(), "nobody went away without letting go of it");
+    }
+}
+
+#[test]
+fn role_lets_go() {
+    let Some(_) = part() else { return };
+    // By the library, as a server does it: dropping the session and the last child lets go of it.
+    let service = stead::Service::connect_to(std::env::var_os(SOCKET).unwrap()).unwrap();
+    let logon = Logon::s4u(Account::local("alice")).kind(stead::LogonType::Batch);
+    let session = logon.open_through(&service).unwrap();
+    let child = stead::Command::new("sleep").arg("600").spawn_as(session.token()).unwrap();
+    say(format!("{} {}", session.id(), child.id()));
+    let after = std::env::var("AFTER_THE_RESTART").is_ok_and(|value| !value.is_empty());
+    if after {
+        be_told();
+    }
+    drop((session, child));
+    if !after {
+        say("let go");
+        be_told();
+    }
+}
+
+#[test]
+fn a_restart_does_not_loosen_what_several_processes_hold() {
+    let bed = testbed::require!();
+    let mut service = Service::start(bed, &policy());
+    let mut first = service.part(bed, "role_holds_a_session", &[]);
+    let (session, process) = held(&mut first);
+    let mut second = service.part(bed, "role_opens_it_again", &[("SESSION", &session)]);
+    assert_eq!(second.says(), "opened");
+    service.kill();
+    service.run(bed);
+    first.kill();
+    stays_alive(process);
+    // One that takes it over anew after the restart holds it by its connection, and no more than that.
+    second.tell();
+    assert_eq!(second.says(), "opened");
+    stays_alive(process);
+    second.tell();
+    until("its process has ended", || !alive(process));
+    second.tell();
+    second.wait();
+}
+
+#[test]
+fn role_opens_it_again() {
+    let Some(mut service) = part() else { return };
+    let open_session = OpenSession { session: std::env::var("SESSION").unwrap() };
+    call(&mut service, &open_session, &[]);
+    say("opened");
+    be_told();
+    let mut anew = another();
+    call(&mut anew, &open_session, &[]);
+    say("opened");
+    be_told();
+    drop(anew);
+    be_told();
 }

@@ -6,18 +6,9 @@ mod service_support;
 
 use std::path::PathBuf;
 
-use service_support::{Service, call, refusal, s4u, shell};
+use service_support::{Service, call, everything, refusal, s4u, shell};
 use stead_protocol::{FailureKind, TerminateSession};
 use testbed::until;
-
-const POLICY: &str = r#"
-[[allow]]
-callers = { users = ["root"] }
-clients = { users = ["alice", "mallory"] }
-privileges = ["tcb", "assign-primary-token"]
-programs = "any"
-logon-types = ["batch"]
-"#;
 
 /// The children of the service, by the kernel's word, zombies among them.
 fn children(service: &Service) -> Vec<u32> {
@@ -35,7 +26,7 @@ fn until_none_is_left(service: &Service, of: &str) {
 #[test]
 fn a_worker_is_reaped_when_it_ends_though_nobody_calls_the_service() {
     let bed = testbed::require!();
-    let service = Service::start(bed, POLICY);
+    let service = Service::start(bed, &everything(&["root"], &["alice", "mallory"]));
 
     let mut root = service.connect();
     call(&mut root, &s4u("alice"), &[]);

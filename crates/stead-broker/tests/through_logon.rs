@@ -16,10 +16,11 @@ mod logon_lifetime;
 mod server;
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use server::StartedServer;
-use stead::os::linux::TokenExt;
-use stead::{ErrorKind, Logon, LogonSession, Service, SessionId};
+use stead::os::linux::{LogonExt, TokenExt};
+use stead::{Account, Command, ErrorKind, Lifetime, Logon, LogonSession, LogonType, Service, SessionId};
 use testbed::{Bed, until};
 use through_support::{PORTAL, TheService, alive};
 
@@ -51,6 +52,49 @@ fn open_logon(logon: Logon) -> stead::Result<LogonSession> {
 
 fn without_privileges_of_its_own(what: &str) {
     testbed::skip_test(format_args!("only a server with privileges of its own does this: {what}"));
+}
+
+#[test]
+fn what_pam_says_to_the_end_of_a_session_is_told_through_the_service() {
+    let bed = testbed::require!();
+    let host = "refuses-to-close.example";
+    for lifetime in [Lifetime::TiedToServer, Lifetime::Detached] {
+        // Again and again: nobody else's letting go of it comes first, and loses the answer.
+        for _ in 0..10 {
+            let logon = Logon::password(Account::local("alice"), bed.user("alice").password.as_str());
+            let logon = logon.kind(LogonType::Service).remote_host(host).lifetime(lifetime);
+            let session = open_logon(logon).unwrap();
+            let token = session.token().clone();
+            assert_eq!(Command::new("true").status_as(&token).unwrap().code(), Some(0));
+            let other = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(20));
+                drop(token);
+            });
+            let error = session.close().unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::System { call: "pam_close_session" }, "{error}");
+            assert_eq!(error.os_error().unwrap().to_string(), "System error", "as PAM calls it");
+            other.join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_pam_says_is_told_to_who_waits_while_a_process_of_the_session_lives() {
+    let bed = testbed::require!();
+    let logon = Logon::password(Account::local("alice"), bed.user("alice").password.as_str());
+    let logon = logon.kind(LogonType::Service).remote_host("refuses-to-close.example");
+    let session = open_logon(logon).unwrap();
+    let mut child = Command::new("sleep").arg("600").spawn_as(session.token()).unwrap();
+    let pid = child.id();
+    let closing = std::thread::spawn(move || session.close());
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(!closing.is_finished(), "the session has a process");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(child);
+    let error = closing.join().unwrap().unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::System { call: "pam_close_session" }, "{error}");
+    assert!(!alive(pid));
 }
 
 /// Session workers are children of the service.

@@ -27,8 +27,8 @@
 //! * A control group, ambient capabilities, a security label, a PAM service by name and a session worker
 //!   of the server's own are refused with the same kind: they are the service's to give.
 //! * A restart of the service ends no logon session: [`Service::sessions`] finds them again, detached ones also after the
-//!   server's own restart. A tied one ends with the server, as it does without the service; after a restart of the
-//!   service it is tied to whoever opens it again.
+//!   server's own restart. A tied one ends with the server, as it does without the service, also when the service was
+//!   restarted meanwhile.
 //! * A [`Client`] holds its socket open until it is dropped; the token does not.
 //! * Nothing reconnects by itself: after [`ErrorKind::ServiceUnavailable`] a token is of no use any more, and a
 //!   new one is to be obtained. Processes and sessions go on, and can be waited for and ended.

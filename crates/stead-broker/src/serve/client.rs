@@ -13,7 +13,7 @@ use super::failure::{failure, invalid, system};
 use super::given::Given;
 use super::limits;
 use super::service::{Service, denied};
-use super::token::{AnyToken, Held, Origin, from_wire};
+use super::token::{AnyToken, Held, Origin};
 use crate::policy::{Privilege, Request};
 
 const DOING: &str = "taking a caller's client";
@@ -36,7 +36,7 @@ pub(super) fn client_token(
     let caller = &state.caller;
     let (socket, listener) = (given.get(call.socket)?, given.get(call.listener)?);
     require_accepted_by(socket, listener, caller.uid)?;
-    let level = call.level.map_or(ImpersonationLevel::Delegation, from_wire);
+    let level = call.level.map_or(ImpersonationLevel::Delegation, ImpersonationLevel::from);
     let client =
         Client::with(Confinement::Refuse).level(level).of(socket).map_err(|error| failure(&error))?;
     let token = client.token().map_err(|error| failure(&error))?;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use super::failure::failure;
 use super::given::Given;
 use super::process::Tracked;
 use super::service::Service;
+use super::session::Closer;
 use super::slots::ConnectionSlot;
 use super::tie::Ties;
 use super::token::Held;
@@ -48,6 +50,8 @@ pub(super) struct State {
     pub(super) suspended: Vec<Weak<Tracked>>,
     /// Sessions that end with it.
     pub(super) ties: Ties,
+    /// The session whose end its call waits for.
+    pub(super) closing: Option<Closer>,
 }
 
 impl State {
@@ -59,6 +63,7 @@ impl State {
             next_token: 1,
             suspended: Vec::new(),
             ties: Ties::default(),
+            closing: None,
         })
     }
 }
@@ -123,7 +128,7 @@ async fn calls(
         let parameters = parameters.as_ref().map(|raw| raw.get());
         let request = match introspect::answer(method, parameters) {
             Some(answer) => Err(answer),
-            None => decode(method, parameters).map_err(Err),
+            None => unharmed(|| decode(method, parameters)).map_err(Err),
         };
         // These two need nothing of the caller but its uid; which must be known to be its own all the same.
         if kept.is_none() && matches!(request, Ok(Request::Monitor(_) | Request::WaitProcess(_))) {
@@ -224,7 +229,7 @@ async fn once(
             Ok(state) => state,
             Err(failure) => return (None, Err(failure)),
         };
-        let result = dispatch::handle(&inner, &mut state, request, &mut given);
+        let result = unharmed(|| dispatch::handle(&inner, &mut state, request, &mut given));
         drop(given);
         (Some(state), result)
     };
@@ -235,6 +240,22 @@ async fn once(
         service.settle_denial(began).await;
     }
     Ok((state, result))
+}
+
+/// What one call gets wrong fails that call. The connection goes on, and the sessions that it holds: they belong to
+/// processes that have done nothing.
+///
+/// What such a call leaves is whole: a connection's state is changed by single steps, and locks that it held are
+/// taken all the same.
+fn unharmed<R>(work: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure> {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        // Dropping it could panic again.
+        std::mem::forget(panic);
+        tracing::error!("a call could not be handled: this is an error in the service");
+        let text =
+            "the service itself failed in this call, and may have done a part of it; its log says where";
+        Err(FailureKind::Other { text: text.to_owned() }.while_doing("handling a call"))
+    })
 }
 
 fn decode(method: &str, parameters: Option<&str>) -> Result<Request, Failure> {

@@ -65,6 +65,11 @@ pub(super) fn create(
     if let Some(making) = &making {
         command.cgroup(making.group());
     }
+    // Killed before the record is whole, the service leaves a process that nobody knows. The next run finds it in its
+    // group, or by its session's worker, and ends it; where there is neither, no program runs before that.
+    let gated = making.is_none() && session.is_none() && !call.suspended;
+    command.suspended(call.suspended || gated);
+    let unfinished = service.processes.begin(id).map_err(|error| system(DOING, "open", error))?;
     let mut child = command.spawn_as(&token).map_err(|error| failure(&error))?;
     let terminal = child.pty.take().map(OwnedFd::from);
     let record = Record {
@@ -86,14 +91,17 @@ pub(super) fn create(
         end: None,
     };
     let copies = child.as_fd().try_clone_to_owned().and_then(|pidfd| Ok((pidfd.try_clone()?, pidfd)));
-    let (theirs, pidfd) = match copies {
-        Ok(both) => both,
-        Err(error) => {
-            // Nobody would know of it.
-            let _ = child.kill_tree();
-            return Err(system(DOING, "fcntl", error));
-        }
-    };
+    let copies = copies.map_err(|error| system(DOING, "fcntl", error));
+    let written =
+        |both| unfinished.finish(&record).map(|()| both).map_err(|error| system(DOING, "write", error));
+    let (theirs, pidfd) = copies.and_then(written).inspect_err(|_| {
+        // Nobody would know of it after a restart, and nobody has been told of it yet.
+        let _ = child.kill_tree();
+    })?;
+    if gated {
+        let resumed = child.resume().map_err(|error| failure(&error));
+        resumed.inspect_err(|_| service.processes.unwrite(id))?;
+    }
     let kept = HeldProcess {
         child: Some(child),
         earlier: None,
@@ -101,10 +109,7 @@ pub(super) fn create(
         counted: Some(counted),
         ..HeldProcess::default()
     };
-    let tracked = service
-        .processes
-        .add(id, Tracked::new(record, Some(pidfd), kept))
-        .map_err(|error| system(DOING, "write", error))?;
+    let tracked = service.processes.add(id, Tracked::new(record, Some(pidfd), kept));
     drop(making);
     if tracked.is_suspended() {
         state.suspended.retain(|one| one.upgrade().is_some_and(|one| one.is_suspended()));
@@ -262,6 +267,6 @@ fn command(call: &CreateProcess, given: &Given) -> Result<Command, Failure> {
     if let Some(deadline) = call.deadline {
         command.deadline(Duration::from_millis(deadline).min(LONGEST));
     }
-    command.job_control(call.job_control).no_new_privs(call.no_new_privs).suspended(call.suspended);
+    command.job_control(call.job_control).no_new_privs(call.no_new_privs);
     Ok(command)
 }

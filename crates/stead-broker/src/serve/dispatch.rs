@@ -25,6 +25,8 @@ pub(super) fn handle(
     request: Request,
     given: &mut Given,
 ) -> Result<Answer, Failure> {
+    #[cfg(feature = "fuzzing")]
+    super::fuzzing::panic_if_asked(&request);
     match request {
         Request::LogOn(call) => plain(&session::log_on(service, state, &call, given)?),
         Request::OwnToken(call) => plain(&client::own_token(state, &call)?),

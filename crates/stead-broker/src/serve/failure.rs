@@ -1,7 +1,7 @@
 //! The library's errors on the wire.
 
-use stead::{Error, ErrorKind, ImpersonationLevel};
-use stead_protocol::{Failure, FailureKind, Level, SystemError, name_of};
+use stead::{Error, ErrorKind};
+use stead_protocol::{Failure, FailureKind, SystemError, name_of};
 
 /// What the library's error is on the wire.
 pub(super) fn failure(error: &Error) -> Failure {
@@ -9,15 +9,6 @@ pub(super) fn failure(error: &Error) -> Failure {
         .os_error()
         .map(|source| SystemError { number: source.raw_os_error(), text: source.to_string() });
     Failure { doing: error.doing().to_owned(), kind: kind(error), system }
-}
-
-pub(super) fn level(level: ImpersonationLevel) -> Level {
-    match level {
-        ImpersonationLevel::Anonymous => Level::Anonymous,
-        ImpersonationLevel::Identification => Level::Identification,
-        ImpersonationLevel::Impersonation => Level::Impersonation,
-        ImpersonationLevel::Delegation => Level::Delegation,
-    }
 }
 
 fn kind(error: &Error) -> FailureKind {
@@ -29,7 +20,7 @@ fn kind(error: &Error) -> FailureKind {
             enabled: *enabled,
         },
         ErrorKind::LevelTooLow { granted, needed } => {
-            FailureKind::LevelTooLow { granted: level(*granted), needed: level(*needed) }
+            FailureKind::LevelTooLow { granted: (*granted).into(), needed: (*needed).into() }
         }
         ErrorKind::LogonFailed => FailureKind::LogonFailed {},
         ErrorKind::LogonTypeDenied { logon_type } => {

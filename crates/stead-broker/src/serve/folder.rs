@@ -1,8 +1,10 @@
 //! What the service writes down to find it again after a restart: one small file for each session and process.
 //!
-//! It lies under `/run`, which is memory: a rename is all that a file needs to be whole.
+//! It lies under `/run`, which is memory: a rename is all that a file needs to be whole. Until then it goes by another
+//! name, by which the next run finds what was begun and not finished.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -34,9 +36,34 @@ impl Folder {
 
     /// Writes the record `name`, in place of an earlier one.
     pub(super) fn write(&self, name: &str, record: &impl Serialize) -> io::Result<()> {
-        let unfinished = self.0.join(format!(".{name}"));
-        std::fs::write(&unfinished, serde_json::to_vec(record)?)?;
-        std::fs::rename(unfinished, self.0.join(format!("{name}.json")))
+        self.begin(name)?.finish(record)
+    }
+
+    /// Begins the record `name`, before there is anything to say: what it is of is under way from now on.
+    pub(super) fn begin(&self, name: &str) -> io::Result<Unfinished<'_>> {
+        let path = self.0.join(format!(".{name}"));
+        let file = File::create(&path)?;
+        Ok(Unfinished { folder: self, name: name.to_owned(), path, file })
+    }
+
+    /// The names of records that an earlier run began and did not finish. One that was being written anew is what it was.
+    pub(super) fn unfinished(&self) -> Vec<String> {
+        let mut begun = self.begun();
+        begun.retain(|name| !self.0.join(format!("{name}.json")).exists());
+        begun
+    }
+
+    /// Forgets them.
+    pub(super) fn forget_unfinished(&self) {
+        for name in self.begun() {
+            let _ = std::fs::remove_file(self.0.join(format!(".{name}")));
+        }
+    }
+
+    fn begun(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let name = |entry: std::fs::DirEntry| Some(entry.file_name().to_str()?.strip_prefix('.')?.to_owned());
+        entries.filter_map(name).collect()
     }
 
     /// Removes the record `name`.
@@ -44,11 +71,14 @@ impl Folder {
         let _ = std::fs::remove_file(self.0.join(format!("{name}.json")));
     }
 
-    /// Every record; what is none is passed over, and removed.
+    /// Every record that was finished; what is none is passed over, and removed.
     pub(super) fn read_all<R: DeserializeOwned>(&self) -> io::Result<Vec<R>> {
         let mut records = Vec::new();
         for entry in std::fs::read_dir(&self.0)? {
             let path = entry?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
             match std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
                 Some(record) => records.push(record),
                 None => {
@@ -57,6 +87,33 @@ impl Folder {
             }
         }
         Ok(records)
+    }
+}
+
+/// A record that was begun; dropped, there is none.
+#[derive(Debug)]
+pub(super) struct Unfinished<'a> {
+    folder: &'a Folder,
+    name: String,
+    path: PathBuf,
+    file: File,
+}
+
+impl Unfinished<'_> {
+    /// Writes it down.
+    pub(super) fn finish(mut self, record: &impl Serialize) -> io::Result<()> {
+        self.file.write_all(&serde_json::to_vec(record)?)?;
+        std::fs::rename(&self.path, self.folder.0.join(format!("{}.json", self.name)))?;
+        self.path.clear();
+        Ok(())
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if !self.path.as_os_str().is_empty() {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 

@@ -45,7 +45,7 @@ use stead::Client;
 use stead::os::linux::{ClientExt, Uid};
 use stead_protocol::{Failure, FailureKind, SOCKET};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::audit;
 use crate::policy::{Caller, DEFAULT_FOLDER, PolicyErrors};
@@ -142,9 +142,6 @@ pub fn init() {
 /// # Errors
 /// Why it could not begin.
 pub fn run(options: Options) -> Result<(), ServeError> {
-    stead::Privilege::AssignPrimaryToken.require().map_err(ServeError::Library)?;
-    let _only = listen::only_one(&options.state)?;
-    let (listener, bound) = listen::listener(&options.socket)?;
     limits::make_room();
     stead::memory::keep_little();
     let threads = std::thread::available_parallelism().map_or(2, |number| number.get().clamp(2, 8));
@@ -158,7 +155,11 @@ pub fn run(options: Options) -> Result<(), ServeError> {
         .enable_all()
         .build()
         .map_err(ServeError::System)?;
-    let ended = runtime.block_on(serve(options, listener));
+    let signals = runtime.block_on(async { Signals::take() }).map_err(ServeError::System)?;
+    stead::Privilege::AssignPrimaryToken.require().map_err(ServeError::Library)?;
+    let _only = listen::only_one(&options.state)?;
+    let (listener, bound) = listen::listener(&options.socket)?;
+    let ended = runtime.block_on(serve(options, listener, signals));
     runtime.shutdown_timeout(LAST_CALLS);
     drop(bound);
     ended
@@ -180,17 +181,41 @@ fn counted(always: usize) -> (impl Fn() + Send + Sync, impl Fn() + Send + Sync) 
     (started, ended)
 }
 
-async fn serve(options: Options, listener: std::os::unix::net::UnixListener) -> Result<(), ServeError> {
+/// The signals that the service takes. They are taken before anything else: whoever finds the service's process or its
+/// socket may tell it to read its policy anew, and SIGHUP would end a process that does not take it.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn take() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+async fn serve(
+    options: Options,
+    listener: std::os::unix::net::UnixListener,
+    mut signals: Signals,
+) -> Result<(), ServeError> {
     let begun = tokio::task::spawn_blocking(move || {
         let service = Arc::new(Service::begin(options)?);
         watch::recover(&service);
         Ok(service)
     });
-    let service = begun.await.map_err(|error| ServeError::System(io::Error::other(error)))??;
+    let begun = tokio::select! {
+        begun = begun => begun,
+        _ = signals.terminate.recv() => return Ok(()),
+        _ = signals.interrupt.recv() => return Ok(()),
+    };
+    let service = begun.map_err(|error| ServeError::System(io::Error::other(error)))??;
     let listener = UnixListener::from_std(listener).map_err(ServeError::System)?;
-    let handler = |kind| signal(kind).map_err(ServeError::System);
-    let (mut hangup, mut terminate) = (handler(SignalKind::hangup())?, handler(SignalKind::terminate())?);
-    let mut interrupt = handler(SignalKind::interrupt())?;
     tokio::spawn(watch::sweep(Arc::clone(&service)));
     tokio::spawn(watch::watchdog());
     // Some of what it takes back may take a while, where an X server does not answer.
@@ -210,7 +235,7 @@ async fn serve(options: Options, listener: std::os::unix::net::UnixListener) -> 
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
-            _ = hangup.recv() => {
+            _ = signals.hangup.recv() => {
                 let mut state = vec![NotifyState::Reloading];
                 state.extend(NotifyState::monotonic_usec_now());
                 let _ = sd_notify::notify(&state);
@@ -218,8 +243,8 @@ async fn serve(options: Options, listener: std::os::unix::net::UnixListener) -> 
                 let _ = tokio::task::spawn_blocking(move || service.reload()).await;
                 let _ = sd_notify::notify(&[NotifyState::Ready]);
             }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
         }
     }
     let _ = sd_notify::notify(&[NotifyState::Stopping]);

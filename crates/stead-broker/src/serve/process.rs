@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 use super::caller::Caller;
 use super::failure::{failure, invalid};
-use super::folder::{Folder, now, parsed, written};
+use super::folder::{Folder, Unfinished, now, parsed, written};
 use super::groups::{self, Groups};
 use crate::throttle::Held as Counted;
 
@@ -58,7 +58,7 @@ pub(super) struct Record {
 }
 
 /// What a process is known again by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Proof {
     /// The inode of its pidfds, which no other process ever gets (Linux 6.9).
     inode: Option<u64>,
@@ -208,18 +208,34 @@ impl Processes {
         self.lock().values().filter(|one| one.end.borrow().is_none()).count()
     }
 
-    /// Writes a process down, and knows it from now on.
-    pub(super) fn add(&self, id: u64, tracked: Tracked) -> io::Result<Arc<Tracked>> {
-        if let Err(error) = self.folder.write(&tracked.record.id, &tracked.record) {
-            // Nobody would know of it after a restart, and nobody has been told of it yet.
-            if let Some(child) = &mut tracked.held().child {
-                let _ = child.kill_tree();
-            }
-            return Err(error);
-        }
+    /// Begins the record of a process that is about to be created.
+    ///
+    /// One that is created, and whose record is never finished because the service is killed, is ended by the next run
+    /// ([`Processes::unfinished`]): its caller was told nothing but that the connection failed.
+    pub(super) fn begin(&self, id: u64) -> io::Result<Unfinished<'_>> {
+        self.folder.begin(&written(id))
+    }
+
+    /// Knows a process, which is written down, from now on.
+    pub(super) fn add(&self, id: u64, tracked: Tracked) -> Arc<Tracked> {
         let tracked = Arc::new(tracked);
         self.lock().insert(id, Arc::clone(&tracked));
-        Ok(tracked)
+        tracked
+    }
+
+    /// A process is not to be known again: it has never run its program.
+    pub(super) fn unwrite(&self, id: u64) {
+        self.folder.remove(&written(id));
+    }
+
+    /// The ids of processes that an earlier run was creating when it was killed.
+    pub(super) fn unfinished(&self) -> Vec<String> {
+        self.folder.unfinished()
+    }
+
+    /// They are over.
+    pub(super) fn forget_unfinished(&self) {
+        self.folder.forget_unfinished();
     }
 
     /// What an earlier run wrote down.
@@ -420,7 +436,8 @@ impl Proof {
         let is_pidfs = rustix::fs::fstatfs(pidfd).is_ok_and(|found| found.f_type == PIDFS);
         let inode = rustix::fs::fstat(pidfd).ok().filter(|_| is_pidfs).map(|found| found.st_ino);
         // Opening a file of /proc is dear, and on every process's way.
-        Self { inode, started: if inode.is_none() { started(pid) } else { None } }
+        let started = if inode.is_none() { started(pid).filter(|_| is_there(pidfd)) } else { None };
+        Self { inode, started }
     }
 
     /// The process that is called `pid`, if it is the one that this was made of.
@@ -432,11 +449,14 @@ impl Proof {
             (Some(ours), Some(found)) => ours == found,
             _ => self.started.is_some() && self.started == found.started,
         };
-        // The number was read by name: it was this process's if the process is still there.
-        let mut watched = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-        let lives = rustix::event::poll(&mut watched, Some(&rustix::event::Timespec::default())) == Ok(0);
-        (same && (lives || self.inode.is_some())).then_some(pidfd)
+        same.then_some(pidfd)
     }
+}
+
+/// Whether the process has not ended: then what was read of its number was read of it.
+fn is_there(pidfd: BorrowedFd<'_>) -> bool {
+    let mut watched = [rustix::event::PollFd::from_borrowed_fd(pidfd, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut watched, Some(&rustix::event::Timespec::default())) == Ok(0)
 }
 
 /// When a process was started: the 22nd field of its `stat`, counted from behind its name, which may hold anything.

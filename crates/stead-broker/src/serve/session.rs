@@ -25,7 +25,7 @@ use super::folder::{Folder, now};
 use super::given::Given;
 use super::secret::{self, Talk};
 use super::service::{Service, denied};
-use super::tie::Holders;
+use super::tie::{self, Holder, Holders};
 use super::token::{AnyToken, Held, Origin};
 use super::watch;
 use crate::policy::{LogonRequest, Privilege, Request, Subject};
@@ -48,6 +48,9 @@ pub(super) struct Record {
     /// Whether it ends with the connections that hold it.
     #[serde(default)]
     pub(super) lifetime: wire::Lifetime,
+    /// Who holds it, if it does.
+    #[serde(default)]
+    pub(super) holders: Vec<Holder>,
     pub(super) since: u64,
 }
 
@@ -58,11 +61,40 @@ pub(super) struct Known {
     id: SessionId,
     /// Held by the tokens and processes of it; without any it is the worker's alone.
     attached: Mutex<Weak<LogonSession>>,
-    /// The connections that hold it; none after a restart of the service, until it is opened again.
     pub(super) holders: Holders,
+    /// Held for those who wait for its end.
+    closing: Mutex<Closing>,
     /// Its worker's process, which is there until PAM has closed the session; unknown after a restart of the service.
     worker: Option<OwnedFd>,
     _counted: Counted,
+}
+
+/// Who waits for a session's end is to be told what PAM said to it; of a session that nobody holds any more nobody is.
+#[derive(Debug, Default)]
+struct Closing {
+    waiting: usize,
+    session: Option<Arc<LogonSession>>,
+}
+
+/// One who waits for a session's end.
+#[derive(Debug)]
+pub(super) struct Closer(Arc<Known>);
+
+impl Closer {
+    fn of(known: &Arc<Known>) -> Self {
+        known.closing().waiting += 1;
+        Self(Arc::clone(known))
+    }
+}
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        let mut closing = self.0.closing();
+        closing.waiting = closing.waiting.saturating_sub(1);
+        let session = if closing.waiting == 0 { closing.session.take() } else { None };
+        drop(closing);
+        drop(session);
+    }
 }
 
 /// All of them.
@@ -89,6 +121,8 @@ impl Sessions {
     pub(super) fn recover(&self, service: &Service) -> stead::Result<()> {
         let living: Vec<String> =
             LogonSession::detached_sessions()?.into_iter().map(|id| id.to_string()).collect();
+        // A logon that nobody was told of has no process, and ends by itself.
+        self.folder.forget_unfinished();
         let records: Vec<Record> = self.folder.read_all().unwrap_or_default();
         for record in records {
             let (Ok(id), Some(owner)) = (record.id.parse(), Uid::new(record.owner)) else { continue };
@@ -97,11 +131,29 @@ impl Sessions {
                 continue;
             }
             let counted = service.quotas.adopt(owner, Holding::Session);
-            let (attached, holders) = Default::default();
-            let known = Known { id, attached, holders, worker: None, _counted: counted, record };
+            let (attached, holders) = (Mutex::default(), Holders::written(&record.holders));
+            let (closing, worker) = Default::default();
+            let known = Known { id, attached, holders, closing, worker, _counted: counted, record };
             self.lock().insert(known.record.id.clone(), Arc::new(known));
         }
         Ok(())
+    }
+
+    /// Holds tied sessions that were recovered for those who held them.
+    pub(super) fn recover_ties(&self, service: &Arc<Service>) {
+        let known: Vec<Arc<Known>> = self.lock().values().cloned().collect();
+        for session in known {
+            tie::recover(service, &session);
+        }
+    }
+
+    /// Writes down who holds a session now; of one that has ended nothing is kept.
+    pub(super) fn rewrite(&self, known: &Known, holders: &[Holder]) -> io::Result<()> {
+        if !self.lock().contains_key(&known.record.id) {
+            return Ok(());
+        }
+        let record = Record { holders: holders.to_vec(), ..known.record.clone() };
+        self.folder.write(&record.id, &record)
     }
 
     /// Forgets the sessions that have ended.
@@ -168,6 +220,13 @@ impl Sessions {
         }
     }
 
+    /// All of them, each with its id.
+    pub(super) fn all_attached(&self) -> Vec<(String, Arc<LogonSession>)> {
+        let known: Vec<Arc<Known>> = self.lock().values().cloned().collect();
+        let attached = |known: &Arc<Known>| Some((known.record.id.clone(), self.attach(known).ok()?));
+        known.iter().filter_map(attached).collect()
+    }
+
     /// The session that a process of an earlier run is in.
     pub(super) fn attach_by_id(&self, id: &str) -> Option<Arc<LogonSession>> {
         let known = self.lock().get(id).cloned()?;
@@ -187,6 +246,10 @@ impl Known {
         let patience = Timespec::try_from(patience).ok();
         let ended = retry_on_intr(|| poll(&mut [PollFd::new(worker, PollFlags::IN)], patience.as_ref()));
         ended != Ok(0)
+    }
+
+    fn closing(&self) -> MutexGuard<'_, Closing> {
+        self.closing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_let_go(&self) -> bool {
@@ -267,6 +330,10 @@ pub(super) fn log_on(
         logon_type: call.logon_type,
         s4u: call.s4u,
         lifetime: call.lifetime,
+        holders: match call.lifetime {
+            wire::Lifetime::Tied => vec![Holder::of(caller)],
+            wire::Lifetime::Detached => Vec::new(),
+        },
         since: now(),
     };
     if let Err(error) = service.sessions.folder.write(&record.id, &record) {
@@ -278,7 +345,8 @@ pub(super) fn log_on(
         id: session.id(),
         worker,
         attached: Mutex::new(Arc::downgrade(&session)),
-        holders: Holders::default(),
+        holders: Holders::written(&record.holders),
+        closing: Mutex::default(),
         _counted: counted,
         record,
     });
@@ -386,8 +454,9 @@ fn opened(
     let environment = session.environment().into_iter().map(variable).collect();
     let (umask, audit_session) = (session.umask(), session.audit_session());
     let token = AnyToken::Primary(session.token().clone());
-    let kept = state.keep(Held { token, origin: Origin::Logon { session, s4u: known.record.s4u } })?;
-    state.ties.hold(service, known);
+    state.ties.hold(service, known, &state.caller)?;
+    let kept = state.keep(Held { token, origin: Origin::Logon { session, s4u: known.record.s4u } });
+    let kept = kept.inspect_err(|_| state.ties.let_go(&known.record.id))?;
     Ok(OpenedSession {
         session: described,
         token: kept.token,
@@ -464,23 +533,40 @@ pub(super) fn close(service: &Service, state: &mut State, call: &CloseSession) -
     let uid = state.caller.uid;
     let own = |record: &Record| uid == Uid::ROOT || record.owner == uid.as_raw();
     let known = service.sessions.find(&call.session, own)?;
+    let closer = state.closing.take().filter(|closer| Arc::ptr_eq(&closer.0, &known));
+    let closer = closer.unwrap_or_else(|| Closer::of(&known));
+    let mut closing = known.closing();
+    // Before this connection lets go of it.
+    let session = match closing.session.take() {
+        Some(session) => Ok(session),
+        None => service.sessions.attach(&known),
+    };
     state.let_go(&call.session);
     state.ties.let_go(&call.session);
-    let session = match service.sessions.attach(&known) {
+    known.let_go_earlier(service, &state.caller);
+    let session = match session {
         Err(failure) if failure.kind == (FailureKind::SessionEnded {}) => return Ok(Nothing {}),
         attached => attached?,
     };
-    if !session.processes().map_err(|error| failure(&error))?.is_empty() {
-        return Err(FailureKind::DeadlinePassed { waiting_for: "the session's processes to end".to_owned() }
-            .while_doing("closing a session"));
+    let waits_for = |what: &str| {
+        FailureKind::DeadlinePassed { waiting_for: what.to_owned() }.while_doing("closing a session")
+    };
+    let is_over = session.processes().map_err(|error| failure(&error))?.is_empty();
+    let alone = if is_over { Arc::try_unwrap(session) } else { Err(session) };
+    match alone {
+        Err(session) => {
+            closing.session = Some(session);
+            drop(closing);
+            state.closing = Some(closer);
+            Err(waits_for(if is_over { "others to let go of the session" } else { "its processes to end" }))
+        }
+        Ok(session) => {
+            drop(closing);
+            let closed = session.close().map_err(|error| failure(&error));
+            service.sessions.forget(&call.session);
+            closed.map(|()| Nothing {})
+        }
     }
-    let session = Arc::try_unwrap(session).map_err(|_| {
-        FailureKind::DeadlinePassed { waiting_for: "others to let go of the session".to_owned() }
-            .while_doing("closing a session")
-    })?;
-    let closed = session.close().map_err(|error| failure(&error));
-    service.sessions.forget(&call.session);
-    closed.map(|()| Nothing {})
 }
 
 impl State {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use stead::os::linux::{CapabilitySet, Gid, Limit, LoginUid, RestrictionExt, TokenExt, Uid};
 use stead::token::{Restriction, TokenKind};
-use stead::{Impersonation, ImpersonationLevel, LogonSession, Primary, Token};
+use stead::{Impersonation, LogonSession, Primary, Token};
 use stead_protocol as wire;
 use stead_protocol::{
     CloseToken, DescribeToken, DuplicateToken, Failure, FailureKind, Nothing, OpenedToken, RestrictToken,
@@ -13,7 +13,7 @@ use stead_protocol::{
 
 use super::caller::{account_groups, with};
 use super::connection::State;
-use super::failure::{self, failure, invalid};
+use super::failure::{failure, invalid};
 use crate::policy::Subject;
 
 /// How many tokens a connection may hold.
@@ -87,7 +87,7 @@ fn context<K: TokenKind>(token: &Token<K>, primary: bool) -> wire::Token {
     let sets = token.capabilities();
     wire::Token {
         primary,
-        level: failure::level(token.level()),
+        level: token.level().into(),
         uid: token.uid().as_raw(),
         gid: token.gid().as_raw(),
         groups: token.groups().as_slice().iter().map(|gid| gid.as_raw()).collect(),
@@ -148,8 +148,8 @@ impl State {
         } else {
             let level = call.level.unwrap_or(wire::Level::Impersonation);
             let duplicate = match &held.token {
-                AnyToken::Primary(token) => token.duplicate(from_wire(level)),
-                AnyToken::Impersonation(token) => token.duplicate(from_wire(level)),
+                AnyToken::Primary(token) => token.duplicate(level.into()),
+                AnyToken::Impersonation(token) => token.duplicate(level.into()),
             };
             AnyToken::Impersonation(duplicate.map_err(|error| failure(&error))?)
         };
@@ -188,15 +188,5 @@ impl State {
         self.token(call.token)?;
         self.tokens.remove(&call.token);
         Ok(Nothing {})
-    }
-}
-
-/// The level as the library has it.
-pub(super) fn from_wire(level: wire::Level) -> ImpersonationLevel {
-    match level {
-        wire::Level::Anonymous => ImpersonationLevel::Anonymous,
-        wire::Level::Identification => ImpersonationLevel::Identification,
-        wire::Level::Impersonation => ImpersonationLevel::Impersonation,
-        wire::Level::Delegation => ImpersonationLevel::Delegation,
     }
 }

@@ -66,7 +66,7 @@ pub(super) fn sweep_desktops() {
 
 // tokio's sound successor of this call is an unsafe one: an `OwnedFd` fulfils its contract by its type.
 #[allow(deprecated)]
-async fn readable(pidfd: OwnedFd) -> std::io::Result<OwnedFd> {
+pub(super) async fn readable(pidfd: OwnedFd) -> std::io::Result<OwnedFd> {
     let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
     pidfd.readable().await.map(drop)?;
     Ok(pidfd.into_inner())
@@ -77,13 +77,43 @@ pub(super) fn recover(service: &Arc<Service>) {
     if let Err(error) = service.sessions.recover(service) {
         tracing::error!(%error, "the sessions of the service's last run cannot be found");
     }
-    for record in service.processes.written() {
+    let written = service.processes.written();
+    let unfinished = service.processes.unfinished();
+    if !unfinished.is_empty() {
+        end_unknown(service, &unfinished, &written);
+    }
+    service.processes.forget_unfinished();
+    for record in written {
         let Some(id) = super::folder::parsed(&record.id) else { continue };
-        let tracked = found_again(service, record);
-        match service.processes.add(id, tracked) {
-            Ok(tracked) if tracked.record.end.is_none() => until_its_end(service, &tracked),
-            Ok(_) => {}
-            Err(error) => tracing::error!(%error, "a process cannot be written down again"),
+        let tracked = service.processes.add(id, found_again(service, record));
+        if tracked.record.end.is_none() {
+            until_its_end(service, &tracked);
+        }
+    }
+    // Only now: how the processes of a session that is over end is told like any other's.
+    service.sessions.recover_ties(service);
+}
+
+/// Ends what an earlier run was creating when it was killed, and had not written down: whoever asked for it was told that
+/// the connection failed, and nobody could ever find it.
+fn end_unknown(service: &Service, unfinished: &[String], written: &[Record]) {
+    for id in unfinished {
+        if let Some(Err(error)) = service.processes.groups.kill_tree(id) {
+            tracing::error!(%error, "a process that nobody knows could not be ended");
+        }
+    }
+    // One in a session without groups is known to the session's worker.
+    for (id, session) in service.sessions.all_attached() {
+        for process in session.started() {
+            let is_it = |one: &Record| {
+                one.end.is_none() && one.session.as_ref() == Some(&id) && one.pid == process.pid()
+            };
+            if !written.iter().any(is_it) && matches!(process.exit_status(), Ok(None)) {
+                tracing::warn!(pid = process.pid(), session = id, "ending a process that nobody knows");
+                if let Err(error) = process.kill_tree() {
+                    tracing::error!(%error, "a process that nobody knows could not be ended");
+                }
+            }
         }
     }
 }

@@ -1,19 +1,20 @@
 //! What the service's tests share: a service as root, and callers that are real users.
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)] // each test program uses a part of it
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use stead_protocol::client::{CallError, Connection, Descriptors};
 use stead_protocol::{
     Account, CreateProcess, CreatedProcess, FailureKind, LogOn, LogonType, Method, OpenedToken, OwnToken,
-    Text, WaitProcess,
+    Process, Text, WaitProcess,
 };
 use testbed::{Bed, until};
 
 /// The variable that tells a role where the service listens.
-const SOCKET: &str = "STEAD_TEST_SERVICE_SOCKET";
+pub const SOCKET: &str = "STEAD_TEST_SERVICE_SOCKET";
 
 /// A service of the test's own.
 pub struct Service {
@@ -21,6 +22,8 @@ pub struct Service {
     pub folder: PathBuf,
     /// The control group that it is started in; the test's own where there is none.
     pub group: Option<PathBuf>,
+    /// Of its environment.
+    pub variables: Vec<(&'static str, &'static str)>,
 }
 
 impl Service {
@@ -31,11 +34,17 @@ impl Service {
 
     /// The same in a control group.
     pub fn start_in(bed: &Bed, policy: &str, group: Option<PathBuf>) -> Self {
+        let mut service = Self::prepare(bed, policy, group);
+        service.run(bed);
+        service
+    }
+
+    /// The same, not started yet.
+    pub fn prepare(bed: &Bed, policy: &str, group: Option<PathBuf>) -> Self {
         let folder = bed.scratch("service");
         std::fs::create_dir(folder.join("policy")).unwrap();
-        let mut service = Self { child: None, folder, group };
+        let service = Self { child: None, folder, group, variables: Vec::new() };
         service.write_policy(policy);
-        service.run(bed);
         service
     }
 
@@ -56,13 +65,19 @@ impl Service {
         }
         let [policy, state, audit] = ["policy", "state", "audit.json"].map(|name| self.folder.join(name));
         command.arg(self.socket()).args([policy, state, audit]);
-        command.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
+        command.env_clear().env("PATH", "/usr/bin:/bin").envs(self.variables.iter().copied());
+        command.stdin(Stdio::null());
         command
+    }
+
+    /// Starts it, and does not wait.
+    pub fn begin(&mut self, bed: &Bed) {
+        self.child = Some(self.command(bed).spawn().unwrap());
     }
 
     /// Starts it, or starts it anew.
     pub fn run(&mut self, bed: &Bed) {
-        self.child = Some(self.command(bed).spawn().unwrap());
+        self.begin(bed);
         let socket = self.socket();
         until("the service listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
     }
@@ -109,6 +124,17 @@ impl Service {
         assert!(said.contains("1 passed"), "{role} is no role: {said}");
     }
 
+    /// A part of the test's own program, played by another process of the test's user.
+    pub fn part(&self, bed: &Bed, role: &str, variables: &[(&str, &str)]) -> Part {
+        let mut command = Command::new(bed.this_program());
+        command.args(["--exact", role, "--nocapture", "--test-threads=1"]);
+        command.env(SOCKET, self.socket()).envs(variables.iter().copied());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap());
+        Part { child, said }
+    }
+
     /// A connection of the test's own: root's.
     pub fn connect(&self) -> Connection {
         Connection::connect(self.socket()).unwrap()
@@ -128,6 +154,61 @@ impl Drop for Service {
             let _ = child.wait();
         }
     }
+}
+
+/// A process that plays a part; it ends with the test.
+pub struct Part {
+    child: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl Part {
+    /// The next thing that it says.
+    pub fn says(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.said.read_line(&mut line).unwrap(), 0, "the part ended");
+            if let Some(said) = line.trim_end().strip_prefix("said: ") {
+                return said.to_owned();
+            }
+        }
+    }
+
+    /// Lets it go on that waits to be told.
+    pub fn tell(&mut self) {
+        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    }
+
+    /// Ends it without a chance to do anything.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for its end, which must be a good one.
+    pub fn wait(&mut self) {
+        drop(self.child.stdin.take());
+        let mut rest = String::new();
+        self.said.read_to_string(&mut rest).unwrap();
+        assert!(self.child.wait().unwrap().success(), "{rest}");
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A line of what a part says.
+pub fn say(line: impl std::fmt::Display) {
+    println!("\nsaid: {line}");
+}
+
+/// Waits until the part is told to go on, or its test has ended.
+pub fn be_told() {
+    let _ = std::io::stdin().read_line(&mut String::new());
 }
 
 /// The part that a role plays: a connection to the service; none where the role was not asked for.
@@ -206,7 +287,7 @@ pub fn output(service: &mut Connection, mut process: CreateProcess) -> (String, 
     let (created, _) = call(service, &process, &[writer.as_fd()]);
     drop(writer);
     let mut text = String::new();
-    std::io::Read::read_to_string(&mut reader, &mut text).unwrap();
+    reader.read_to_string(&mut text).unwrap();
     (text, exit_code(service, &created))
 }
 
@@ -214,6 +295,62 @@ pub fn output(service: &mut Connection, mut process: CreateProcess) -> (String, 
 pub fn exit_code(service: &mut Connection, created: &CreatedProcess) -> Option<i32> {
     let (waited, _) = call(service, &WaitProcess { process: created.process.id.clone(), timeout: None }, &[]);
     waited.status.unwrap().code
+}
+
+/// A policy by which these callers may do everything as these clients.
+pub fn everything(callers: &[&str], clients: &[&str]) -> String {
+    format!(
+        "[[allow]]\ncallers = {{ users = {callers:?} }}\nclients = {{ users = {clients:?} }}\n\
+         privileges = [\"tcb\", \"assign-primary-token\"]\nprograms = \"any\"\nlogon-types = [\"batch\"]\n"
+    )
+}
+
+/// The delegated group of a unit, as systemd makes one.
+pub struct Unit(pub PathBuf);
+
+impl Unit {
+    /// One that nobody delegated.
+    pub fn make(bed: &Bed) -> Option<Self> {
+        let (path, _) = bed.cgroup("unit")?;
+        let unit = Self(path);
+        std::fs::create_dir(unit.service()).unwrap();
+        Some(unit)
+    }
+
+    /// One for a test that is about nothing else.
+    pub fn require(bed: &Bed) -> Self {
+        Self::delegated(bed).unwrap_or_else(|| {
+            testbed::skip_test("no writable cgroup of version 2 here, or none that can be marked")
+        })
+    }
+
+    pub fn delegated(bed: &Bed) -> Option<Self> {
+        let unit = Self::make(bed)?;
+        rustix::fs::setxattr(&unit.0, "user.delegate", b"1", rustix::fs::XattrFlags::empty()).ok()?;
+        Some(unit)
+    }
+
+    /// Where the service is.
+    pub fn service(&self) -> PathBuf {
+        self.0.join("service")
+    }
+
+    /// The group of a process.
+    pub fn of(&self, process: &Process) -> PathBuf {
+        self.0.join("clients").join(&process.id)
+    }
+}
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        let _ = std::fs::write(self.0.join("cgroup.kill"), "1");
+    }
+}
+
+/// Who is in a group.
+pub fn members(group: &Path) -> Vec<u32> {
+    let text = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 /// Whether a process with this number lives (a zombie does not).

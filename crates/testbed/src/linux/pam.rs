@@ -174,7 +174,15 @@ pub(crate) fn files(root: &Path, login_uid: bool) -> Vec<File> {
     }
     let _ = writeln!(limits, "alice - priority {ALICE_NICE}");
     add("security/stead-testbed.limits.conf".into(), limits);
+    for file in files.iter_mut().filter(|file| file.path == "pam.d/stead-service") {
+        file.text += &refuse_close(root);
+    }
     files
+}
+
+/// For callers that may not name the service: a session from one host closes in disorder.
+fn refuse_close(root: &Path) -> String {
+    format!("session required pam_exec.so quiet {}/bin/pam-refuse-close\n", root.display())
 }
 
 /// The line for `group.conf`: alice gets one group more, in one service.
@@ -195,6 +203,10 @@ pub(crate) fn scripts(root: &Path) -> Vec<(&'static str, String)> {
             ),
         ),
         ("pam-check-otp", "#!/bin/sh\nIFS= read -r code\n[ \"$code\" = 246810 ]\n".to_owned()),
+        (
+            "pam-refuse-close",
+            "#!/bin/sh\n[ \"$PAM_TYPE:$PAM_RHOST\" != close_session:refuses-to-close.example ]\n".to_owned(),
+        ),
         (
             // With an argument it sleeps in that phase only.
             "pam-sleep",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use stead_protocol::ClientToken;
 
 use super::connection::{Line, PATIENCE, Service};
-use super::token::{described, from_level, level};
+use super::token::described;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::client::{Peer, require_listening};
 use crate::sys::elsewhere::ClientElsewhere;
@@ -44,10 +44,10 @@ impl ClientElsewhere for Accepted {
     fn token(&self, granted: ImpersonationLevel) -> Result<Token<Impersonation>> {
         const DOING: &str = "making a client's token through the service";
         let line = Line::new(&self.service)?;
-        let call = ClientToken { socket: 0, listener: 1, level: Some(level(granted)) };
+        let call = ClientToken { socket: 0, listener: 1, level: Some(granted.into()) };
         let descriptors = [self.socket.as_fd(), self.listener.as_fd()];
         let (opened, _) = line.call(DOING, &call, &descriptors, Some(PATIENCE))?;
-        let reached = from_level(opened.context.level).min(granted);
+        let reached = ImpersonationLevel::from(opened.context.level).min(granted);
         described(&Arc::new(line), &opened, reached, None, DOING)
     }
 }

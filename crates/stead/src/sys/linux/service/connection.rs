@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use stead_protocol::client::{CallError, Connection, Descriptors};
-use stead_protocol::{CloseSession, CloseToken, GetInfo, Method};
+use stead_protocol::{CloseSession, CloseToken, GetInfo, Method, OpenSession};
 
 use super::error::error;
 use crate::error::{Error, ErrorKind, Result};
@@ -20,6 +20,9 @@ use crate::sys::token::Uid;
 
 /// The service answers at once what waits for nothing; beside what a call may take by itself.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// As long as that what has no result is waited for.
+const BRIEFLY: Duration = Duration::from_secs(5);
 
 /// Idle connections that are kept.
 const IDLE: usize = 4;
@@ -93,6 +96,17 @@ impl Service {
         })
     }
 
+    /// Lets go of a session which a service that was started anew holds for this process until it ends.
+    ///
+    /// It is opened first, and that is waited for: were the process to end before the service has seen it let go, then
+    /// that would end the session.
+    fn let_go_anew(&self, call: &CloseSession) {
+        let Ok(mut connection) = self.dial() else { return };
+        if ask(&mut connection, &OpenSession { session: call.session.clone() }, &[], Some(BRIEFLY)).is_ok() {
+            let _ = connection.tell(call);
+        }
+    }
+
     /// One that is as good as new: a service that was started anew has closed those of before.
     fn take_idle(&self) -> Option<Connection> {
         let mut idle = lock(&self.idle);
@@ -153,6 +167,15 @@ impl Line {
         })
     }
 
+    /// Closes the session that this connection was opened for, and waits for its end. Its tokens are let go of with it, and
+    /// not before.
+    pub(super) fn close(mut self, doing: &'static str, call: &CloseSession) -> Result<()> {
+        self.tied.take();
+        let connection = self.connection.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let closed = as_server(|| ask(connection, call, &[], None));
+        closed.map(drop).map_err(|fault| error(doing.into(), fault))
+    }
+
     pub(super) fn let_go(&self, token: u64) {
         lock(&self.unused).push(token);
     }
@@ -169,8 +192,11 @@ impl Drop for Line {
         let Some(session) = self.tied.take() else { return };
         if self.owner == std::process::id() {
             let connection = self.connection.get_mut().unwrap_or_else(PoisonError::into_inner);
-            // Nobody waits for an answer; a service that is gone does not hold the session either.
-            let _ = connection.tell(&CloseSession { session });
+            let call = CloseSession { session };
+            // Nobody waits for an answer.
+            if connection.tell(&call).is_err() {
+                as_server(|| self.service.let_go_anew(&call));
+            }
         }
     }
 }

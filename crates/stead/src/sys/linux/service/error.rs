@@ -9,7 +9,6 @@ use stead_protocol::client::CallError;
 use stead_protocol::frame::Malformed;
 use stead_protocol::{Failure, FailureKind, LARGEST_MESSAGE, name_of};
 
-use super::token::from_level;
 use crate::error::{AccountRestriction, Error, ErrorKind, ProgramFault};
 use crate::privilege::Privilege;
 use crate::process::Stage;
@@ -86,7 +85,7 @@ fn kind(kind: FailureKind) -> ErrorKind {
             }
         }
         Wire::LevelTooLow { granted, needed } => {
-            ErrorKind::LevelTooLow { granted: from_level(granted), needed: from_level(needed) }
+            ErrorKind::LevelTooLow { granted: granted.into(), needed: needed.into() }
         }
         Wire::LogonFailed {} => ErrorKind::LogonFailed,
         Wire::LogonTypeDenied { logon_type } => ErrorKind::LogonTypeDenied { logon_type: logon_type.into() },

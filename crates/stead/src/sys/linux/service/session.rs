@@ -17,7 +17,7 @@ use stead_protocol::{
 use super::connection::{Line, PATIENCE, Service};
 use super::error::{not_through, undescribed};
 use super::process::{kill_tree, milliseconds, status};
-use super::token::{context, described, from_level};
+use super::token::{context, described};
 use crate::error::{Error, ErrorKind, Result};
 use crate::logon::{Conversation, Logon, LogonType, Prompt, Secret};
 use crate::os::linux::LogonGid;
@@ -30,8 +30,8 @@ use crate::token::{Primary, Token};
 /// A session that the service keeps.
 struct Kept {
     service: Arc<Service>,
-    /// What holds a tied session.
-    _line: Arc<Line>,
+    /// What holds it at the service.
+    line: Arc<Line>,
     id: String,
     /// Processes that were there before, each at the place that is its number here.
     processes: Vec<String>,
@@ -64,16 +64,44 @@ impl SessionElsewhere for Kept {
     }
 
     fn ending(&self) -> Box<dyn FnOnce() -> Result<()> + Send> {
-        let (service, call) = (Arc::clone(&self.service), CloseSession { session: self.id.clone() });
-        Box::new(move || wait_for_end(&service, &call))
+        let (line, call) = (Arc::clone(&self.line), CloseSession { session: self.id.clone() });
+        Box::new(move || close(line, &call))
     }
 }
 
+/// Closes it by the connection that holds it: what PAM says then is told to who holds it, and lost if nobody does.
+fn close(mut line: Arc<Line>, call: &CloseSession) -> Result<()> {
+    let mut pause = SHORTEST;
+    // Its other tokens and children have the connection, too.
+    let line = loop {
+        match Arc::try_unwrap(line) {
+            Ok(line) => break line,
+            Err(same) => line = same,
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST);
+    };
+    let service = Arc::clone(&line.service);
+    match line.close(ENDING, call) {
+        // It was started anew.
+        Err(error) if matches!(error.kind(), ErrorKind::ServiceUnavailable { .. }) => {
+            wait_for_end(&service, call)
+        }
+        Err(error) if *error.kind() == ErrorKind::SessionEnded => Ok(()),
+        closed => closed,
+    }
+}
+
+const ENDING: &str = "ending the logon session through the service";
+/// How long it is waited between two looks.
+const SHORTEST: Duration = Duration::from_micros(500);
+const LONGEST: Duration = Duration::from_millis(250);
+
 /// Asks until it is closed: while a process of it lives, or anybody holds it, the service says so at once.
 fn wait_for_end(service: &Service, call: &CloseSession) -> Result<()> {
-    let mut pause = Duration::from_micros(500);
+    let mut pause = SHORTEST;
     loop {
-        match service.call("ending the logon session through the service", call, PATIENCE) {
+        match service.call(ENDING, call, PATIENCE) {
             Err(error) => match error.kind() {
                 ErrorKind::DeadlinePassed { .. } => {}
                 // By the service itself, once its last process had ended.
@@ -83,7 +111,7 @@ fn wait_for_end(service: &Service, call: &CloseSession) -> Result<()> {
             Ok(_) => return Ok(()),
         }
         std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(250));
+        pause = (pause * 2).min(LONGEST);
     }
 }
 
@@ -198,12 +226,12 @@ fn opened(
     let snapshot = snapshot(&opened, &processes).ok_or_else(|| undescribed(doing))?;
     let kept = Kept {
         service: Arc::clone(&line.service),
-        _line: Arc::clone(line),
+        line: Arc::clone(line),
         id: opened.session.id,
         processes: processes.into_iter().map(|(id, _)| id).collect(),
     };
     let handle = Arc::new(SessionHandle::elsewhere(Box::new(kept), snapshot));
-    let level = from_level(opened.context.level);
+    let level = opened.context.level.into();
     let token = OpenedToken { token: opened.token, context: opened.context };
     let token = described(line, &token, level, Some(Arc::clone(&handle)), doing)?;
     Ok((token, handle))

@@ -89,7 +89,7 @@ pub(crate) fn own_token(service: &Arc<Service>) -> Result<Token<Primary>> {
     let line = Arc::new(Line::new(service)?);
     let (opened, _) = line.call(DOING, &OwnToken {}, &[], Some(PATIENCE))?;
     // The service creates processes with a token of either kind: a primary one there would be a call more.
-    described(&line, &opened, from_level(opened.context.level), None, DOING)
+    described(&line, &opened, opened.context.level.into(), None, DOING)
 }
 
 /// A token as the service describes it.
@@ -130,20 +130,24 @@ pub(super) fn context(token: &stead_protocol::Token) -> Option<SecurityContext> 
     })
 }
 
-pub(super) fn level(level: ImpersonationLevel) -> Level {
-    match level {
-        ImpersonationLevel::Anonymous => Level::Anonymous,
-        ImpersonationLevel::Identification => Level::Identification,
-        ImpersonationLevel::Impersonation => Level::Impersonation,
-        ImpersonationLevel::Delegation => Level::Delegation,
+impl From<ImpersonationLevel> for Level {
+    fn from(level: ImpersonationLevel) -> Self {
+        match level {
+            ImpersonationLevel::Anonymous => Self::Anonymous,
+            ImpersonationLevel::Identification => Self::Identification,
+            ImpersonationLevel::Impersonation => Self::Impersonation,
+            ImpersonationLevel::Delegation => Self::Delegation,
+        }
     }
 }
 
-pub(super) fn from_level(level: Level) -> ImpersonationLevel {
-    match level {
-        Level::Anonymous => ImpersonationLevel::Anonymous,
-        Level::Identification => ImpersonationLevel::Identification,
-        Level::Impersonation => ImpersonationLevel::Impersonation,
-        Level::Delegation => ImpersonationLevel::Delegation,
+impl From<Level> for ImpersonationLevel {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Anonymous => Self::Anonymous,
+            Level::Identification => Self::Identification,
+            Level::Impersonation => Self::Impersonation,
+            Level::Delegation => Self::Delegation,
+        }
     }
 }
