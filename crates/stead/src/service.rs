@@ -75,8 +75,8 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::ServiceUnavailable`] when nothing listens there, when it does not answer, or when it is not
-    /// root's: nobody else's service is trusted with passwords.
+    /// [`ErrorKind::ServiceUnavailable`] when nothing listens there, or when it is not root's: nobody else's service is
+    /// trusted with passwords. Whether it answers shows with the first call.
     pub fn connect() -> Result<Self> {
         match std::env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
             Some(path) => Self::connect_to(path),

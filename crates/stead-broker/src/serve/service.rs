@@ -1,5 +1,6 @@
 //! What all connections share.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -142,15 +143,21 @@ impl Service {
         work: impl FnOnce() -> R + Send + 'static,
     ) -> Result<R, Failure> {
         let permit = self.slots.work(kind, uid).await;
+        let failed = |error: &dyn std::fmt::Display| {
+            tracing::error!(%error, "a call could not be handled");
+            system("handling a call", "spawn_blocking", std::io::Error::other("the service failed"))
+        };
+        // The thread goes on with the call, and another one takes over what it did: no handing over there and back.
+        if let Some(_place) = self.slots.in_place(kind) {
+            let done = tokio::task::block_in_place(|| std::panic::catch_unwind(AssertUnwindSafe(work)));
+            return done.map_err(|_| failed(&"it panicked"));
+        }
         let task = tokio::task::spawn_blocking(move || {
             let result = work();
             drop(permit);
             result
         });
-        task.await.map_err(|error| {
-            tracing::error!(%error, "a call could not be handled");
-            system("handling a call", "spawn_blocking", std::io::Error::other("the service failed"))
-        })
+        task.await.map_err(|error| failed(&error))
     }
 
     /// Waits until a denial may be told: that a user exists must not show in how long it took.

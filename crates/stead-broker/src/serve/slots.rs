@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use stead::os::linux::Uid;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 /// Calls of one user that are handled at a time; further ones wait for their turn, and for nobody else's.
 const CALLS: usize = 24;
@@ -12,6 +12,9 @@ const CALLS: usize = 24;
 const LOGONS: usize = 32;
 /// Connections of all users together.
 const CONNECTIONS: usize = 4096;
+/// Calls of all users together that are handled by threads which take calls. Another thread takes a thread's place: there
+/// must be one left, however many wait.
+const IN_PLACE: usize = 256;
 
 /// What a call waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +40,17 @@ impl Default for OfUser {
 }
 
 /// What each user occupies.
-#[derive(Debug, Default)]
-pub(super) struct Slots(Mutex<HashMap<Uid, OfUser>>);
+#[derive(Debug)]
+pub(super) struct Slots {
+    users: Mutex<HashMap<Uid, OfUser>>,
+    in_place: Semaphore,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self { users: Mutex::default(), in_place: Semaphore::new(IN_PLACE) }
+    }
+}
 
 /// A connection's place; given back when it is dropped.
 #[derive(Debug)]
@@ -49,7 +61,12 @@ pub(super) struct ConnectionSlot {
 
 impl Slots {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Uid, OfUser>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for work that a thread which takes calls does itself. What may wait for a person gets none.
+    pub(super) fn in_place(&self, kind: Kind) -> Option<SemaphorePermit<'_>> {
+        if kind == Kind::Call { self.in_place.try_acquire().ok() } else { None }
     }
 
     /// A place for one more connection of this user, if it has fewer than `most`.

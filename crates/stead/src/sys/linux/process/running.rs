@@ -267,9 +267,13 @@ impl Running {
                 // The worker is gone or never learned it; the kernel may know.
                 None => status::collect_from_kernel(self.pidfd()),
             },
-            Parent::Elsewhere { process, .. } => match process.status() {
-                Ok(Some(raw)) => Ok(Collected::Ended(ExitStatus::from_raw(raw))),
-                Ok(None) | Err(_) => status::collect_from_kernel(self.pidfd()),
+            // The kernel needs nobody's help to tell it, not even that of a service that lives.
+            Parent::Elsewhere { process, .. } => match status::told_once_reaped(self.pidfd(), REAPING) {
+                Some(status) => Ok(Collected::Told(status)),
+                None => match process.status() {
+                    Ok(Some(raw)) => Ok(Collected::Ended(ExitStatus::from_raw(raw))),
+                    Ok(None) | Err(_) => status::collect_from_kernel(self.pidfd()),
+                },
             },
         }
         .map_err(|errno| Error::system(WAITING, "waitid", errno))?;

@@ -96,6 +96,20 @@ pub(crate) fn collect_from_kernel(pidfd: BorrowedFd<'_>) -> Result<Collected, Er
     Ok(if ended_by(pidfd, Some(Instant::now()))? { Collected::Lost } else { Collected::Running })
 }
 
+/// How a process ended that is another's child, as the kernel tells it from the moment that it was reaped (Linux 6.15):
+/// whoever reaps it has this long. `None` where the kernel does not tell, or not yet.
+pub(crate) fn told_once_reaped(pidfd: BorrowedFd<'_>, at_most: Duration) -> Option<ExitStatus> {
+    let told = match exit_info(pidfd) {
+        // The kernel hangs a pidfd up when the process has been reaped, by whomever.
+        Ok(None) => {
+            let mut fds = [PollFd::from_borrowed_fd(pidfd, PollFlags::empty())];
+            poll(&mut fds, Some(&timespec(at_most))).and_then(|_| exit_info(pidfd))
+        }
+        told => told,
+    };
+    told.ok().flatten().map(ExitStatus::from_raw)
+}
+
 /// The wait status that the kernel keeps for the holders of a pidfd after the process was reaped.
 fn exit_info(pidfd: BorrowedFd<'_>) -> Result<Option<i32>, Errno> {
     // SAFETY: `pidfd_info` consists of integers only, for which all bits zero is a value.

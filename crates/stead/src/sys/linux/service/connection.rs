@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use stead_protocol::client::{CallError, Connection, Descriptors};
-use stead_protocol::{CloseSession, CloseToken, GetInfo, Method, OpenSession};
+use stead_protocol::{CloseSession, CloseToken, Method, OpenSession};
 
 use super::error::error;
 use crate::error::{Error, ErrorKind, Result};
@@ -33,15 +33,31 @@ pub(crate) struct Service {
     /// As whom it must run.
     owner: Uid,
     /// Connections for calls that need no particular one.
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<Idle>>,
+}
+
+/// A connection that nobody uses, and who made it: the service knows by it who calls.
+struct Idle {
+    connection: Connection,
+    by: Caller,
+}
+
+/// A process, and as whom it runs. A forked copy of the server is another caller, as is one that gave up its user.
+#[derive(PartialEq, Eq)]
+struct Caller(rustix::process::Pid, rustix::process::Uid);
+
+impl Caller {
+    fn now() -> Self {
+        Self(rustix::process::getpid(), rustix::process::geteuid())
+    }
 }
 
 impl Service {
     /// The service at `path`, if it is there and is `owner`'s.
     pub(crate) fn connect(path: &Path, owner: Uid) -> Result<Arc<Self>> {
         let service = Self { path: path.to_owned(), owner, idle: Mutex::default() };
-        // A listener whose service does not answer is none.
-        service.call("connecting to the service", &GetInfo {}, PATIENCE)?;
+        // What it says is heard with the first call: a question of its own would cost more than many a call.
+        as_server(|| service.dial().map(|connection| service.keep(connection)))?;
         Ok(Arc::new(service))
     }
 
@@ -50,8 +66,13 @@ impl Service {
         &self.path
     }
 
+    /// A connection that nobody else uses.
+    fn connection(&self) -> Result<Connection> {
+        self.take_idle().map_or_else(|| self.dial(), Ok)
+    }
+
     /// A new connection.
-    pub(super) fn dial(&self) -> Result<Connection> {
+    fn dial(&self) -> Result<Connection> {
         let doing = || format!("connecting to the service at {}", self.path.display());
         let unavailable =
             |why: String| Error::new(doing(), ErrorKind::ServiceUnavailable { why: why.into() });
@@ -81,16 +102,10 @@ impl Service {
         patience: Duration,
     ) -> Result<M::Reply> {
         as_server(|| {
-            let mut connection = match self.take_idle() {
-                Some(connection) => connection,
-                None => self.dial()?,
-            };
+            let mut connection = self.connection()?;
             let result = ask(&mut connection, call, &[], Some(patience));
             if !matches!(result, Err(CallError::Connection(_) | CallError::Malformed(_))) {
-                let mut idle = lock(&self.idle);
-                if idle.len() < IDLE {
-                    idle.push(connection);
-                }
+                self.keep(connection);
             }
             result.map(|(reply, _)| reply).map_err(|fault| error(doing.into(), fault))
         })
@@ -107,10 +122,22 @@ impl Service {
         }
     }
 
+    /// Keeps one for the next call.
+    fn keep(&self, connection: Connection) {
+        let mut idle = lock(&self.idle);
+        if idle.len() < IDLE {
+            idle.push(Idle { connection, by: Caller::now() });
+        }
+    }
+
     /// One that is as good as new: a service that was started anew has closed those of before.
     fn take_idle(&self) -> Option<Connection> {
+        let now = Caller::now();
         let mut idle = lock(&self.idle);
-        while let Some(connection) = idle.pop() {
+        while let Some(Idle { connection, by }) = idle.pop() {
+            if by != now {
+                continue;
+            }
             let mut fds = [PollFd::new(&connection, PollFlags::IN)];
             if matches!(poll(&mut fds, Some(&Timespec::default())), Ok(0)) {
                 return Some(connection);
@@ -134,7 +161,7 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) fn new(service: &Arc<Service>) -> Result<Self> {
-        let connection = Mutex::new(as_server(|| service.dial())?);
+        let connection = Mutex::new(as_server(|| service.connection())?);
         let (unused, tied, owner) = (Mutex::default(), OnceLock::new(), std::process::id());
         Ok(Self { connection, unused, tied, owner, service: Arc::clone(service) })
     }
