@@ -47,7 +47,7 @@ fn no_process_gets_a_wrong_context_when_the_service_or_a_worker_is_killed_at_any
     let bed = testbed::require!(alone);
     let rounds = if std::env::var_os("STEAD_LONG").is_some() { 200 } else { 40 };
     let from_before = workers();
-    let mut service = Service::start(bed, &policy());
+    let mut service = Service::start_without_ready_workers(bed, &policy());
     let seen = bed.scratch("seen");
     std::fs::set_permissions(&seen, PermissionsExt::from_mode(0o1777)).unwrap();
     let shared = Shared::default();

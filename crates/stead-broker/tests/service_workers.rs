@@ -4,6 +4,7 @@
 
 mod service_support;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use service_support::{Service, call, everything, refusal, s4u, shell};
@@ -26,7 +27,7 @@ fn until_none_is_left(service: &Service, of: &str) {
 #[test]
 fn a_worker_is_reaped_when_it_ends_though_nobody_calls_the_service() {
     let bed = testbed::require!();
-    let service = Service::start(bed, &everything(&["root"], &["alice", "mallory"]));
+    let service = Service::start_without_ready_workers(bed, &everything(&["root"], &["alice", "mallory"]));
 
     let mut root = service.connect();
     call(&mut root, &s4u("alice"), &[]);
@@ -51,4 +52,27 @@ fn a_worker_is_reaped_when_it_ends_though_nobody_calls_the_service() {
         matches!(refused, FailureKind::SessionEnded {} | FailureKind::WorkerUnavailable { .. }),
         "{refused:?}"
     );
+}
+
+#[test]
+fn the_next_logon_of_a_type_gets_the_worker_that_waited_for_it() {
+    let bed = testbed::require!();
+    let service = Service::start(bed, &everything(&["root"], &["alice", "mallory"]));
+    let mut root = service.connect();
+    let first = call(&mut root, &s4u("alice"), &[]).0;
+    until("a worker waits beside that of the session", || children(&service).len() == 2);
+    let session = call(&mut root, &shell(first.token, "exit 0"), &[]).0;
+    let waiting = children(&service);
+
+    let second = call(&mut root, &s4u("mallory"), &[]).0;
+    let now = children(&service);
+    assert!(waiting.iter().all(|pid| now.contains(pid)), "{waiting:?}, then {now:?}");
+    // Whose it became is seen of a process that it created.
+    let process = call(&mut root, &shell(second.token, "sleep 600"), &[]).0.process;
+    let uid = |pid: u32| std::fs::metadata(format!("/proc/{pid}")).unwrap().uid();
+    assert_eq!(uid(process.pid), bed.user("mallory").uid);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap();
+    let parent: u32 = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap().parse().unwrap();
+    assert!(waiting.contains(&parent), "{parent} was started for it: {waiting:?} waited");
+    drop(session);
 }

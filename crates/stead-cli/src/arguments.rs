@@ -230,6 +230,9 @@ pub struct ServeArguments {
     /// The session worker's program, instead of looking for it
     #[arg(long, value_name = "PROGRAM")]
     pub worker: Option<PathBuf>,
+    /// Start each session's worker when it is logged on, and none before
+    #[arg(long)]
+    pub no_ready_workers: bool,
     /// Write the audit records to this file, as lines of JSON [default: /var/log/stead/audit.jsonl]
     #[arg(long, value_name = "FILE")]
     pub audit: Option<PathBuf>,

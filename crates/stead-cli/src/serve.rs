@@ -33,6 +33,7 @@ pub fn serve(arguments: ServeArguments) -> Result<Ending, Failure> {
         }
     }
     options.worker = arguments.worker;
+    options.ready_workers = !arguments.no_ready_workers;
     options.audit.file = arguments.audit.or_else(audit_file);
     match run(options) {
         Ok(()) => Ok(Ending::GOOD),

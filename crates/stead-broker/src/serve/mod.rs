@@ -71,6 +71,8 @@ pub struct Options {
     pub state: PathBuf,
     /// The program of session workers, where it is not beside the service's own.
     pub worker: Option<PathBuf>,
+    /// Whether a worker is kept ready for the next logon, of each type that there were logons of lately.
+    pub ready_workers: bool,
     /// Where the audit records go.
     pub audit: audit::Options,
 }
@@ -82,6 +84,7 @@ impl Default for Options {
             policy: DEFAULT_FOLDER.into(),
             state: "/run/stead/service".into(),
             worker: None,
+            ready_workers: true,
             audit: audit::Options::default(),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use stead::os::linux::Uid;
+use stead::os::linux::{ReadyWorkers, Uid};
 use stead_protocol::{Failure, FailureKind, GetStatus, Status, Text};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -38,6 +38,8 @@ pub(super) struct Service {
     pub(super) sessions: Sessions,
     pub(super) processes: Processes,
     pub(super) helpers: Helpers,
+    /// Workers for the next logons, of the types that there were some of lately.
+    pub(super) ready: ReadyWorkers,
     pub(super) audit: Log,
     runtime: Handle,
     since: u64,
@@ -54,6 +56,8 @@ impl Service {
         let sessions = Sessions::at(&options.state.join("sessions")).map_err(folder)?;
         let processes = Processes::at(&options.state.join("processes"), Groups::find()).map_err(folder)?;
         let audit = Log::open(options.audit.clone()).map_err(ServeError::Audit)?;
+        let ready = ReadyWorkers::new();
+        let ready = options.worker.iter().fold(ready, ReadyWorkers::worker);
         Ok(Self {
             audit,
             runtime: Handle::current(),
@@ -65,6 +69,7 @@ impl Service {
             sessions,
             processes,
             helpers: Helpers::default(),
+            ready,
             since: now(),
             stopping: AtomicBool::new(false),
         })

@@ -313,6 +313,7 @@ pub(super) fn log_on(
     service.note_logon(caller, &client, &kind, session.as_ref().err());
     let session = session?;
     watch::reap_in_the_end(service, &session);
+    watch::make_ready(service, logon_type(call.logon_type));
     if let Some(attempt) = attempt {
         service.failures().succeeded(attempt);
     }
@@ -385,6 +386,7 @@ fn prepare(service: &Service, call: &LogOn, given: &Given, doing: &str) -> Resul
         };
     }
     logon = logon.kind(logon_type(call.logon_type)).lifetime(Lifetime::Detached);
+    logon = logon.ready(&service.ready);
     if let Some(worker) = &service.options.worker {
         logon = logon.worker(worker);
     }

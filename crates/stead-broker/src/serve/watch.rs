@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use stead::os::linux::{LogonSessionExt, Uid};
-use stead::{Child, LogonSession};
+use stead::{Child, LogonSession, LogonType};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -16,6 +16,10 @@ use crate::throttle::Holding;
 
 /// How often what is over is forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How long a logon has the machine to itself before the next one's worker is started.
+const MAKE_READY: Duration = Duration::from_millis(20);
+/// How long such a worker waits for its logon.
+const READY: Duration = Duration::from_secs(600);
 
 /// Collects the status of a process when it has ended.
 pub(super) fn until_its_end(service: &Arc<Service>, tracked: &Arc<Tracked>) {
@@ -53,6 +57,22 @@ pub(super) fn reap_in_the_end(service: &Service, session: &LogonSession) {
                 let _ = waitid(WaitId::PidFd(worker.as_fd()), options);
             }
             Err(error) => tracing::warn!(%error, "the worker of a session will be reaped late"),
+        }
+    });
+}
+
+/// Starts a worker for the next logon of this type, once the one that was just opened has begun what it is for.
+pub(super) fn make_ready(service: &Arc<Service>, kind: LogonType) {
+    if !service.options.ready_workers {
+        return;
+    }
+    let runtime = service.runtime().clone();
+    let ready = service.ready.clone();
+    runtime.spawn(async move {
+        tokio::time::sleep(MAKE_READY).await;
+        let kept = tokio::task::spawn_blocking(move || ready.keep(kind)).await;
+        if let Ok(Err(error)) = kept {
+            tracing::warn!(%error, "the next logon will wait for its worker");
         }
     });
 }
@@ -146,6 +166,7 @@ pub(super) async fn sweep(service: Arc<Service>) {
         let swept = tokio::task::spawn_blocking(move || {
             service.processes.sweep();
             service.sessions.sweep();
+            service.ready.let_go_after(READY);
             // Where calls keep coming the threads that wait never all end.
             stead::memory::give_back();
         });

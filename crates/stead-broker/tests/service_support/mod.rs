@@ -24,6 +24,8 @@ pub struct Service {
     pub group: Option<PathBuf>,
     /// Of its environment.
     pub variables: Vec<(&'static str, &'static str)>,
+    /// Whether it keeps workers ready. Without, all of its workers are sessions'.
+    pub ready_workers: bool,
 }
 
 impl Service {
@@ -39,11 +41,19 @@ impl Service {
         service
     }
 
+    /// One whose only children are session workers and helpers.
+    pub fn start_without_ready_workers(bed: &Bed, policy: &str) -> Self {
+        let mut service = Self::prepare(bed, policy, None);
+        service.ready_workers = false;
+        service.run(bed);
+        service
+    }
+
     /// The same, not started yet.
     pub fn prepare(bed: &Bed, policy: &str, group: Option<PathBuf>) -> Self {
         let folder = bed.scratch("service");
         std::fs::create_dir(folder.join("policy")).unwrap();
-        let service = Self { child: None, folder, group, variables: Vec::new() };
+        let service = Self { child: None, folder, group, variables: Vec::new(), ready_workers: true };
         service.write_policy(policy);
         service
     }
@@ -65,6 +75,7 @@ impl Service {
         }
         let [policy, state, audit] = ["policy", "state", "audit.json"].map(|name| self.folder.join(name));
         command.arg(self.socket()).args([policy, state, audit]);
+        command.args((!self.ready_workers).then_some("no-ready-workers"));
         command.env_clear().env("PATH", "/usr/bin:/bin").envs(self.variables.iter().copied());
         command.stdin(Stdio::null());
         command

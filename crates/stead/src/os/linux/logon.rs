@@ -4,8 +4,10 @@ use std::ffi::OsStr;
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::logon::{Logon, LogonSession};
+use crate::error::Result;
+use crate::logon::{Logon, LogonSession, LogonType};
 use crate::sys::token::Gid;
 
 /// The PAM side of a logon.
@@ -48,6 +50,10 @@ pub trait LogonExt: Sized {
     /// Where the session worker's program is, instead of looking for it.
     #[must_use]
     fn worker(self, program: impl AsRef<Path>) -> Self;
+
+    /// A worker that was started before, if one waits for this logon's PAM service.
+    #[must_use]
+    fn ready(self, workers: &ReadyWorkers) -> Self;
 }
 
 impl LogonExt for Logon {
@@ -79,6 +85,77 @@ impl LogonExt for Logon {
     fn worker(mut self, program: impl AsRef<Path>) -> Self {
         self.native.worker = Some(program.as_ref().to_owned());
         self
+    }
+
+    fn ready(mut self, workers: &ReadyWorkers) -> Self {
+        self.native.ready = Some(workers.workers.clone());
+        self
+    }
+}
+
+/// Session workers that are started before anybody logs on: a logon then waits neither for its worker to start nor for
+/// PAM's modules to be loaded, which is about half of what it takes.
+///
+/// One waits for each PAM service that [`keep`](Self::keep) was called for, and is used up by the next logon that is
+/// given these workers ([`LogonExt::ready`]). What changed meanwhile holds: where a file of PAM's configuration, a module
+/// or the worker's program is another by then, the logon starts a worker of its own, as it does where none waits. A
+/// clone has the same workers; they end with the last one.
+///
+/// A worker that waits knows nothing of any user. It has the limits, the namespaces and the capabilities that the server
+/// had when it was started.
+///
+/// ```no_run
+/// # fn main() -> stead::Result<()> {
+/// use stead::os::linux::{LogonExt, ReadyWorkers};
+/// use stead::{Account, Logon, LogonType};
+/// let ready = ReadyWorkers::new(); // once
+/// ready.keep(LogonType::Batch)?;   // at the start, and after each logon
+/// let session = Logon::s4u(Account::local("alice")).kind(LogonType::Batch).ready(&ready).open()?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct ReadyWorkers {
+    workers: crate::sys::logon::ReadyWorkers,
+    program: Option<PathBuf>,
+}
+
+impl ReadyWorkers {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Where the workers' program is, instead of looking for it. They are for logons that name
+    /// [the same](LogonExt::worker).
+    #[must_use]
+    pub fn worker(mut self, program: impl AsRef<Path>) -> Self {
+        self.program = Some(program.as_ref().to_owned());
+        self
+    }
+
+    /// Starts a worker for the next logon of this type, unless one waits for it already.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::PrivilegeMissing`](crate::ErrorKind::PrivilegeMissing) and
+    /// [`ErrorKind::WorkerUnavailable`](crate::ErrorKind::WorkerUnavailable), as of the logon. That PAM does not know the
+    /// service is the logon's to say.
+    pub fn keep(&self, kind: LogonType) -> Result<()> {
+        self.keep_for(crate::sys::logon::service(kind))
+    }
+
+    /// The same for logons by a [PAM service](LogonExt::pam_service) of another name.
+    ///
+    /// # Errors
+    ///
+    /// As [`keep`](Self::keep).
+    pub fn keep_for(&self, pam_service: impl AsRef<OsStr>) -> Result<()> {
+        self.workers.keep(pam_service.as_ref(), self.program.as_deref())
+    }
+
+    /// Lets those end that have waited for this long.
+    pub fn let_go_after(&self, longest: Duration) {
+        self.workers.let_go_after(longest);
     }
 }
 
@@ -129,7 +206,7 @@ impl LogonGid {
 /// println!("{}", stead::os::linux::session_worker()?.display());
 /// # Ok(()) }
 /// ```
-pub fn session_worker() -> crate::Result<PathBuf> {
+pub fn session_worker() -> Result<PathBuf> {
     crate::sys::logon::worker_program()
 }
 
@@ -164,14 +241,14 @@ pub trait LogonSessionExt {
     /// # Errors
     ///
     /// [`ErrorKind::System`](crate::ErrorKind::System): there is no room for one more descriptor.
-    fn worker(&self) -> crate::Result<Option<OwnedFd>>;
+    fn worker(&self) -> Result<Option<OwnedFd>>;
 
     /// The control group (version 2) that the session's processes are in, as `/proc/PID/cgroup` has it: a scope of their
     /// own where pam_systemd made one, else the server's. `None` where there is no such hierarchy.
     ///
     /// # Errors
     /// `SessionEnded`; `NotThroughService` for a session that the service keeps.
-    fn cgroup(&self) -> crate::Result<Option<PathBuf>>;
+    fn cgroup(&self) -> Result<Option<PathBuf>>;
 }
 
 impl LogonSessionExt for LogonSession {
@@ -187,11 +264,11 @@ impl LogonSessionExt for LogonSession {
         self.handle().umask()
     }
 
-    fn worker(&self) -> crate::Result<Option<OwnedFd>> {
+    fn worker(&self) -> Result<Option<OwnedFd>> {
         self.handle().worker()
     }
 
-    fn cgroup(&self) -> crate::Result<Option<PathBuf>> {
+    fn cgroup(&self) -> Result<Option<PathBuf>> {
         self.handle().cgroup()
     }
 }

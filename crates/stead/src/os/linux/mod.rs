@@ -20,7 +20,7 @@ pub use account::{User, group_by_name, group_name};
 pub use client::{ClientExt, ClientIdentity, ConnectOptionsExt};
 pub use desktop::DesktopExt;
 pub use impersonate::OpenOptionsExt;
-pub use logon::{LogonExt, LogonGid, LogonSessionExt, session_worker};
+pub use logon::{LogonExt, LogonGid, LogonSessionExt, ReadyWorkers, session_worker};
 pub use process::{Cgroup, ChildExt, CommandExt, Limit, Signal};
 #[cfg(feature = "service")]
 pub use service::ServiceExt;

@@ -36,6 +36,8 @@ pub(super) enum Request {
     Release,
     /// A new server takes over a detached session.
     Attach,
+    /// Start PAM with this service; somebody will log on by it.
+    Prepare(CString),
 }
 
 /// How an account is to be logged on.
@@ -95,6 +97,8 @@ pub(super) enum Reply {
     Opened(Box<Snapshot>),
     /// Not logged on; the worker is gone after this.
     Failed(Failure),
+    /// Nothing was begun: what was prepared is not what would be found now. The worker is gone after this.
+    Stale,
     /// The process was created; with its pidfd.
     Launched { id: u32, pid: i32 },
     /// The process was not created.
@@ -227,6 +231,10 @@ impl Request {
             Self::Terminate => 8,
             Self::Release => 9,
             Self::Attach => 10,
+            Self::Prepare(service) => {
+                out.string(service);
+                11
+            }
         };
         (kind, out.finish())
     }
@@ -251,6 +259,7 @@ impl Request {
             8 => Self::Terminate,
             9 => Self::Release,
             10 => Self::Attach,
+            11 => Self::Prepare(from.string()?),
             _ => return None,
         };
         from.end()?;
@@ -352,6 +361,7 @@ impl Reply {
                 out.bytes(text.as_bytes());
                 11
             }
+            Self::Stale => 12,
         };
         (kind, out.finish())
     }
@@ -375,6 +385,7 @@ impl Reply {
             9 => Self::Done,
             10 => Self::Processes(from.list(Reader::i32)?),
             11 => Self::Ended { close: from.i32()?, delete: from.i32()?, text: text(from.bytes()?) },
+            12 => Self::Stale,
             _ => return None,
         };
         from.end()?;

@@ -6,6 +6,7 @@ mod log_on;
 mod logon_gid;
 mod message;
 mod open;
+mod ready;
 mod session;
 mod wire;
 mod worker;
@@ -14,10 +15,14 @@ pub(crate) use detached::{detached_sessions, reattach};
 pub(crate) use find::{init, worker_program};
 #[cfg(feature = "service")]
 pub(crate) use message::Snapshot;
-pub(crate) use open::{Native, open, with_logon_sid};
+pub(crate) use open::{Native, open, service, with_logon_sid};
+pub(crate) use ready::ReadyWorkers;
 pub(crate) use session::SessionHandle;
 
 use crate::process::Stage;
+
+/// Where PAM's services are looked for: the administrator's, then the distribution's.
+const PAM_DIRECTORIES: [&str; 4] = ["/etc/pam.d", "/usr/lib/pam.d", "/usr/etc/pam.d", "/usr/share/pam.d"];
 
 /// Results of PAM that mean something to this library (`security/_pam_types.h`).
 mod pam_code {

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::log_on::{Answer, Question, Request, log_on};
+use super::ready::ReadyWorkers;
 use super::session::SessionHandle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::logon::{Lifetime, Logon, LogonType, Prompt, Secret};
@@ -22,10 +23,11 @@ pub(crate) struct Native {
     pub(crate) remote_user: Option<OsString>,
     pub(crate) logon_gid: Option<LogonGid>,
     pub(crate) worker: Option<PathBuf>,
+    pub(crate) ready: Option<ReadyWorkers>,
 }
 
 /// The PAM service of a logon type.
-fn service(kind: LogonType) -> &'static str {
+pub(crate) fn service(kind: LogonType) -> &'static str {
     match kind {
         LogonType::Interactive => "stead-interactive",
         LogonType::Network | LogonType::NetworkCleartext => "stead-network",
@@ -87,6 +89,7 @@ pub(crate) fn open(logon: Logon) -> Result<SessionHandle> {
         detached: logon.lifetime == Lifetime::Detached,
         deadline: logon.deadline,
         worker: native.worker.as_deref(),
+        ready: native.ready.as_ref(),
         secret: None,
     };
     as_server(|| Privilege::AssignPrimaryToken.require_for(format!("logging on {}", logon.account)))?;

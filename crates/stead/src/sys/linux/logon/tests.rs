@@ -82,6 +82,7 @@ fn replies() -> Vec<Reply> {
         Reply::Done,
         Reply::Processes(vec![1, i32::MAX]),
         Reply::Ended { close: 0, delete: 14, text: String::new() },
+        Reply::Stale,
     ]
 }
 

@@ -289,7 +289,7 @@ fn refuse_what_stays_here(logon: &Logon, doing: &str) -> Result<()> {
     let native = &logon.native;
     let what = if native.service.is_some() {
         "a PAM service by name (the logon type says which)"
-    } else if logon.native.worker.is_some() {
+    } else if logon.native.worker.is_some() || logon.native.ready.is_some() {
         "a session worker of this server's"
     } else if native.logon_gid.as_ref().is_some_and(|wanted| *wanted != LogonGid::default()) {
         "a range or a counter of logon gids of this server's"

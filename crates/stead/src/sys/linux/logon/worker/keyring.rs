@@ -20,8 +20,11 @@ fn keyctl(operation: c_long, first: c_long, second: c_long, third: c_long) -> io
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// A keyring's number.
+pub(super) type Serial = c_long;
+
 /// The present session keyring.
-pub(super) fn current() -> Option<c_long> {
+pub(super) fn current() -> Option<Serial> {
     keyctl(GET_KEYRING_ID, SESSION_KEYRING, 0, 0).ok()
 }
 
@@ -31,7 +34,7 @@ pub(super) fn current() -> Option<c_long> {
 /// Giving it away takes CAP_SYS_ADMIN in the initial user namespace. A server without gives the session a new
 /// one, which the kernel makes for the real uid; unless a module has put keys into the first one, which then stays
 /// the server's: the session's processes possess it all the same.
-pub(super) fn give_to(first: Option<c_long>, entry: &AccountEntry) {
+pub(super) fn give_to(first: Option<Serial>, entry: &AccountEntry) {
     let Some(keyring) = first.filter(|_| current() == first) else { return };
     let (uid, gid) = (entry.uid.as_raw(), entry.gid.as_raw());
     if keyctl(CHOWN, keyring, uid.into(), gid.into()).is_err()

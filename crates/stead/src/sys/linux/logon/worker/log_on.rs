@@ -40,6 +40,12 @@ pub(super) struct Closed {
     pub(super) text: String,
 }
 
+/// PAM, started for whoever logs on.
+pub(super) struct Ready {
+    pam: Pam<Asker>,
+    first_keyring: Option<keyring::Serial>,
+}
+
 /// A transaction on its way; whatever was begun is undone in order when it fails.
 struct Transaction {
     pam: Pam<Asker>,
@@ -47,24 +53,30 @@ struct Transaction {
     opened: bool,
 }
 
-pub(super) fn log_on(mut open: Open, socket: &Rc<OwnedFd>) -> Result<Session, Failure> {
+impl Ready {
+    pub(super) fn start(service: &CStr, socket: &Rc<OwnedFd>) -> Result<Self, Failure> {
+        let first_keyring = keyring::current();
+        let asker = Asker { socket: Rc::clone(socket), secret: None, conversation: false, unanswered: None };
+        let pam = Pam::start(service, asker).map_err(|fault| match fault {
+            StartFault::Library(text) => stated(Phase::Start, Why::Library, text),
+            StartFault::Pam(fault) => from_pam(Phase::Start, fault),
+        })?;
+        Ok(Self { pam, first_keyring })
+    }
+}
+
+/// Logs on, by a PAM that was started before or is started now.
+pub(super) fn log_on(mut open: Open, socket: &Rc<OwnedFd>, ready: Option<Ready>) -> Result<Session, Failure> {
     let requested = look_up(&open)?;
     if let Some(entry) = &requested {
         check_identity(entry)?;
     } else if !open.authenticate {
         return Err(stated(Phase::Account, Why::AccountUnknown, open.user.to_string_lossy()));
     }
-    let first_keyring = keyring::current();
-    let asker = Asker {
-        socket: Rc::clone(socket),
-        secret: open.secret.take(),
-        conversation: open.conversation,
-        unanswered: None,
-    };
-    let pam = Pam::start(&open.service, &open.user, asker).map_err(|fault| match fault {
-        StartFault::Library(text) => stated(Phase::Start, Why::Library, text),
-        StartFault::Pam(fault) => from_pam(Phase::Start, fault),
-    })?;
+    let ready = ready.map_or_else(|| Ready::start(&open.service, socket), Ok)?;
+    let Ready { mut pam, first_keyring } = ready;
+    let answers = pam.answers();
+    (answers.secret, answers.conversation) = (open.secret.take(), open.conversation);
     let mut transaction = Transaction { pam, established: false, opened: false };
     match transaction.advance(&open, requested, socket) {
         Ok((entry, logon_gid)) => {
@@ -95,6 +107,7 @@ impl Transaction {
         server: &OwnedFd,
     ) -> Result<(AccountEntry, Option<u32>), Failure> {
         let start = |fault| from_pam(Phase::Start, fault);
+        self.pam.set(Item::User, &open.user).map_err(start)?;
         let items = [
             (Item::Tty, &open.tty),
             (Item::RemoteHost, &open.remote_host),

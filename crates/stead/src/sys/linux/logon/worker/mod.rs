@@ -12,6 +12,7 @@ mod log_on;
 #[cfg(test)]
 mod model;
 mod pam;
+mod prepared;
 mod serve;
 mod signals;
 mod slim;
@@ -25,6 +26,7 @@ use std::rc::Rc;
 
 use super::message::{Failure, Phase, Reply, Request, Why};
 use super::wire;
+use prepared::Prepared;
 
 #[cfg(feature = "fuzzing")]
 pub(in crate::sys) use slim::fuzz as fuzz_mappings;
@@ -77,23 +79,38 @@ pub(crate) fn run() -> u8 {
     if rustix::io::fcntl_setfd(&*socket, rustix::io::FdFlags::CLOEXEC).is_err() {
         return 1;
     }
-    let Ok(Some(frame)) = wire::receive_or_tell(&*socket) else { return 1 };
-    let Some(Request::Open(open)) = Request::decode(frame.kind, &frame.body) else { return 1 };
-    let wire::Frame { body, descriptors, .. } = frame;
-    drop(body);
-    let Some(server) = descriptors.into_iter().next() else { return 1 };
+    let Some((mut request, mut server)) = receive(&socket) else { return 1 };
     let server_uid = rustix::process::getuid();
-    if let Err(error) = become_root() {
+    let mut ready = None;
+    if let Request::Prepare(service) = request {
+        let prepared = become_root().ok().and_then(|()| Prepared::start(&service, &socket));
+        let Some(next) = receive(&socket) else { return 1 };
+        (request, server) = next;
+        let Request::Open(open) = &request else { return 1 };
+        ready = prepared.and_then(|prepared| prepared.for_service(&open.service));
+        if ready.is_none() {
+            let _ = send(&socket, &Reply::Stale, &[]);
+            return 0;
+        }
+    } else if let Err(error) = become_root() {
         let _ = send(&socket, &Reply::Failed(system(Phase::Start, "setresuid", &error)), &[]);
         return 0;
     }
-    match log_on::log_on(*open, &socket) {
+    let (Request::Open(open), Some(server)) = (request, server) else { return 1 };
+    match log_on::log_on(*open, &socket, ready) {
         Ok(session) => serve::serve(session, socket, server, server_uid),
         Err(failure) => {
             let _ = send(&socket, &Reply::Failed(failure), &[]);
             0
         }
     }
+}
+
+/// One request, and the descriptor that came with it.
+fn receive(socket: &Rc<OwnedFd>) -> Option<(Request, Option<OwnedFd>)> {
+    let frame = wire::receive_or_tell(&**socket).ok()??;
+    let request = Request::decode(frame.kind, &frame.body)?;
+    Some((request, frame.descriptors.into_iter().next()))
 }
 
 /// PAM modules are written for uid 0: pam_unix only reads the shadow file as root. A server with CAP_SETUID and

@@ -156,8 +156,9 @@ pub(super) enum Call {
 }
 
 /// Items that the server states.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Item {
+    User = ITEM_USER as isize,
     Tty = ITEM_TTY as isize,
     RemoteHost = ITEM_RHOST as isize,
     RemoteUser = ITEM_RUSER as isize,
@@ -171,17 +172,16 @@ pub(super) enum StartFault {
 }
 
 impl<A: Answers> Pam<A> {
-    /// `pam_start`.
-    pub(super) fn start(service: &CStr, user: &CStr, answers: A) -> Result<Self, StartFault> {
+    /// `pam_start`, of a user that is set later.
+    pub(super) fn start(service: &CStr, answers: A) -> Result<Self, StartFault> {
         let library = load().map_err(StartFault::Library)?;
         let answers = Box::into_raw(Box::new(answers));
         let conversation =
             Box::into_raw(Box::new(PamConversation { converse: converse::<A>, data: answers.cast() }));
         let mut handle: Raw = ptr::null_mut();
-        // SAFETY: both strings are NUL-terminated; the conversation and its data stay where they are
-        // until `drop` has called pam_end.
-        let result =
-            unsafe { (library.start)(service.as_ptr(), user.as_ptr(), conversation, &raw mut handle) };
+        // SAFETY: the service is NUL-terminated, and libpam takes no user for one that is set later; the
+        // conversation and its data stay where they are until `drop` has called pam_end.
+        let result = unsafe { (library.start)(service.as_ptr(), ptr::null(), conversation, &raw mut handle) };
         let pam = Self { library, handle, answers, conversation, last: result };
         match pam.fault(result) {
             Some(fault) => Err(StartFault::Pam(fault)),

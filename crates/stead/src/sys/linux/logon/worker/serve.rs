@@ -323,7 +323,9 @@ impl Worker {
                 self.terminating = true;
             }
             Request::Release => self.released = true,
-            Request::Open(_) | Request::Answer(_) | Request::Attach => self.server_is_lost(),
+            Request::Prepare(_) | Request::Open(_) | Request::Answer(_) | Request::Attach => {
+                self.server_is_lost();
+            }
         }
     }
 

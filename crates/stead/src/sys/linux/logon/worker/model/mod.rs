@@ -22,11 +22,13 @@ mod asker {
 
 /// The keyring and the children have no part in what a session may do.
 mod keyring {
-    pub(super) fn current() -> Option<i64> {
+    pub(super) type Serial = i64;
+
+    pub(super) fn current() -> Option<Serial> {
         None
     }
 
-    pub(super) fn give_to(_first: Option<i64>, _account: &crate::sys::account::AccountEntry) {}
+    pub(super) fn give_to(_first: Option<Serial>, _account: &crate::sys::account::AccountEntry) {}
 }
 
 mod tree {
@@ -84,7 +86,7 @@ struct System {
     user: Option<CString>,
     expired: bool,
     server: bool,
-    started: bool,
+    started: usize,
     steps: Vec<Step>,
     /// As modules have it, whatever they said.
     established: bool,
@@ -135,17 +137,18 @@ struct Run {
     system: System,
 }
 
-fn run(open: &Open, expired: bool, faults: BTreeMap<usize, Fault>) -> Run {
-    let nothing = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+fn run(logon: &Logon, faults: BTreeMap<usize, Fault>) -> Run {
+    let Logon { open, expired, prepared } = logon;
+    let nothing = Rc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
     SYSTEM.set(Some(System {
         faults,
         calls: 0,
         gid: 0,
         groups: SERVERS.into(),
         user: None,
-        expired,
+        expired: *expired,
         server: true,
-        started: false,
+        started: 0,
         steps: Vec::new(),
         established: false,
         opened: false,
@@ -153,7 +156,9 @@ fn run(open: &Open, expired: bool, faults: BTreeMap<usize, Fault>) -> Run {
         conversation_in: Vec::new(),
     }));
     let mut at_open = None;
-    let opened = log_on::log_on(open.clone(), &Rc::new(nothing)).map(|session| {
+    // What could not be prepared is done when it is needed.
+    let ready = prepared.then(|| log_on::Ready::start(&open.service, &nothing).ok()).flatten();
+    let opened = log_on::log_on(open.clone(), &nothing, ready).map(|session| {
         let snapshot = Box::new(session.snapshot.clone());
         at_open = Some(with(|system| (system.groups.clone(), system.established, system.user.clone())));
         session.close();
@@ -162,7 +167,14 @@ fn run(open: &Open, expired: bool, faults: BTreeMap<usize, Fault>) -> Run {
     Run { opened, at_open, system: SYSTEM.take().expect("it was set") }
 }
 
-fn logons() -> Vec<(Open, bool)> {
+/// A logon, whether its password has expired, and whether its worker was prepared for one.
+struct Logon {
+    open: Open,
+    expired: bool,
+    prepared: bool,
+}
+
+fn logons() -> Vec<Logon> {
     let plain = Open {
         id: 7,
         service: c"stead".to_owned(),
@@ -179,16 +191,18 @@ fn logons() -> Vec<(Open, bool)> {
         socket: None,
     };
     let gid = LogonGidRequest { directory: c"/".to_owned(), first: LOGON_GID, last: LOGON_GID };
+    let logon = |open| Logon { open, expired: false, prepared: false };
     vec![
-        (Open { logon_gid: Some(gid), ..plain.clone() }, false),
+        logon(Open { logon_gid: Some(gid), ..plain.clone() }),
         // Without a password (S4U), and a secret that nobody asked for.
-        (Open { authenticate: false, ..plain.clone() }, false),
+        logon(Open { authenticate: false, ..plain.clone() }),
         // Under another spelling, whose user a module may put into its own form.
-        (Open { user: c"ALICE".to_owned(), exact_name: false, ..plain.clone() }, false),
+        logon(Open { user: c"ALICE".to_owned(), exact_name: false, ..plain.clone() }),
         // With a password that has expired, and a server that answers.
-        (Open { conversation: true, ..plain.clone() }, true),
-        (Open { user: c"root".to_owned(), ..plain.clone() }, false),
-        (plain, false),
+        Logon { expired: true, ..logon(Open { conversation: true, ..plain.clone() }) },
+        logon(Open { user: c"root".to_owned(), ..plain.clone() }),
+        Logon { prepared: true, ..logon(plain.clone()) },
+        logon(plain),
     ]
 }
 
@@ -227,7 +241,7 @@ fn holds(open: &Open, run: &Run, faults: &BTreeMap<usize, Fault>) {
         assert!(said(Call::Establish) && said(Call::Authenticate) == open.authenticate, "{}", what());
     }
     let ends = system.steps.iter().filter(|step| **step == Step::Ended).count();
-    assert_eq!(ends, usize::from(system.started), "{}", what());
+    assert_eq!(ends, system.started, "{}", what());
     assert!(system.steps.last().is_none_or(|last| *last == Step::Ended), "{}", what());
 
     // What was begun is undone, unless the very step that undoes it failed.
@@ -267,26 +281,26 @@ fn holds(open: &Open, run: &Run, faults: &BTreeMap<usize, Fault>) {
 
 #[test]
 fn where_nothing_goes_wrong_the_session_is_the_accounts() {
-    for (open, expired) in logons() {
-        let run = run(&open, expired, BTreeMap::new());
+    for logon in logons() {
+        let run = run(&logon, BTreeMap::new());
         assert!(run.opened.is_ok(), "{:?}", run.opened.as_ref().err());
-        assert_eq!(run.system.secret_in.is_empty(), !open.authenticate);
+        assert_eq!(run.system.secret_in.is_empty(), !logon.open.authenticate);
         assert!(!run.system.opened && !run.system.established);
-        holds(&open, &run, &BTreeMap::new());
+        holds(&logon.open, &run, &BTreeMap::new());
     }
 }
 
 #[test]
 fn whichever_two_steps_go_wrong_no_session_has_more_than_the_account_and_what_was_begun_is_undone() {
     let mut runs = 0;
-    for (open, expired) in logons() {
+    for logon in logons() {
         // A fault can lengthen the way: names are looked up once more.
-        let calls = run(&open, expired, BTreeMap::new()).system.calls + 4;
+        let calls = run(&logon, BTreeMap::new()).system.calls + 4;
         let one = |turn: usize| FAULTS.map(|fault| (turn, fault));
         for first in (0..calls).flat_map(one) {
             for second in (first.0..calls).flat_map(one) {
                 let faults = BTreeMap::from([second, first]);
-                holds(&open, &run(&open, expired, faults.clone()), &faults);
+                holds(&logon.open, &run(&logon, faults.clone()), &faults);
                 runs += 1;
             }
         }
@@ -305,20 +319,20 @@ fn a_system_that_fails_and_lies_at_random_gets_no_session_beyond_the_account() {
     };
     let logons = logons();
     for _ in 0..if cfg!(miri) { 200 } else { 50_000 } {
-        let (open, expired) = &logons[next(logons.len())];
+        let logon = &logons[next(logons.len())];
         let faults: BTreeMap<usize, Fault> =
             (0..=next(6)).map(|_| (next(32), FAULTS[next(FAULTS.len())])).collect();
-        holds(open, &run(open, *expired, faults.clone()), &faults);
+        holds(&logon.open, &run(logon, faults.clone()), &faults);
     }
 }
 
 #[test]
 fn a_server_that_ends_at_any_step_before_the_session_is_open_gets_none() {
-    for (open, expired) in logons() {
-        let calls = run(&open, expired, BTreeMap::new()).system.calls;
+    for logon in logons() {
+        let calls = run(&logon, BTreeMap::new()).system.calls;
         let mut refused = 0;
         for turn in 0..calls {
-            let run = run(&open, expired, BTreeMap::from([(turn, Fault::ServerEnds)]));
+            let run = run(&logon, BTreeMap::from([(turn, Fault::ServerEnds)]));
             // What comes after the last phase is done for nobody, and then undone by the loop.
             let last = run.system.steps.contains(&Step::Called(Call::OpenSession, true));
             assert!(run.opened.is_err() || last);

@@ -22,13 +22,12 @@ fn fault(code: i32) -> PamFault {
 }
 
 impl Pam<Asker> {
-    pub(super) fn start(_service: &CStr, user: &CStr, answers: Asker) -> Result<Self, StartFault> {
+    pub(super) fn start(_service: &CStr, answers: Asker) -> Result<Self, StartFault> {
         with(|system| {
             if system.turn() == Some(Fault::Fails) {
                 return Err(StartFault::Pam(fault(pam_code::SYSTEM_ERR)));
             }
-            system.started = true;
-            system.user = Some(user.to_owned());
+            system.started += 1;
             Ok(Self { answers })
         })
     }
@@ -90,10 +89,16 @@ impl Pam<Asker> {
         with(|system| system.user.clone())
     }
 
-    pub(super) fn set(&mut self, _item: Item, _value: &CStr) -> Result<(), PamFault> {
+    pub(super) fn set(&mut self, item: Item, value: &CStr) -> Result<(), PamFault> {
         with(|system| match system.turn() {
             Some(Fault::Fails) => Err(fault(pam_code::SYSTEM_ERR)),
-            _ => Ok(()),
+            Some(Fault::Lies) => Ok(()),
+            _ => {
+                if item == Item::User {
+                    system.user = Some(value.to_owned());
+                }
+                Ok(())
+            }
         })
     }
 
