@@ -2,7 +2,9 @@
 
 use stead_protocol::conversation::{Question, decode_answer, encode_answer};
 use stead_protocol::frame::{Decoder, decode_reply};
-use stead_protocol::{CreateProcess, Failure, GetStatus, ListSessions, LogOn, Method, Request, Text};
+use stead_protocol::{
+    CreateProcess, Failure, GetStatus, ListSessions, LogOn, Method, Request, Strings, Text,
+};
 
 /// A decoder by its name.
 type Named = (&'static str, fn(&[u8]));
@@ -13,6 +15,7 @@ pub const TARGETS: &[Named] = &[
     ("service_stream", stream),
     ("service_reply", reply),
     ("service_conversation", conversation),
+    ("service_strings", strings),
 ];
 
 /// A method's name, a NUL, and its parameters.
@@ -75,5 +78,12 @@ fn conversation(data: &[u8]) {
     if let Ok(question) = Question::decode(data) {
         let again = question.encode();
         assert_eq!(Question::decode(&again[..again.len() - 1]).ok(), Some(question));
+    }
+}
+
+/// What a caller passes in a memory file: it is what is written again of it.
+fn strings(data: &[u8]) {
+    if let Ok(strings) = Strings::decode(data) {
+        assert_eq!(strings.encode().as_deref(), Ok(data));
     }
 }

@@ -4,14 +4,18 @@
 
 mod service_support;
 
+use std::fs::File;
 use std::io::{IoSlice, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use service_support::{Service, another, call, output, own, part, refusal, shell};
+use stead_protocol::client::CallError;
 use stead_protocol::{
-    FailureKind, GetStatus, LARGEST_MESSAGE, ListProcesses, LogOn, Monitor, OpenFile, Text,
+    CreateProcess, FailureKind, GetStatus, LARGEST_MESSAGE, ListProcesses, LogOn, Monitor, OpenFile, Strings,
+    Text,
 };
 use testbed::until;
 
@@ -82,7 +86,7 @@ fn more_descriptors_than_a_call_may_have_end_the_connection() {
     let service = Service::start(bed, "");
     is_served(&service);
     let before = descriptors(&service);
-    let null = std::fs::File::open("/dev/null").unwrap();
+    let null = File::open("/dev/null").unwrap();
     let many = vec![null.as_fd(); 100];
     let mut socket = raw(&service);
     send_with(&socket, b"{\"method\":\"io.stead.Service.GetStatus\"}\0", &many);
@@ -196,7 +200,7 @@ fn role_waits_in_many_ways() {
 fn a_file_system_that_never_answers_holds_up_one_call_until_its_deadline() {
     let bed = testbed::require!();
     let folder = bed.scratch("stuck");
-    let Ok(device) = std::fs::File::options().read(true).write(true).open("/dev/fuse") else {
+    let Ok(device) = File::options().read(true).write(true).open("/dev/fuse") else {
         testbed::skip!("needs /dev/fuse");
     };
     // Whoever looks into it waits for an answer that never comes.
@@ -294,4 +298,91 @@ fn a_call_in_which_the_service_panics_fails_and_leaves_its_connection_and_sessio
     is_served(&service);
     drop(caller);
     until("the tie is as good as before", || !service_support::alive(process.pid));
+}
+
+#[test]
+fn strings_beside_a_call_are_taken_from_nothing_but_a_sealed_memory_file_that_holds_them() {
+    let bed = testbed::require!();
+    let service = Service::start(bed, "");
+    let mut root = service.connect();
+    let token = own(&mut root).token;
+    let strings =
+        Strings { arguments: vec![Text::from("-c"), Text::from("echo here")], ..Strings::default() };
+    let right = strings.encode().unwrap();
+    let all = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    let memory = |bytes: &[u8], length: u64, seals: SealFlags| {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let mut file = File::from(memfd_create("strings", flags).unwrap());
+        file.write_all(bytes).unwrap();
+        file.set_len(length).unwrap();
+        fcntl_add_seals(&file, seals).unwrap();
+        OwnedFd::from(file)
+    };
+    let length = right.len() as u64;
+    let process = CreateProcess {
+        token,
+        program: Some(Text::from("/bin/sh")),
+        strings: Some(1),
+        stdout: Some(0),
+        ..CreateProcess::default()
+    };
+    let run = |root: &mut stead_protocol::client::Connection, process: &CreateProcess, file: &OwnedFd| {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let answer = root.call(process, &[writer.as_fd(), file.as_fd()]);
+        drop(writer);
+        let mut said = String::new();
+        reader.read_to_string(&mut said).unwrap();
+        let refused = answer.is_err();
+        assert!(!refused || said.is_empty(), "it was refused, and ran");
+        answer.map(|_| said)
+    };
+    assert_eq!(run(&mut root, &process, &memory(&right, length, all)).unwrap(), "here\n");
+
+    let ordinary = bed.scratch("strings").join("file");
+    std::fs::write(&ordinary, &right).unwrap();
+    let (pipe, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(&right).unwrap();
+    let many = [&700_000_u32.to_le_bytes()[..], &[0; 8]].concat();
+    let wrong = [
+        memory(&right, length, SealFlags::empty()),
+        memory(&right, length, SealFlags::SHRINK | SealFlags::GROW),
+        memory(&right, length, SealFlags::GROW | SealFlags::WRITE),
+        memory(&right, length - 1, all),
+        memory(&right, length + 1, all),
+        memory(&[], 0, all),
+        memory(&many, 4096, all),
+        File::open(ordinary).unwrap().into(),
+        File::open("/dev/zero").unwrap().into(),
+        pipe.into(),
+        raw(&service).into(),
+    ];
+    for (number, file) in wrong.iter().enumerate() {
+        let error = run(&mut root, &process, file).unwrap_err();
+        assert!(
+            matches!(&error, CallError::Failed(failure) if matches!(failure.kind, FailureKind::InvalidInput { .. })),
+            "{number}: {error}"
+        );
+    }
+    // No more is read than the kernel could take, whatever such a file says of itself.
+    let before = resident(&service);
+    for file in [memory(&[], 1 << 40, all), memory(&[0xff; 12], 12, all), memory(&[0xff; 12], 6 << 20, all)] {
+        let error = run(&mut root, &process, &file).unwrap_err();
+        let CallError::Failed(failure) = &error else { panic!("{error}") };
+        let why = "arguments_too_long".to_owned();
+        let program = "/bin/sh".to_owned();
+        assert_eq!(failure.kind, FailureKind::ProgramUnusable { program, why });
+    }
+    assert!(resident(&service) < before + (8 << 20), "it held what it refused");
+    // Some here and some there would be two ways to say one thing.
+    let both = CreateProcess { arguments: vec![Text::from("-c")], ..process };
+    let error = run(&mut root, &both, &memory(&right, length, all)).unwrap_err();
+    assert!(error.to_string().contains("beside"), "{error}");
+    is_served(&service);
+}
+
+/// What the service has in memory, in bytes.
+fn resident(service: &Service) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }

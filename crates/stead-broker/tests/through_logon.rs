@@ -15,12 +15,17 @@ mod logon_lifetime;
 #[path = "../../stead/tests/common/server.rs"]
 mod server;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use server::StartedServer;
+use stead::error::ProgramFault;
 use stead::os::linux::{LogonExt, TokenExt};
-use stead::{Account, Command, ErrorKind, Lifetime, Logon, LogonSession, LogonType, Service, SessionId};
+use stead::{
+    Account, Command, ErrorKind, Lifetime, Logon, LogonSession, LogonType, Service, SessionId, Stdio,
+};
 use testbed::{Bed, until};
 use through_support::{PORTAL, TheService, alive};
 
@@ -95,6 +100,74 @@ fn what_pam_says_is_told_to_who_waits_while_a_process_of_the_session_lives() {
     let error = closing.join().unwrap().unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::System { call: "pam_close_session" }, "{error}");
     assert!(!alive(pid));
+}
+
+/// The arguments of a command that prints how many bytes of arguments and variables it has.
+fn counts(command: &mut Command) -> &mut Command {
+    let script = "cat /proc/$$/cmdline /proc/$$/environ | wc -c";
+    command.args(["-c", script, "sh"]).stdout(Stdio::piped()).stderr(Stdio::null())
+}
+
+#[test]
+fn the_kernels_limits_of_arguments_and_environment_are_met_through_the_service_as_without_it() {
+    let bed = testbed::require!();
+    let logon = || Logon::password(Account::local("bob"), bed.user("bob").password.as_str());
+    let (direct, through) = (logon().open().unwrap(), open_logon(logon()).unwrap());
+    let kibibytes = |number: usize| "x".repeat(number << 10);
+    // Each argument, and each variable's value; how many of them.
+    let cases = [
+        (0, 0, 0),
+        (1, 0, 1),
+        (64, 1, 0),
+        (64, 0, 4),
+        (100, 9, 9),
+        (100, 19, 0),
+        // The kernel takes no string of 128 KiB (MAX_ARG_STRLEN), and no more than a quarter of the stack's limit.
+        (127, 1, 1),
+        (128, 1, 0),
+        (128, 0, 1),
+        (100, 30, 0),
+        (100, 15, 15),
+        (100, 70, 0),
+    ];
+    for (size, arguments, variables) in cases {
+        let [of_direct, of_through] = [&direct, &through].map(|session| {
+            let mut command = Command::new("/bin/sh");
+            counts(&mut command).args((0..arguments).map(|_| kibibytes(size)));
+            for number in 0..variables {
+                command.env(format!("BIG_{number}"), kibibytes(size));
+            }
+            let output = command.output_as(session.token());
+            output
+                .map(|output| String::from_utf8(output.stdout).unwrap())
+                .map_err(|error| error.kind().clone())
+        });
+        let what = format!("{arguments} arguments and {variables} variables of {size} KiB");
+        assert_eq!(of_direct, of_through, "{what}");
+        if size * (arguments + variables) > 2048 || size == 128 {
+            let why = ProgramFault::ArgumentsTooLong;
+            let program = "/bin/sh".to_owned();
+            assert_eq!(of_through, Err(ErrorKind::ProgramUnusable { program, why }), "{what}");
+        } else {
+            let counted: usize = of_through.unwrap().trim().parse().unwrap();
+            assert!(counted >= (size * (arguments + variables)) << 10, "{what}");
+        }
+    }
+}
+
+#[test]
+fn bytes_that_are_no_characters_arrive_as_they_are_however_long_they_are() {
+    let bed = testbed::require!();
+    let logon = Logon::password(Account::local("bob"), bed.user("bob").password.as_str());
+    let session = open_logon(logon).unwrap();
+    for repeated in [1, 4_000, 30_000] {
+        let argument = OsStr::from_bytes(&b"\xff\x01\n'".repeat(repeated)).to_owned();
+        let mut command = Command::new("/usr/bin/printf");
+        command.arg("%s|%s|%s").arg(&argument).arg("").arg(&argument).stdout(Stdio::piped());
+        let output = command.output_as(session.token()).unwrap();
+        let expected = [argument.as_bytes(), b"||", argument.as_bytes()].concat();
+        assert_eq!(output.stdout, expected);
+    }
 }
 
 /// Session workers are children of the service.

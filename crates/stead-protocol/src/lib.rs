@@ -21,6 +21,7 @@ mod open;
 mod policy;
 mod process;
 mod session;
+mod strings;
 mod text;
 mod token;
 
@@ -38,6 +39,7 @@ pub use session::{
     Account, CloseSession, Lifetime, ListSessions, LogOn, LogonType, OpenSession, OpenedSession, Session,
     Sessions, TerminateSession,
 };
+pub use strings::{LARGEST_STRINGS, Strings};
 pub use text::Text;
 pub use token::{
     CapabilitySets, ClientToken, CloseToken, DescribeToken, DuplicateToken, Level, OpenedToken, OwnToken,

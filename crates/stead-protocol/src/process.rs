@@ -91,6 +91,10 @@ pub struct CreateProcess {
     /// What is changed in its environment.
     #[serde(default)]
     pub environment: Environment,
+    /// A sealed memory file with [`Strings`](crate::Strings), in place of `arguments` and of what `environment` sets and
+    /// removes: for those that are longer than a message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strings: Option<Index>,
     /// Its directory; the home directory where it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<Text>,

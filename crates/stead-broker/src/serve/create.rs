@@ -18,7 +18,7 @@ use super::given::Given;
 use super::process::{Held as HeldProcess, Proof, Record, Tracked};
 use super::service::Service;
 use super::token::{Held, Origin};
-use super::{groups, limits, watch};
+use super::{groups, limits, strings, watch};
 use crate::policy::{Privilege, ProgramRequest, Request, RuleRef, Subject};
 use crate::throttle::Holding;
 
@@ -30,9 +30,13 @@ const LONGEST: Duration = Duration::from_secs(60);
 pub(super) fn create(
     service: &Arc<Service>,
     state: &mut State,
-    call: &CreateProcess,
+    mut call: CreateProcess,
     given: &Given,
 ) -> Result<(CreatedProcess, Vec<OwnedFd>), Failure> {
+    if let Some(index) = call.strings {
+        strings::read_into(&mut call, given.get(index)?)?;
+    }
+    let call = &call;
     let held = state.token(call.token)?;
     let subject = held.subject()?;
     let rule = decide(service, state, call, &subject)?;

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use stead_protocol::{Failure, FailureKind, Request};
+use stead_protocol::{CreateProcess, Failure, FailureKind, Request};
 
 use super::connection::{Answer, State};
 use super::given::Given;
@@ -15,7 +15,11 @@ use super::{client, create, explain, file, session};
 
 /// What the call waits for.
 pub(super) fn slot_of(request: &Request) -> Kind {
-    if matches!(request, Request::LogOn(_)) { Kind::Logon } else { Kind::Call }
+    match request {
+        Request::LogOn(_) => Kind::Logon,
+        Request::CreateProcess(CreateProcess { strings: Some(_), .. }) => Kind::Large,
+        _ => Kind::Call,
+    }
 }
 
 /// Handles a call, but for those that only wait.
@@ -40,7 +44,7 @@ pub(super) fn handle(
             with(&opened, vec![file])
         }
         Request::CreateProcess(call) => {
-            let (created, descriptors) = create::create(service, state, &call, given)?;
+            let (created, descriptors) = create::create(service, state, call, given)?;
             with(&created, descriptors)
         }
         Request::ListProcesses(call) => plain(&service.processes.list(&state.caller, &call)),

@@ -29,6 +29,7 @@ mod service;
 mod session;
 mod slots;
 mod stream;
+mod strings;
 mod tie;
 mod token;
 mod transport;

@@ -10,6 +10,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 const CALLS: usize = 24;
 /// Logons of one user that are under way at a time: they may wait for people.
 const LOGONS: usize = 32;
+/// Calls of one user, and of all together, that come with more than a message holds: each takes some megabytes for itself.
+const LARGE: usize = 1;
+const LARGE_IN_ALL: usize = 8;
 /// Connections of all users together.
 const CONNECTIONS: usize = 4096;
 /// Calls of all users together that are handled by threads which take calls. Another thread takes a thread's place: there
@@ -21,6 +24,8 @@ const IN_PLACE: usize = 256;
 pub(super) enum Kind {
     /// The system.
     Call,
+    /// The system, and it comes with more than a message holds.
+    Large,
     /// Perhaps a person who types.
     Logon,
 }
@@ -28,6 +33,7 @@ pub(super) enum Kind {
 #[derive(Debug)]
 struct OfUser {
     calls: Arc<Semaphore>,
+    large: Arc<Semaphore>,
     logons: Arc<Semaphore>,
     connections: usize,
 }
@@ -35,7 +41,8 @@ struct OfUser {
 impl Default for OfUser {
     fn default() -> Self {
         let semaphore = |most| Arc::new(Semaphore::new(most));
-        Self { calls: semaphore(CALLS), logons: semaphore(LOGONS), connections: 0 }
+        let (calls, large, logons) = (semaphore(CALLS), semaphore(LARGE), semaphore(LOGONS));
+        Self { calls, large, logons, connections: 0 }
     }
 }
 
@@ -44,12 +51,21 @@ impl Default for OfUser {
 pub(super) struct Slots {
     users: Mutex<HashMap<Uid, OfUser>>,
     in_place: Semaphore,
+    large: Arc<Semaphore>,
 }
 
 impl Default for Slots {
     fn default() -> Self {
-        Self { users: Mutex::default(), in_place: Semaphore::new(IN_PLACE) }
+        let (in_place, large) = (Semaphore::new(IN_PLACE), Arc::new(Semaphore::new(LARGE_IN_ALL)));
+        Self { users: Mutex::default(), in_place, large }
     }
+}
+
+/// A turn, which is over when it is dropped.
+#[derive(Debug)]
+pub(super) struct Turn {
+    _thread: Option<OwnedSemaphorePermit>,
+    _large: Option<[OwnedSemaphorePermit; 2]>,
 }
 
 /// A connection's place; given back when it is dropped.
@@ -91,13 +107,21 @@ impl Slots {
     }
 
     /// A thread's worth of work for this user.
-    pub(super) async fn work(&self, kind: Kind, uid: Uid) -> Option<OwnedSemaphorePermit> {
-        let semaphore = {
+    pub(super) async fn work(&self, kind: Kind, uid: Uid) -> Turn {
+        let (threads, large) = {
             let mut users = self.lock();
             let user = users.entry(uid).or_default();
-            Arc::clone(if kind == Kind::Call { &user.calls } else { &user.logons })
+            let large = (kind == Kind::Large).then(|| Arc::clone(&user.large));
+            (Arc::clone(if kind == Kind::Logon { &user.logons } else { &user.calls }), large)
         };
-        semaphore.acquire_owned().await.ok()
+        // Its own first: who waits for that keeps nobody else waiting.
+        let large = match large {
+            Some(own) => {
+                own.acquire_owned().await.ok().zip(Arc::clone(&self.large).acquire_owned().await.ok())
+            }
+            None => None,
+        };
+        Turn { _large: large.map(|(own, all)| [own, all]), _thread: threads.acquire_owned().await.ok() }
     }
 }
 
@@ -106,7 +130,9 @@ impl Drop for ConnectionSlot {
         let mut users = self.slots.lock();
         if let Some(user) = users.get_mut(&self.uid) {
             user.connections = user.connections.saturating_sub(1);
-            let idle = user.calls.available_permits() == CALLS && user.logons.available_permits() == LOGONS;
+            let idle = user.calls.available_permits() == CALLS
+                && user.large.available_permits() == LARGE
+                && user.logons.available_permits() == LOGONS;
             // A user that is forgotten here begins anew with all of its slots.
             if user.connections == 0 && idle {
                 users.remove(&self.uid);

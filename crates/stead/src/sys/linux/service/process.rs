@@ -1,15 +1,18 @@
 //! Processes that the service creates.
 
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::process::Pid;
 use stead_protocol::client::CallError;
 use stead_protocol::frame::Malformed;
 use stead_protocol::{
     CreateProcess, Descriptor, Environment, Index, KillTree, Process, ProcessLimit, ResumeProcess,
-    SignalProcess, TerminalSize, Text, Variable, WaitProcess,
+    SignalProcess, Strings, TerminalSize, Text, Variable, WaitProcess,
 };
 
 use super::connection::{PATIENCE, Service};
@@ -38,13 +41,14 @@ pub(super) fn prepare(token: &Held, order: Order<'_>) -> Result<Creation> {
         descriptors.push(Descriptor { descriptor: sent.copy(descriptor.as_fd())?, target: *target });
     }
     let native = &command.native;
-    let call = CreateProcess {
+    let mut call = CreateProcess {
         token: token.number,
         program,
         pinned,
         argument_zero: native.arg0.as_deref().map(Text::from),
         arguments: command.arguments.iter().map(|argument| argument.as_os_str().into()).collect(),
         environment: environment(command),
+        strings: None,
         directory: command.directory.as_deref().map(|directory| directory.as_os_str().into()),
         stdin,
         stdout,
@@ -69,6 +73,14 @@ pub(super) fn prepare(token: &Held, order: Order<'_>) -> Result<Creation> {
         desktop_for_user: command.desktop.to == GrantTo::User,
         deadline: Some(milliseconds(command.deadline)),
     };
+    // A byte of a string takes eight of a message at most.
+    if Strings::length(&call) > stead_protocol::LARGEST_MESSAGE / 16 {
+        let strings = Strings::take(&mut call).encode().map_err(|malformed| match malformed {
+            Malformed::TooLong => too_long(&doing, &names.program),
+            malformed => error(doing.clone().into(), CallError::Malformed(malformed)),
+        })?;
+        call.strings = Some(sent.push(memory_file(&strings, &doing)?));
+    }
     let descriptors = sent.descriptors;
     let patience = command.deadline.saturating_add(PATIENCE);
     let line = Arc::clone(&token.line);
@@ -77,8 +89,7 @@ pub(super) fn prepare(token: &Held, order: Order<'_>) -> Result<Creation> {
         let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
         let (created, mut received) = match line.ask(&call, &borrowed, Some(patience)) {
             Err(CallError::Malformed(Malformed::TooLong)) => {
-                let why = ProgramFault::ArgumentsTooLong;
-                return Err(Error::new(doing, ErrorKind::ProgramUnusable { program, why }));
+                return Err(too_long(&doing, &program));
             }
             answer => answer.map_err(|fault| error(doing.clone().into(), fault))?,
         };
@@ -97,6 +108,24 @@ pub(super) fn prepare(token: &Held, order: Order<'_>) -> Result<Creation> {
             }
         }
     }))
+}
+
+/// What the kernel says of more than it takes.
+fn too_long(doing: &str, program: &str) -> Error {
+    let (program, why) = (program.to_owned(), ProgramFault::ArgumentsTooLong);
+    Error::new(doing.to_owned(), ErrorKind::ProgramUnusable { program, why })
+}
+
+/// A memory file that nobody can change any more.
+fn memory_file(bytes: &[u8], doing: &str) -> Result<OwnedFd> {
+    let system = |call| move |source| Error::system(doing.to_owned(), call, source);
+    let file = memfd_create("stead-strings", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+        .map_err(|errno| system("memfd_create")(errno.into()))?;
+    let mut file = File::from(file);
+    file.write_all(bytes).map_err(system("write"))?;
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
+    fcntl_add_seals(&file, seals).map_err(|errno| system("fcntl")(errno.into()))?;
+    Ok(file.into())
 }
 
 /// What only this process could give, and has no right to.
