@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use rustix::net::{AddressFamily, SocketType};
@@ -13,6 +14,9 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 
 use super::ServeError;
 use super::folder::Folder;
+
+/// How long a service that was killed may seem to run.
+const LINGERING: Duration = Duration::from_secs(2);
 
 /// Removes the socket that the service bound, when it ends.
 #[derive(Debug)]
@@ -63,7 +67,7 @@ fn bind(path: &Path) -> Result<(UnixListener, BoundAt), ServeError> {
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             // One that a run left which could not remove it; nobody answers at it.
-            if UnixStream::connect(path).is_ok() {
+            if !passes(|| UnixStream::connect(path).is_err()) {
                 return Err(ServeError::AnotherRuns { path: path.to_owned() });
             }
             std::fs::remove_file(path).map_err(failed)?;
@@ -82,9 +86,26 @@ pub(super) fn only_one(state: &Path) -> Result<File, ServeError> {
     Folder::at(state).map_err(failed)?;
     let path = state.join("lock");
     let lock = File::create(&path).map_err(failed)?;
-    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
-        Err(rustix::io::Errno::AGAIN) => Err(ServeError::AnotherRuns { path }),
-        Err(errno) => Err(failed(errno.into())),
+    let mut locked = Ok(());
+    let tried = || {
+        locked = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive);
+        locked != Err(rustix::io::Errno::AGAIN)
+    };
+    if !passes(tried) {
+        return Err(ServeError::AnotherRuns { path });
     }
+    locked.map(|()| lock).map_err(|errno| failed(errno.into()))
+}
+
+/// Whether something comes to be so within a moment. What a run that was killed was just creating has that run's
+/// descriptors, its lock and its listener, until it executes its program.
+fn passes(mut is_so: impl FnMut() -> bool) -> bool {
+    let until = Instant::now() + LINGERING;
+    while !is_so() {
+        if Instant::now() >= until {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
 }

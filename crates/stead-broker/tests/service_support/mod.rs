@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -89,8 +90,13 @@ impl Service {
     /// Starts it, or starts it anew.
     pub fn run(&mut self, bed: &Bed) {
         self.begin(bed);
-        let socket = self.socket();
-        until("the service listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+        let (socket, pid) = (self.socket(), self.pid());
+        // Itself: what a killed one was just creating has that one's listener for a moment.
+        let listens = |stream: UnixStream| {
+            let by = rustix::net::sockopt::socket_peercred(&stream).unwrap().pid;
+            by.as_raw_nonzero().get().cast_unsigned() == pid
+        };
+        until("the service listens", || UnixStream::connect(&socket).is_ok_and(listens));
     }
 
     pub fn pid(&self) -> u32 {
