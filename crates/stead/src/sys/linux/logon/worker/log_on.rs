@@ -10,6 +10,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -21,11 +22,9 @@ use crate::sys::logon::message::{Failure, Open, Phase, Snapshot, Why};
 use crate::sys::logon::pam_code;
 use crate::sys::token::{CapabilitySet, CapabilitySets, Gid, SecurityContext, Uid};
 
-/// An open PAM session.
+/// An open PAM session; it is closed in order when it is dropped, at the latest.
 pub(super) struct Session {
-    pam: Pam<Asker>,
-    established: bool,
-    opened: bool,
+    transaction: Transaction,
     pub(super) snapshot: Snapshot,
     /// Where it listens when it is detached.
     pub(super) socket: Option<CString>,
@@ -46,7 +45,7 @@ pub(super) struct Ready {
     first_keyring: Option<keyring::Serial>,
 }
 
-/// A transaction on its way; whatever was begun is undone in order when it fails.
+/// A transaction; whatever was begun is undone in order when it is dropped, also where something panics.
 struct Transaction {
     pam: Pam<Asker>,
     established: bool,
@@ -78,25 +77,13 @@ pub(super) fn log_on(mut open: Open, socket: &Rc<OwnedFd>, ready: Option<Ready>)
     let answers = pam.answers();
     (answers.secret, answers.conversation) = (open.secret.take(), open.conversation);
     let mut transaction = Transaction { pam, established: false, opened: false };
-    match transaction.advance(&open, requested, socket) {
-        Ok((entry, logon_gid)) => {
-            keyring::give_to(first_keyring, &entry);
-            let snapshot = match take_snapshot(&transaction.pam, open.id, entry, logon_gid) {
-                Ok(snapshot) => snapshot,
-                Err(failure) => {
-                    transaction.undo();
-                    return Err(failure);
-                }
-            };
-            let Transaction { pam, established, opened } = transaction;
-            let of_pam = super::tree::children();
-            Ok(Session { pam, established, opened, snapshot, socket: open.socket, of_pam })
-        }
-        Err(failure) => {
-            transaction.undo();
-            Err(failure)
-        }
-    }
+    let (entry, logon_gid) = transaction.advance(&open, requested, socket)?;
+    keyring::give_to(first_keyring, &entry);
+    let snapshot = take_snapshot(&transaction.pam, open.id, entry, logon_gid)?;
+    // A daemon that were not known for a module's would be ended with the session.
+    let of_pam =
+        super::tree::children().map_err(|error| system(Phase::Snapshot, "/proc/self/task", &error))?;
+    Ok(Session { transaction, snapshot, socket: open.socket, of_pam })
 }
 
 impl Transaction {
@@ -219,33 +206,40 @@ impl Transaction {
         }
     }
 
-    fn undo(self) {
-        close(self.pam, self.established, self.opened);
+    /// Undoes what was begun and has not been undone.
+    fn close(&mut self) -> Closed {
+        // Nobody is asked any more.
+        self.pam.answers().conversation = false;
+        let mut closed = Closed { close: pam_code::SUCCESS, delete: pam_code::SUCCESS, text: String::new() };
+        if mem::take(&mut self.opened)
+            && let Err(fault) = self.pam.call(Call::CloseSession)
+        {
+            closed.close = fault.code;
+            closed.text = fault.text;
+        }
+        if mem::take(&mut self.established)
+            && let Err(fault) = self.pam.call(Call::Delete)
+        {
+            closed.delete = fault.code;
+            if closed.text.is_empty() {
+                closed.text = fault.text;
+            }
+        }
+        closed
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        let _ = self.close();
     }
 }
 
 impl Session {
     /// Ends the PAM session in order.
-    pub(super) fn close(self) -> Closed {
-        close(self.pam, self.established, self.opened)
+    pub(super) fn close(mut self) -> Closed {
+        self.transaction.close()
     }
-}
-
-fn close(mut pam: Pam<Asker>, established: bool, opened: bool) -> Closed {
-    // Nobody is asked any more.
-    pam.answers().conversation = false;
-    let mut closed = Closed { close: pam_code::SUCCESS, delete: pam_code::SUCCESS, text: String::new() };
-    if opened && let Err(fault) = pam.call(Call::CloseSession) {
-        closed.close = fault.code;
-        closed.text = fault.text;
-    }
-    if established && let Err(fault) = pam.call(Call::Delete) {
-        closed.delete = fault.code;
-        if closed.text.is_empty() {
-            closed.text = fault.text;
-        }
-    }
-    closed
 }
 
 fn look_up(open: &Open) -> Result<Option<AccountEntry>, Failure> {
@@ -333,10 +327,4 @@ fn take_snapshot(
 
 fn from_pam(phase: Phase, fault: PamFault) -> Failure {
     Failure { phase, why: Why::Pam, code: fault.code, text: fault.text }
-}
-
-/// The name of a socket as a path.
-pub(super) fn path_of(socket: &CStr) -> &std::path::Path {
-    use std::os::unix::ffi::OsStrExt;
-    std::path::Path::new(std::ffi::OsStr::from_bytes(socket.to_bytes()))
 }

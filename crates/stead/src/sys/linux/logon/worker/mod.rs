@@ -6,6 +6,7 @@
 //! with an empty environment, and never waits on anything that a client can stop.
 
 mod asker;
+mod host;
 mod kernel;
 mod keyring;
 mod log_on;

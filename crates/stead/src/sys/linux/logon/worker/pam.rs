@@ -295,7 +295,18 @@ impl<A: Answers> Drop for Pam<A> {
 }
 
 /// The conversation function (`pam_conv(3)`).
+///
+/// A panic ends the conversation and not this process, which has what PAM began to undo.
 extern "C" fn converse<A: Answers>(
+    count: c_int,
+    messages: *mut *const PamMessage,
+    responses: *mut *mut PamResponse,
+    data: *mut c_void,
+) -> c_int {
+    std::panic::catch_unwind(|| converse_with::<A>(count, messages, responses, data)).unwrap_or(CONV_ERR)
+}
+
+fn converse_with<A: Answers>(
     count: c_int,
     messages: *mut *const PamMessage,
     responses: *mut *mut PamResponse,
@@ -380,4 +391,31 @@ fn release(array: *mut PamResponse, count: usize) {
     }
     // SAFETY: calloc's, not used again.
     unsafe { libc::free(array.cast()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Panics;
+
+    impl Answers for Panics {
+        fn prompt(&mut self, _text: &[u8], _echo: bool) -> Option<SecretBytes> {
+            std::panic::resume_unwind(Box::new("the conversation panics"))
+        }
+
+        fn inform(&mut self, _text: &[u8], _error: bool) {}
+    }
+
+    #[test]
+    fn a_panic_in_the_conversation_fails_the_prompt_and_the_process_goes_on() {
+        let message = PamMessage { style: PROMPT_ECHO_OFF, text: c"Password: ".as_ptr() };
+        let mut messages: [*const PamMessage; 1] = [&raw const message];
+        let mut responses = ptr::null_mut();
+        let mut answers = Panics;
+        let data: *mut Panics = &raw mut answers;
+        let code = converse::<Panics>(1, messages.as_mut_ptr(), &raw mut responses, data.cast());
+        assert_eq!(code, CONV_ERR);
+        assert!(responses.is_null());
+    }
 }

@@ -1,22 +1,24 @@
 //! The worker's loop: requests, ended children, a lost server, an attaching one; then the end in order.
+//!
+//! What it asks of the system is in modules beside it: this file is also compiled against a model (`model`).
+#![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::process::{Signal, Uid, WaitId, WaitIdOptions};
+use rustix::process::{Signal, Uid};
 use stead_trampoline::spec::Spec;
 
-use super::log_on::{Closed, Session, path_of};
+use super::log_on::{Closed, Session};
 use super::watch::Trees;
-use super::{send, signals, tree};
+use super::{host, send, tree};
 use crate::sys::logon::message::{Failure, LaunchRequest, Phase, Reply, Request, Snapshot, Why};
-use crate::sys::logon::{step_number, wire};
-use crate::sys::process::{Launch, LaunchFault, Started, launch, only_ignores};
+use crate::sys::logon::step_number;
+use crate::sys::process::{Launch, LaunchFault, Started};
 
 /// How long processes have to end by themselves when the server is lost.
 const GRACE: Duration = Duration::from_millis(500);
@@ -32,6 +34,8 @@ struct Process {
     pid: i32,
     /// The wait status, once it has ended.
     ended: Option<i32>,
+    /// Nothing of its tree is left: the session has been empty since, or its number is a later one's.
+    gone: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -73,10 +77,11 @@ pub(super) fn serve(session: Session, socket: Rc<OwnedFd>, server_process: Owned
             return 0;
         }
     };
+    let of_pam: BTreeSet<i32> = session.of_pam.iter().copied().collect();
     let opened = send(&socket, &Reply::Opened(Box::new(snapshot.clone())), &[]);
     let mut worker = Worker {
         snapshot,
-        of_pam: session.of_pam.iter().copied().collect(),
+        of_pam,
         processes: BTreeMap::new(),
         trees: Trees::default(),
         next: 1,
@@ -89,16 +94,22 @@ pub(super) fn serve(session: Session, socket: Rc<OwnedFd>, server_process: Owned
         terminating: false,
         ending: Ending::No,
     };
-    if opened.is_err() {
-        worker.server_is_lost();
+    let whole = catch_unwind(AssertUnwindSafe(|| {
+        if opened.is_err() {
+            worker.server_is_lost();
+        }
+        worker.run(&signals);
+    }));
+    if whole.is_err() {
+        // Nobody answers for the processes any more, and none may outlive its PAM session.
+        worker.kill_everything();
     }
-    worker.run(&signals);
 
     if let Some(path) = &session.socket {
-        let _ = super::as_user(server_uid, || std::fs::remove_file(path_of(path)));
+        host::unlink(path, server_uid);
     }
     // Modules, and the programs that they start, see signals as they were before.
-    signals::unblock();
+    host::give_signals_back();
     let Closed { close, delete, text } = session.close();
     if let Some(server) = worker.server {
         let _ = send(&server, &Reply::Ended { close, delete, text }, &[]);
@@ -110,31 +121,14 @@ pub(super) fn serve(session: Session, socket: Rc<OwnedFd>, server_process: Owned
 fn prepare(session: &Session, server_uid: Uid) -> Result<(OwnedFd, Option<OwnedFd>), Failure> {
     let fault = |call: &str, error: io::Error| super::system(Phase::Listen, call, &error);
     // Only now: a daemon that a PAM module started belongs to the system, not to the session.
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-        .map_err(|errno| fault("prctl(PR_SET_CHILD_SUBREAPER)", errno.into()))?;
-    let signals = signals::descriptor().map_err(|error| fault("signalfd", error))?;
-    // Unless a module started a thread that goes on.
-    if std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1) {
-        only_ignores(signals::ignored());
-    }
+    host::become_subreaper().map_err(|error| fault("prctl(PR_SET_CHILD_SUBREAPER)", error))?;
+    let signals = host::signals().map_err(|error| fault("signalfd", error))?;
+    host::fix_ignored_signals();
     let listener = match &session.socket {
         None => None,
-        Some(path) => Some(listen(path, server_uid).map_err(|error| fault("listen", error))?),
+        Some(path) => Some(host::listen(path, server_uid).map_err(|error| fault("listen", error))?),
     };
     Ok((signals, listener))
-}
-
-/// As the server: the folder and the socket in it are the server's own.
-fn listen(path: &std::ffi::CStr, server_uid: Uid) -> io::Result<OwnedFd> {
-    super::as_user(server_uid, || listen_as_server(path))?
-}
-
-fn listen_as_server(path: &std::ffi::CStr) -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    rustix::net::listen(&socket, 4)?;
-    Ok(socket)
 }
 
 impl Worker {
@@ -146,6 +140,7 @@ impl Worker {
             if empty {
                 self.since_idle = 0;
                 self.trees.all_ended();
+                self.processes.values_mut().for_each(|process| process.gone = true);
                 if std::mem::take(&mut self.terminating) {
                     self.reply(&Reply::Done, None);
                 }
@@ -154,13 +149,15 @@ impl Worker {
                 }
             }
             let of_pam = &self.of_pam;
-            self.trees.tell(|| tree::children().into_iter().filter(|pid| !of_pam.contains(pid)).collect());
+            self.trees.tell(|| {
+                Some(tree::children().ok()?.into_iter().filter(|pid| !of_pam.contains(pid)).collect())
+            });
             let timeout = self.push(empty);
             let idle = timeout.is_none() && !slim;
             let ready = self.wait(signals, timeout.or(idle.then_some(IDLE)));
             slim = !ready.contains(&true);
             if slim && idle {
-                super::slim::slim();
+                host::slim();
             }
             let [server, process, listener, signal] = ready;
             if signal {
@@ -188,24 +185,9 @@ impl Worker {
 
     /// What readable descriptors there are: server, server's pidfd, listener, signals.
     fn wait(&self, signals: &OwnedFd, timeout: Option<Duration>) -> [bool; 4] {
-        let nothing = PollFlags::empty();
-        let mut polled = std::array::from_fn::<_, 4, _>(|_| PollFd::new(signals, nothing));
         let sources =
             [self.server.as_deref(), self.server_process.as_ref(), self.listener.as_ref(), Some(signals)];
-        for (slot, source) in polled.iter_mut().zip(sources) {
-            if let Some(source) = source {
-                *slot = PollFd::new(source, PollFlags::IN);
-            }
-        }
-        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        if poll(&mut polled, timeout.as_ref()).is_err() {
-            return [false; 4];
-        }
-        let mut ready = [false; 4];
-        for ((ready, slot), source) in ready.iter_mut().zip(&polled).zip(sources) {
-            *ready = source.is_some() && !slot.revents().is_empty();
-        }
-        ready
+        host::wait(sources.map(|source| source.map(AsFd::as_fd)), timeout)
     }
 
     /// Pushes an end on; gives the time until the next push.
@@ -214,7 +196,7 @@ impl Worker {
             return None;
         }
         if let Ending::Asked(when) = self.ending {
-            let left = when.saturating_duration_since(Instant::now());
+            let left = when.saturating_duration_since(host::now());
             if !left.is_zero() {
                 return Some(left);
             }
@@ -227,9 +209,23 @@ impl Worker {
         None
     }
 
+    /// The end without the loop, when something in it has panicked.
+    fn kill_everything(&mut self) {
+        loop {
+            while let Some((pid, _)) = host::collect_any() {
+                self.of_pam.remove(&pid);
+            }
+            if self.has_no_child() {
+                return;
+            }
+            tree::kill_children(&self.of_pam);
+            host::pause(KILL_ROUND);
+        }
+    }
+
     /// Collects every child that has ended.
     fn reap(&mut self) {
-        while let Some((pid, status)) = collect_any() {
+        while let Some((pid, status)) = host::collect_any() {
             self.of_pam.remove(&pid);
             self.trees.collected(pid);
             let process = self.processes.values_mut().find(|one| one.pid == pid && one.ended.is_none());
@@ -244,16 +240,24 @@ impl Worker {
         if self.processes.values().any(|process| process.ended.is_none()) {
             return false;
         }
+        self.has_no_child()
+    }
+
+    /// Whether this process has no child but those of PAM's modules.
+    fn has_no_child(&self) -> bool {
         // The kernel itself knows best; /proc is only asked to tell PAM's own children apart.
-        !has_children()
-            || (!self.of_pam.is_empty() && tree::children().iter().all(|pid| self.of_pam.contains(pid)))
+        if !host::has_children() {
+            return true;
+        }
+        if self.of_pam.is_empty() {
+            return false;
+        }
+        tree::children().is_ok_and(|children| children.iter().all(|pid| self.of_pam.contains(pid)))
     }
 
     fn take_signals(&mut self, signals: &OwnedFd) {
-        let mut info = [0_u8; size_of::<libc::signalfd_siginfo>()];
-        while rustix::io::read(signals, &mut info).is_ok_and(|length| length == info.len()) {
-            let signal = u32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
-            if signal != libc::SIGCHLD.cast_unsigned() {
+        while let Some(signal) = host::next_signal(signals) {
+            if signal != libc::SIGCHLD {
                 // The system is going down, or an administrator ends the session.
                 self.end();
             }
@@ -278,18 +282,19 @@ impl Worker {
             let tree = tree::descendants(self.own_children());
             tree::signal(&tree, Signal::HUP);
             tree::signal(&tree, Signal::CONT);
-            self.ending = Ending::Asked(Instant::now() + GRACE);
+            self.ending = Ending::Asked(host::now() + GRACE);
         }
     }
 
     fn own_children(&self) -> impl Iterator<Item = i32> + '_ {
-        tree::children().into_iter().filter(|pid| !self.of_pam.contains(pid))
+        let children = tree::children().unwrap_or_default();
+        children.into_iter().filter(|pid| !self.of_pam.contains(pid))
     }
 
     /// One request of the server.
     fn hear(&mut self) {
         let Some(socket) = self.server.clone() else { return };
-        let Ok(Some(frame)) = wire::receive(&*socket) else { return self.server_is_lost() };
+        let Ok(Some(frame)) = host::receive(&socket) else { return self.server_is_lost() };
         let Some(request) = Request::decode(frame.kind, &frame.body) else {
             return self.server_is_lost();
         };
@@ -312,7 +317,7 @@ impl Worker {
                 self.reply(&reply, None);
             }
             Request::Forget(id) => {
-                // One that still runs stays known until it has been collected; nobody asks for it again.
+                // Nobody asks for it again; `trees` knows one that still runs until it has been collected.
                 self.processes.remove(&id);
             }
             Request::Processes => {
@@ -350,15 +355,22 @@ impl Worker {
         if length != request.spec.len() || sent.len() != request.targets.len() {
             return malformed;
         }
+        // One without credentials would be what this process is; that is for starting workers.
+        let account = self.snapshot.context.uid.as_raw();
+        if spec.credentials.as_ref().is_none_or(|credentials| credentials.uid != account) {
+            return (Reply::NotLaunched { step: 0, errno: libc::EPERM, detail: 0 }, None);
+        }
         let descriptors = sent.into_iter().zip(request.targets.iter().copied()).collect();
         let what =
             Launch { spec, argv: request.argv.clone(), envp: request.envp.clone(), descriptors, cgroup };
-        match launch(&what) {
+        match host::launch(&what) {
             Ok(Started { pid, pidfd }) => {
                 let id = self.next;
                 self.next = self.next.wrapping_add(1).max(1);
                 self.since_idle = self.since_idle.saturating_add(1);
-                self.processes.insert(id, Process { pid, ended: None });
+                // The kernel gives no number again while a session has it (`alloc_pid`, `struct pid`).
+                self.processes.values_mut().filter(|one| one.pid == pid).for_each(|one| one.gone = true);
+                self.processes.insert(id, Process { pid, ended: None, gone: false });
                 self.trees.started(pid, told);
                 (Reply::Launched { id, pid }, Some(pidfd))
             }
@@ -376,23 +388,20 @@ impl Worker {
     /// session has had no other process meanwhile.
     fn kill_tree(&mut self, id: u32) -> Reply {
         self.reap();
-        let Some((root, lives)) = self.processes.get(&id).map(|one| (one.pid, one.ended.is_none())) else {
-            return Reply::Unknown;
-        };
-        // The number of one that was reaped may be another's by now (CVE-2017-2616).
-        let launched: BTreeSet<i32> =
-            self.processes.values().filter(|one| one.ended.is_none()).map(|one| one.pid).collect();
-        let alone = self.since_idle == 1;
-        let mut known = BTreeSet::new();
-        if lives || !launched.contains(&root) {
-            known.insert(root);
+        let Some(Process { pid: root, gone, .. }) = self.processes.get(&id) else { return Reply::Unknown };
+        // The number may be another's by now (CVE-2017-2616), and so may all that is left.
+        if *gone {
+            return Reply::Done;
         }
+        let (root, alone) = (*root, self.since_idle == 1);
+        let mut known = BTreeSet::from([root]);
         let mut members = |worker: &mut Self| {
             worker.reap();
+            let lives = worker.lives(id);
             let children: BTreeSet<i32> = worker.own_children().collect();
             let of_tree = children.iter().copied().filter(|pid| {
                 (lives && *pid == root)
-                    || (!launched.contains(pid)
+                    || (!worker.trees.has_root(*pid)
                         && (alone || tree::session_of(*pid).is_some_and(|sid| known.contains(&sid))))
             });
             let members = tree::descendants(of_tree);
@@ -415,27 +424,23 @@ impl Worker {
                 break;
             }
             tree::signal(&found, Signal::KILL);
-            std::thread::sleep(Duration::from_millis(1));
+            host::pause(Duration::from_millis(1));
         }
         Reply::Done
+    }
+
+    fn lives(&self, id: u32) -> bool {
+        self.processes.get(&id).is_some_and(|one| one.ended.is_none())
     }
 
     /// A server that attaches to the detached session: one with the worker's own uid, one at a time.
     fn accept(&mut self) {
         let Some(listener) = &self.listener else { return };
-        let Ok(socket) = rustix::net::accept_with(listener, SocketFlags::CLOEXEC) else { return };
-        let same =
-            rustix::net::sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid == self.server_uid);
-        if !same {
+        let Ok((socket, uid)) = host::accept(listener) else { return };
+        if uid != self.server_uid || host::be_patient(&socket, Some(ATTACH_PATIENCE)).is_err() {
             return;
         }
-        let patience = |time| {
-            rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Recv, time)
-        };
-        if patience(Some(ATTACH_PATIENCE)).is_err() {
-            return;
-        }
-        let Ok(Some(frame)) = wire::receive_or_tell(&socket) else { return };
+        let Ok(Some(frame)) = host::receive_or_tell(&socket) else { return };
         let Some(Request::Attach) = Request::decode(frame.kind, &frame.body) else { return };
         if self.server.is_some() {
             let text = "another server is attached to the session";
@@ -444,7 +449,7 @@ impl Worker {
             return;
         }
         let Some(process) = frame.descriptors.into_iter().next() else { return };
-        if patience(None).is_err() {
+        if host::be_patient(&socket, None).is_err() {
             return;
         }
         let mut snapshot = self.snapshot.clone();
@@ -454,26 +459,6 @@ impl Worker {
             self.server = Some(socket);
             self.server_process = Some(process);
             self.released = false;
-        }
-    }
-}
-
-fn has_children() -> bool {
-    let flags = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    !matches!(rustix::process::waitid(WaitId::All, flags), Err(rustix::io::Errno::CHILD))
-}
-
-/// Collects any child that has ended: its pid and wait status.
-fn collect_any() -> Option<(i32, i32)> {
-    let mut status = 0;
-    loop {
-        // SAFETY: status is valid for the call.
-        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
-        if pid > 0 {
-            return Some((pid, status));
-        }
-        if pid == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
-            return None;
         }
     }
 }

@@ -7,23 +7,30 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
 
 /// The worker's own children.
-pub(super) fn children() -> Vec<i32> {
+pub(super) fn children() -> io::Result<Vec<i32>> {
     children_of(rustix::process::getpid())
 }
 
 /// The children of a process: of each of its threads.
-fn children_of(pid: Pid) -> Vec<i32> {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+fn children_of(pid: Pid) -> io::Result<Vec<i32>> {
     let mut found = Vec::new();
-    for task in tasks.flatten() {
-        let Ok(list) = fs::read_to_string(task.path().join("children")) else { continue };
-        found.extend(list.split_ascii_whitespace().filter_map(|word| word.parse::<i32>().ok()));
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        match fs::read_to_string(task?.path().join("children")) {
+            Ok(list) => {
+                found.extend(list.split_ascii_whitespace().filter_map(|word| word.parse::<i32>().ok()));
+            }
+            // The thread has ended; `ESRCH` where it did so between open and read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            Err(error) => return Err(error),
+        }
     }
-    found
+    Ok(found)
 }
 
 /// Everything that descends from `roots`, they themselves included.
@@ -34,7 +41,7 @@ pub(super) fn descendants(roots: impl IntoIterator<Item = i32>) -> BTreeSet<i32>
         if let Some(pid) = Pid::from_raw(raw)
             && found.insert(raw)
         {
-            unread.extend(children_of(pid));
+            unread.extend(children_of(pid).unwrap_or_default());
         }
     }
     found
@@ -52,7 +59,7 @@ pub(super) fn start_time(pid: i32) -> Option<u64> {
 
 /// Signals processes of the tree.
 pub(super) fn signal(pids: &BTreeSet<i32>, signal: Signal) {
-    let own = children();
+    let own = children().unwrap_or_default();
     for raw in pids {
         let Some(pid) = Pid::from_raw(*raw) else { continue };
         if own.contains(raw) {
@@ -73,7 +80,7 @@ fn parent(pid: Pid) -> Option<i32> {
 /// Kills the worker's children but those in `spared`; what they leave behind becomes the worker's children
 /// and is killed the next time. They cannot create any more processes meanwhile.
 pub(super) fn kill_children(spared: &BTreeSet<i32>) {
-    for raw in children() {
+    for raw in children().unwrap_or_default() {
         if spared.contains(&raw) {
             continue;
         }

@@ -38,6 +38,11 @@ impl Trees {
         }
     }
 
+    /// Whether this is the number of a process that was created and has not been collected.
+    pub(super) fn has_root(&self, pid: i32) -> bool {
+        self.roots.contains(&pid)
+    }
+
     /// A child was collected.
     pub(super) fn collected(&mut self, pid: i32) {
         if self.roots.remove(&pid) {
@@ -51,19 +56,20 @@ impl Trees {
         self.watches.clear();
     }
 
-    /// Tells those whose trees have ended.
-    pub(super) fn tell(&mut self, children: impl FnOnce() -> Vec<i32>) {
+    /// Tells those whose trees have ended; nobody while nobody knows which children there are.
+    pub(super) fn tell(&mut self, children: impl FnOnce() -> Option<Vec<i32>>) {
         if self.watches.iter().all(|watch| self.roots.contains(&watch.root)) {
             return;
         }
-        let orphans: Vec<Orphan> = children()
+        let Some(children) = children() else { return };
+        let orphans: Vec<Orphan> = children
             .into_iter()
             .filter(|pid| !self.roots.contains(pid))
-            .filter_map(|pid| {
-                Some(Orphan { session: tree::session_of(pid)?, started: tree::start_time(pid)? })
-            })
+            .map(|pid| Orphan { session: tree::session_of(pid), started: tree::start_time(pid) })
             .collect();
-        self.ended.retain(|root| orphans.iter().any(|orphan| orphan.session == *root));
+        self.ended.retain(|root| {
+            orphans.iter().any(|orphan| orphan.session.is_none_or(|session| session == *root))
+        });
         let (roots, ended) = (&self.roots, &self.ended);
         self.watches.retain(|watch| {
             roots.contains(&watch.root) || orphans.iter().any(|orphan| orphan.may_be_of(watch, roots, ended))
@@ -71,16 +77,18 @@ impl Trees {
     }
 }
 
+/// What cannot be read of it may be anything: a child is there until it is collected.
 struct Orphan {
-    session: i32,
-    started: u64,
+    session: Option<i32>,
+    started: Option<u64>,
 }
 
 impl Orphan {
     fn may_be_of(&self, watch: &Watch, roots: &BTreeSet<i32>, ended: &BTreeSet<i32>) -> bool {
-        if roots.contains(&self.session) || ended.contains(&self.session) {
-            return self.session == watch.root;
+        let Some(session) = self.session else { return true };
+        if roots.contains(&session) || ended.contains(&session) {
+            return session == watch.root;
         }
-        self.started >= watch.started
+        self.started.is_none_or(|started| started >= watch.started)
     }
 }

@@ -1,26 +1,33 @@
 //! The steps of a logon, compiled against a model of PAM and of the system in which any of them may fail, lie, put
 //! another account in the user's place or outlive the server: there is no way through them to a session with a right
-//! that the account has not, and nothing that was begun is left undone.
+//! that the account has not, and nothing that was begun is left undone. The loop after them (`serving`) is run in the same
+//! way, against processes and servers that come and go at any call.
 //!
-//! The steps are the worker's own source file, not a copy. What real modules and the real kernel do with them is tested
+//! Both are the worker's own source files, not copies. What real modules and the real kernel do with them is tested
 //! in `tests/logon*.rs`.
 #![forbid(unsafe_code)]
 
+mod host;
 mod kernel;
 #[path = "../log_on.rs"]
-#[allow(
-    dead_code,
-    clippy::duplicate_mod,
-    reason = "the same steps on purpose; the loop after them is not here"
-)]
+#[allow(clippy::duplicate_mod, reason = "the same steps on purpose")]
 mod log_on;
 mod pam;
+#[path = "../serve.rs"]
+#[allow(clippy::duplicate_mod, reason = "the same loop on purpose")]
+mod serve;
+mod serving;
+mod tree;
+#[path = "../watch.rs"]
+#[allow(clippy::duplicate_mod, reason = "what the loop knows of trees is its own")]
+mod watch;
+mod world;
 
 mod asker {
     pub(super) use super::super::asker::Asker;
 }
 
-/// The keyring and the children have no part in what a session may do.
+/// The keyring has no part in what a session may do.
 mod keyring {
     pub(super) type Serial = i64;
 
@@ -31,22 +38,16 @@ mod keyring {
     pub(super) fn give_to(_first: Option<Serial>, _account: &crate::sys::account::AccountEntry) {}
 }
 
-mod tree {
-    pub(super) fn children() -> Vec<i32> {
-        Vec::new()
-    }
-}
-
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use zeroize::Zeroizing;
 
 use super::{stated, system};
-use crate::sys::logon::message::{Failure, LogonGidRequest, Open, Snapshot};
+use crate::sys::logon::message::{Failure, LogonGidRequest, Open, Reply, Snapshot};
 use crate::sys::token::CapabilitySet;
 use pam::Call;
 
@@ -120,6 +121,10 @@ impl System {
     }
 }
 
+fn send(socket: &OwnedFd, reply: &Reply, _descriptors: &[BorrowedFd<'_>]) -> std::io::Result<()> {
+    host::send(socket, reply)
+}
+
 /// The groups that a server of root's has, and no account here.
 const SERVERS: [u32; 3] = [0, 4, 27];
 /// Who can log on: name, uid, gid, groups.
@@ -139,22 +144,8 @@ struct Run {
 
 fn run(logon: &Logon, faults: BTreeMap<usize, Fault>) -> Run {
     let Logon { open, expired, prepared } = logon;
-    let nothing = Rc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
-    SYSTEM.set(Some(System {
-        faults,
-        calls: 0,
-        gid: 0,
-        groups: SERVERS.into(),
-        user: None,
-        expired: *expired,
-        server: true,
-        started: 0,
-        steps: Vec::new(),
-        established: false,
-        opened: false,
-        secret_in: Vec::new(),
-        conversation_in: Vec::new(),
-    }));
+    let nothing = Rc::new(world::descriptor());
+    begin(*expired, faults);
     let mut at_open = None;
     // What could not be prepared is done when it is needed.
     let ready = prepared.then(|| log_on::Ready::start(&open.service, &nothing).ok()).flatten();
@@ -165,6 +156,24 @@ fn run(logon: &Logon, faults: BTreeMap<usize, Fault>) -> Run {
         snapshot
     });
     Run { opened, at_open, system: SYSTEM.take().expect("it was set") }
+}
+
+fn begin(expired: bool, faults: BTreeMap<usize, Fault>) {
+    SYSTEM.set(Some(System {
+        faults,
+        calls: 0,
+        gid: 0,
+        groups: SERVERS.into(),
+        user: None,
+        expired,
+        server: true,
+        started: 0,
+        steps: Vec::new(),
+        established: false,
+        opened: false,
+        secret_in: Vec::new(),
+        conversation_in: Vec::new(),
+    }));
 }
 
 /// A logon, whether its password has expired, and whether its worker was prepared for one.
@@ -279,6 +288,16 @@ fn holds(open: &Open, run: &Run, faults: &BTreeMap<usize, Fault>) {
     assert!(said(Call::OpenSession) && said(Call::Establish), "{}", what());
 }
 
+/// Numbers below a limit, the same in every run (xorshift64).
+fn dice(mut state: u64) -> impl FnMut(usize) -> usize {
+    move |limit| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % limit as u64).unwrap()
+    }
+}
+
 #[test]
 fn where_nothing_goes_wrong_the_session_is_the_accounts() {
     for logon in logons() {
@@ -310,13 +329,7 @@ fn whichever_two_steps_go_wrong_no_session_has_more_than_the_account_and_what_wa
 
 #[test]
 fn a_system_that_fails_and_lies_at_random_gets_no_session_beyond_the_account() {
-    let mut state: u64 = 0x5EAD_0047;
-    let mut next = move |limit: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        usize::try_from(state % limit as u64).unwrap()
-    };
+    let mut next = dice(0x5EAD_0047);
     let logons = logons();
     for _ in 0..if cfg!(miri) { 200 } else { 50_000 } {
         let logon = &logons[next(logons.len())];

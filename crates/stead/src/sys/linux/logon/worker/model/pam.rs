@@ -70,6 +70,7 @@ impl Pam<Asker> {
                             Ok(())
                         }
                         Call::CloseSession => {
+                            super::world::pam_closes();
                             system.opened = false;
                             Ok(())
                         }
