@@ -14,12 +14,7 @@ pub(crate) fn run(bench: &mut Bench) -> Outcome {
     let user = bed.user("alice");
     let identities = Identities::new(bed, user)?;
     let ours = Ours::new(bed, user)?;
-    let mut all = ways::others(user);
-    // An interpreter has a size of its own; the others fork as std does, which with much memory takes long.
-    all.retain(|way| {
-        !["Python", "tokio", "Rust std pre_exec"].iter().any(|other| way.name.starts_with(other))
-    });
-    all.insert(1, ours.direct());
+    let all = ways::in_one_server(user, &ours);
     let sizes: &[usize] = match bench.effort {
         Effort::Full => &[1, 4, 12],
         Effort::Quick => &[1, 4],

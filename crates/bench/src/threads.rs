@@ -16,11 +16,7 @@ pub(crate) fn run(bench: &mut Bench) -> Outcome {
     let user = bed.user("alice");
     let identities = Identities::new(bed, user)?;
     let ours = Ours::new(bed, user)?;
-    let mut all = ways::others(user);
-    all.retain(|way| {
-        !["Python", "tokio", "Rust std pre_exec"].iter().any(|other| way.name.starts_with(other))
-    });
-    all.insert(1, ours.direct());
+    let all = ways::in_one_server(user, &ours);
     let tiny = Target::tiny(bed)?;
     let ways = ways::verified(bench, &scenario(1), &identities, &all);
     let (rounds, span) = match bench.effort {

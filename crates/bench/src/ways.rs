@@ -154,6 +154,18 @@ pub(crate) fn others(user: &User) -> Vec<Way<'_>> {
     ]
 }
 
+/// The ways that tell how large the server is that goes them, stead's own behind the floor.
+///
+/// An interpreter has a size and threads of its own; tokio and `pre_exec` fork as std does.
+pub(crate) fn in_one_server<'a>(user: &'a User, ours: &'a Ours) -> Vec<Way<'a>> {
+    let mut all = others(user);
+    all.retain(|way| {
+        !["Python", "tokio", "Rust std pre_exec"].iter().any(|other| way.name.starts_with(other))
+    });
+    all.insert(1, ours.direct());
+    all
+}
+
 /// A token, and what keeps it valid; or why there is none.
 type Obtained<T> = Result<T, String>;
 

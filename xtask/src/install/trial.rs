@@ -241,22 +241,6 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        let _ = fs::write(self.cgroup.join("cgroup.kill"), "1");
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let end = Instant::now() + Duration::from_secs(10);
-        while remove(&self.cgroup).is_err() && Instant::now() < end {
-            thread::sleep(Duration::from_millis(20));
-        }
+        testbed::logind::end_cgroup(&self.cgroup, &mut self.child);
     }
-}
-
-/// Removes a cgroup and all below it.
-fn remove(cgroup: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(cgroup)?.flatten() {
-        if entry.file_type()?.is_dir() {
-            remove(&entry.path())?;
-        }
-    }
-    fs::remove_dir(cgroup)
 }

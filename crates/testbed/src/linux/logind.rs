@@ -168,14 +168,19 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // All at once, whatever has left the namespaces' first process.
-        let _ = fs::write(self.cgroup.join("cgroup.kill"), "1");
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let end = Instant::now() + Duration::from_secs(5);
-        while remove(&self.cgroup).is_err() && Instant::now() < end {
-            thread::sleep(Duration::from_millis(20));
-        }
+        end_cgroup(&self.cgroup, &mut self.child);
+    }
+}
+
+/// Ends a machine that was made to be thrown away: its first process, and all that its cgroup holds, which is removed.
+pub fn end_cgroup(cgroup: &Path, child: &mut Child) {
+    // All at once, whatever has left the namespaces' first process.
+    let _ = fs::write(cgroup.join("cgroup.kill"), "1");
+    let _ = child.kill();
+    let _ = child.wait();
+    let end = Instant::now() + Duration::from_secs(10);
+    while remove(cgroup).is_err() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(20));
     }
 }
 
