@@ -50,7 +50,7 @@ fn address_sanitizer() -> io::Result<bool> {
     each(&SANITIZED, |command| {
         // With a target the options are those of the code under test, and not of build scripts.
         command.args(["test", "--target", &target]);
-        command.env("RUSTFLAGS", "-Zsanitizer=address");
+        command.env("RUSTFLAGS", "-Zsanitizer=address --cfg stead_asan");
         // Test programs end without giving back what lives as long as they do.
         command.env("ASAN_OPTIONS", "detect_leaks=0:detect_stack_use_after_return=1");
     })

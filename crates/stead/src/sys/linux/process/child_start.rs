@@ -205,7 +205,31 @@ unsafe fn enter(number: usize, arguments: [usize; 5], start: *mut ChildStart) ->
             out("x30") _,
         );
     }
+    #[cfg(stead_asan)]
+    forget_childs_frames();
     returned
+}
+
+/// The child has used the stack below this function and never came back: what the address sanitizer noted of its
+/// frames is no longer true. What the sanitizer does itself behind vfork(2).
+#[cfg(stead_asan)]
+fn forget_childs_frames() {
+    unsafe extern "C" {
+        fn __asan_handle_vfork(stack: usize);
+    }
+    let stack: usize;
+    // SAFETY: the stack pointer is read, and nothing changed.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::asm!("mov {}, rsp", out(reg) stack, options(nomem, nostack, preserves_flags));
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!("mov {}, sp", out(reg) stack, options(nomem, nostack, preserves_flags));
+    }
+    // SAFETY: the sanitizer's own function; below this stack pointer there is no frame that lives.
+    unsafe { __asan_handle_vfork(stack) };
 }
 
 /// The child's life.
