@@ -10,8 +10,9 @@ use std::os::unix::fs::{PermissionsExt, chown};
 
 use process_support::*;
 use stead::impersonate::OpenOptions;
-use stead::os::linux::{CommandExt, OpenOptionsExt};
+use stead::os::linux::{CommandExt, Limit, OpenOptionsExt};
 use stead::{Command, ErrorKind};
+use testbed::Probe;
 
 /// What a process of the user's own can do to another: each line that is printed is something that worked.
 fn attacked(bed: &testbed::Bed, user: &str, pid: u32) -> String {
@@ -68,6 +69,91 @@ fn a_group_that_is_shut_out_of_a_file_is_shut_out_in_the_process_too() {
         |user| Command::new("/bin/cat").arg(&file).output_as(&token(bed, user)).unwrap().status.success();
     assert!(!read("alice"));
     assert!(read("bob"));
+}
+
+/// CVE-2019-5736: runc could be executed by its own container as `/proc/self/exe`, and then be written by whoever had
+/// kept that file.
+#[test]
+fn a_client_that_executes_the_trampoline_itself_can_neither_use_nor_write_it() {
+    let bed = testbed::require!();
+    let token = token(bed, "alice");
+    // It is executed by the client, as the client, and finds nothing that it was told to do.
+    match Command::new("/proc/self/exe").args(["--", "x"]).output_as(&token) {
+        Ok(output) => assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}"),
+        Err(error) => assert!(matches!(error.kind(), ErrorKind::SpawnFailed { .. }), "{error}"),
+    }
+    // Not even the server can write what the next process is created by.
+    let image = std::fs::read_dir("/proc/self/fd").unwrap().flatten().find(|entry| {
+        std::fs::read_link(entry.path()).is_ok_and(|file| file.to_string_lossy().contains("stead-trampoline"))
+    });
+    let path = image.expect("the trampoline is open").path();
+    if !std::fs::read_link(&path).unwrap().starts_with("/memfd:stead-trampoline") {
+        testbed::skip!("an installed trampoline is a file of root's, as any other program");
+    }
+    let mut file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+    assert!(std::io::Write::write(&mut file, b"#!").is_err());
+    assert!(file.set_len(0).is_err() && file.set_len(1 << 20).is_err());
+    assert!(rustix::fs::fcntl_add_seals(&file, rustix::fs::SealFlags::empty()).is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), stead_trampoline::IMAGE);
+    assert!(Command::new("/bin/true").status_as(&token).unwrap().success());
+}
+
+/// Whoever may set limits starves the steps between the server and its program: each is one that can fail.
+#[test]
+fn a_process_that_is_given_nothing_is_the_clients_or_none() {
+    let bed = testbed::require!();
+    let token = token(bed, "alice");
+    let is = |seen: &Probe| {
+        let Probe { uid, gid, groups, capabilities, securebits, .. } = seen;
+        format!("{uid:?} {gid:?} {groups:?} {capabilities:?} {securebits}")
+    };
+    let expected = is(&seen(&probe(bed), &token));
+    let limits = [
+        Limit::CpuTime,
+        Limit::FileSize,
+        Limit::Data,
+        Limit::Stack,
+        Limit::Core,
+        Limit::ResidentSet,
+        Limit::Processes,
+        Limit::OpenFiles,
+        Limit::LockedMemory,
+        Limit::AddressSpace,
+        Limit::Locks,
+        Limit::PendingSignals,
+        Limit::MessageQueues,
+        Limit::Nice,
+        Limit::RealtimePriority,
+        Limit::RealtimeTime,
+    ];
+    let mut ran = 0;
+    for limit in limits {
+        for value in [0, 1, 3, 4096] {
+            let mut command = probe(bed);
+            match command.limit(limit, value, value).output_as(&token) {
+                Ok(output) if output.status.success() => {
+                    assert_eq!(is(&Probe::parse(&output.stdout)), expected, "{limit} {value}");
+                    ran += 1;
+                }
+                // Its program ended for want of something.
+                Ok(_) => {}
+                Err(error) => {
+                    let kind = error.kind();
+                    let right = matches!(
+                        kind,
+                        ErrorKind::SpawnFailed { .. }
+                            | ErrorKind::LimitReached { .. }
+                            // Above the server's own, which is nothing here, and may not be raised.
+                            | ErrorKind::PrivilegeMissing { .. }
+                            | ErrorKind::ProgramUnusable { .. }
+                    );
+                    assert!(right, "{limit} {value}: {kind:?}");
+                }
+            }
+        }
+    }
+    assert!(ran > 20, "{ran}");
+    assert!(zombies().is_empty());
 }
 
 #[test]

@@ -187,6 +187,31 @@ fn procfs_and_its_magic_links_are_refused() {
         .unwrap();
 }
 
+/// `0` in a file of a control group means whoever writes it: the client's group would have the server, to freeze it or
+/// to end it.
+#[test]
+fn what_is_written_in_a_clients_name_does_not_move_the_server_into_its_cgroup() {
+    let bed = testbed::require!();
+    let Some((group, _)) = bed.cgroup("delegated") else {
+        testbed::skip!("needs a cgroup that can be written")
+    };
+    let alice = bed.user("alice");
+    let procs = group.join("cgroup.procs");
+    for path in [&group, &procs] {
+        chown(path, Some(alice.uid), Some(alice.gid)).unwrap();
+    }
+    let before = fs::read_to_string("/proc/self/cgroup").unwrap();
+    token(bed, "alice")
+        .impersonate(|me| {
+            let mut file = me.open_with(&procs, OpenOptions::new().write(true)).unwrap();
+            assert!(file.write_all(b"0").is_err());
+            assert!(file.write_all(std::process::id().to_string().as_bytes()).is_err());
+        })
+        .unwrap();
+    assert_eq!(fs::read_to_string("/proc/self/cgroup").unwrap(), before);
+    fs::remove_dir(&group).unwrap();
+}
+
 #[test]
 fn a_fifo_of_the_clients_does_not_hold_the_server() {
     let bed = testbed::require!();

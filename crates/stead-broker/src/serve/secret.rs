@@ -1,7 +1,8 @@
 //! Secrets, read from descriptors that a caller passes, and the conversation of a logon.
 //!
 //! A descriptor of a caller's may be anything, and reading it may then wait for ever (a file of its own file
-//! system). Only a pipe, a socket and a memory file are read, none of which can, without waiting in the kernel.
+//! system). Only a pipe without a name, a socket and a memory file are read, none of which can, without waiting in the
+//! kernel.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -29,8 +30,11 @@ const TYPING: Duration = Duration::from_secs(120);
 /// The secret that a descriptor holds.
 pub(super) fn read(descriptor: BorrowedFd<'_>) -> Result<Secret, Failure> {
     let mut bytes = Zeroizing::new(vec![0; LONGEST_SECRET + 1]);
-    let length = match type_of(descriptor).map_err(|error| system(READING, "statx", error))? {
-        FileType::Fifo => {
+    let (kind, device) = type_of(descriptor).map_err(|error| system(READING, "statx", error))?;
+    let length = match kind {
+        // One with a name is a file system's, which is asked when it is opened (`fuse_permission`, fs/fuse/dir.c), and
+        // need not answer.
+        FileType::Fifo if device == pipes().map_err(|error| system(READING, "statx", error))? => {
             // A description of our own: whether it waits is ours to say, not the caller's.
             let path = format!("/proc/thread-self/fd/{}", descriptor.as_raw_fd());
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -48,7 +52,9 @@ pub(super) fn read(descriptor: BorrowedFd<'_>) -> Result<Secret, Failure> {
             let own = descriptor.try_clone_to_owned().map_err(|error| system(READING, "fcntl", error))?;
             File::from(own).read_at(&mut bytes, 0)
         }
-        _ => return Err(invalid(READING, "it is passed in a pipe, a socket or a memory file")),
+        _ => {
+            return Err(invalid(READING, "it is passed in a pipe without a name, a socket or a memory file"));
+        }
     };
     let length = length.map_err(|error| match error.kind() {
         io::ErrorKind::TimedOut => invalid(READING, "it did not come, or its end did not"),
@@ -61,11 +67,17 @@ pub(super) fn read(descriptor: BorrowedFd<'_>) -> Result<Secret, Failure> {
     Ok(Secret::from(bytes))
 }
 
-/// What it is, without asking a file system that could keep the answer to itself.
-fn type_of(descriptor: BorrowedFd<'_>) -> io::Result<FileType> {
+/// What it is, and on which device, without asking a file system that could keep the answer to itself.
+fn type_of(descriptor: BorrowedFd<'_>) -> io::Result<(FileType, (u32, u32))> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let found = rustix::fs::statx(descriptor, "", flags, StatxFlags::TYPE)?;
-    Ok(FileType::from_raw_mode(found.stx_mode.into()))
+    Ok((FileType::from_raw_mode(found.stx_mode.into()), (found.stx_dev_major, found.stx_dev_minor)))
+}
+
+/// The kernel's own file system of pipes without names.
+fn pipes() -> io::Result<(u32, u32)> {
+    let (reader, _writer) = io::pipe()?;
+    Ok(type_of(reader.as_fd())?.1)
 }
 
 fn read_to_end(
@@ -109,7 +121,7 @@ impl Talk {
     pub(super) fn over(socket: OwnedFd) -> Result<Self, Failure> {
         const DOING: &str = "preparing the conversation of a logon";
         let wrong = || invalid(DOING, "it takes a connected Unix stream socket");
-        if type_of(socket.as_fd()).map_err(|error| system(DOING, "statx", error))? != FileType::Socket {
+        if type_of(socket.as_fd()).map_err(|error| system(DOING, "statx", error))?.0 != FileType::Socket {
             return Err(wrong());
         }
         let kind = rustix::net::sockopt::socket_type(&socket).map_err(|_| wrong())?;
@@ -200,6 +212,20 @@ mod tests {
         let program = File::open(std::env::current_exe().unwrap()).unwrap();
         assert!(read(program.as_fd()).is_err());
         assert!(read(File::open("/dev/zero").unwrap().as_fd()).is_err());
+    }
+
+    #[test]
+    fn a_fifo_of_somebodys_file_system_is_not_opened() {
+        let folder = std::env::temp_dir().join(format!("stead-secret-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let mut fifo = File::options().read(true).write(true).open(&path).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        fifo.write_all(b"tell no one").unwrap();
+        let began = Instant::now();
+        assert!(read(fifo.as_fd()).is_err());
+        assert!(began.elapsed() < PATIENCE);
     }
 
     #[test]
