@@ -430,3 +430,22 @@ fn when_the_service_is_killed_errors_say_so_and_sessions_are_found_again() {
     session.close().unwrap();
     until("the session is over", || connection.sessions().unwrap().is_empty());
 }
+
+#[test]
+fn a_process_whose_end_its_caller_knows_is_not_counted_against_the_caller_any_more() {
+    let bed = testbed::require!();
+    let service = TheService::start(bed, &format!("[quotas]\nprocesses = 1\n{PORTAL}"));
+    let connection = service.connect();
+    let own = connection.own_token().unwrap();
+    for round in 0..200 {
+        let status = Command::new("/bin/true").status_as(&own);
+        assert!(status.as_ref().is_ok_and(std::process::ExitStatus::success), "{round}: {status:?}");
+    }
+    // One that runs is counted.
+    let mut runs = Command::new("/bin/sleep").arg("600").spawn_as(&own).unwrap();
+    let error = Command::new("/bin/true").status_as(&own).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::LimitReached { .. }), "{error}");
+    runs.kill().unwrap();
+    runs.wait().unwrap();
+    assert!(Command::new("/bin/true").status_as(&own).unwrap().success());
+}

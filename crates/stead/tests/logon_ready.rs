@@ -84,8 +84,8 @@ fn it_is_no_other_for_a_wrong_password_and_is_used_up_by_it() {
     let ready = ReadyWorkers::new();
     ready.keep(LogonType::Interactive).unwrap();
     let host = "wrong.example";
-    let wrong = Logon::password(Account::local("alice"), "not hers").ready(&ready);
-    assert_eq!(*from(wrong, host).open().unwrap_err().kind(), ErrorKind::LogonFailed);
+    let wrong = Logon::password(Account::local("alice"), "not hers").kind(LogonType::Interactive);
+    assert_eq!(*from(wrong.ready(&ready), host).open().unwrap_err().kind(), ErrorKind::LogonFailed);
     until("its worker has ended", || children().iter().all(|pid| !lives(*pid)));
     let session = logon(bed, "alice").ready(&ready).open().unwrap();
     assert_eq!(seen(bed, &session).uid.real, bed.user("alice").uid);

@@ -24,7 +24,7 @@ use super::given::Given;
 use super::process::Tracked;
 use super::service::Service;
 use super::session::Closer;
-use super::slots::ConnectionSlot;
+use super::slots::{ConnectionSlot, Kind};
 use super::tie::Ties;
 use super::token::Held;
 use super::transport::{Arrived, Transport};
@@ -98,7 +98,7 @@ pub(super) async fn serve(service: Arc<Service>, stream: UnixStream, uid: Uid, s
     drop(connection);
     let rest = arrived.take(u64::MAX);
     // Tokens may hold sessions open, and descriptors may belong to file systems of the caller.
-    let _ = tokio::task::spawn_blocking(move || drop((state, rest))).await;
+    let _ = service.on_a_thread(move || drop((state, rest))).await;
     drop(slot);
 }
 
@@ -175,7 +175,7 @@ async fn calls(
 /// Closes what came with a call that takes none, on a thread that may wait.
 async fn discard(service: &Service, uid: Uid, given: Given) {
     if !given.is_empty() {
-        let _ = service.blocking(uid, move || drop(given)).await;
+        let _ = service.blocking_in(Kind::Files, uid, move || drop(given)).await;
     }
 }
 

@@ -43,7 +43,11 @@ pub(super) fn create(
     let raised = limits_of(held, call)?;
     decide_quota(service, state, call, &subject, &raised)?;
     let token = held.to_primary().map_err(|error| failure(&error))?;
-    let counted = service.take(&state.caller, Holding::Process)?;
+    let counted = service.take(&state.caller, Holding::Process).or_else(|_| {
+        // The kernel may have told the caller of an end that is not counted off yet.
+        service.processes.count_off(state.caller.uid);
+        service.take(&state.caller, Holding::Process)
+    })?;
 
     let mut command = command(call, given)?;
     for (limit, soft, hard) in raised.all {

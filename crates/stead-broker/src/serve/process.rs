@@ -123,6 +123,11 @@ impl Tracked {
         self.held().pidfd.as_ref().map(OwnedFd::try_clone).transpose()
     }
 
+    /// Whether it has ended, by its pidfd, and its end was not collected yet.
+    fn has_ended_unseen(&self) -> bool {
+        self.held().pidfd.as_ref().is_some_and(|pidfd| !is_there(pidfd.as_fd()))
+    }
+
     /// Lets go of what the rest of its tree is known by.
     fn forget_tree(&self) {
         let mut held = self.held();
@@ -236,6 +241,15 @@ impl Processes {
     /// They are over.
     pub(super) fn forget_unfinished(&self) {
         self.folder.forget_unfinished();
+    }
+
+    /// Waits until what has ended of a user's processes is counted no more.
+    pub(super) fn count_off(&self, owner: Uid) {
+        let give_up = Instant::now() + REAPING;
+        let lags = |one: &Arc<Tracked>| one.record.owner == owner.as_raw() && one.has_ended_unseen();
+        while self.lock().values().any(lags) && Instant::now() < give_up {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// What an earlier run wrote down.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use stead::os::linux::{ReadyWorkers, Uid};
 use stead_protocol::{Failure, FailureKind, GetStatus, Status, Text};
 use tokio::runtime::Handle;
+use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::caller::Caller;
@@ -155,14 +156,32 @@ impl Service {
         // The thread goes on with the call, and another one takes over what it did: no handing over there and back.
         if let Some(_place) = self.slots.in_place(kind) {
             let done = tokio::task::block_in_place(|| std::panic::catch_unwind(AssertUnwindSafe(work)));
-            return done.map_err(|_| failed(&"it panicked"));
+            return done.map_err(|panic| {
+                // Dropping it could panic again.
+                std::mem::forget(panic);
+                failed(&"it panicked")
+            });
         }
-        let task = tokio::task::spawn_blocking(move || {
+        let work = move || {
             let result = work();
             drop(permit);
             result
-        });
-        task.await.map_err(|error| failed(&error))
+        };
+        self.on_a_thread(work).await.map_err(|error| failed(&error))
+    }
+
+    /// Does what may wait for a caller's files on a thread of its own.
+    pub(super) async fn on_a_thread<R: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> Result<R, JoinError> {
+        let thread = self.slots.thread().await;
+        let work = move || {
+            let result = work();
+            drop(thread);
+            result
+        };
+        tokio::task::spawn_blocking(work).await
     }
 
     /// Waits until a denial may be told: that a user exists must not show in how long it took.

@@ -15,9 +15,12 @@ const LARGE: usize = 1;
 const LARGE_IN_ALL: usize = 8;
 /// Connections of all users together.
 const CONNECTIONS: usize = 4096;
-/// Calls of all users together that are handled by threads which take calls. Another thread takes a thread's place: there
-/// must be one left, however many wait.
+/// Calls of all users together that are handled by threads which take calls, while another thread takes that thread's
+/// place.
 const IN_PLACE: usize = 256;
+/// Other threads that wait on behalf of callers, of all users together. What is left of all threads is the service's own: to
+/// take the places of those above, and to look after what ends.
+const WAITING: usize = super::WAITING_THREADS - IN_PLACE - 64;
 
 /// What a call waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub(super) enum Kind {
     Call,
     /// The system, and it comes with more than a message holds.
     Large,
+    /// A caller's file systems, as they close its descriptors.
+    Files,
     /// Perhaps a person who types.
     Logon,
 }
@@ -52,12 +57,13 @@ pub(super) struct Slots {
     users: Mutex<HashMap<Uid, OfUser>>,
     in_place: Semaphore,
     large: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
 }
 
 impl Default for Slots {
     fn default() -> Self {
-        let (in_place, large) = (Semaphore::new(IN_PLACE), Arc::new(Semaphore::new(LARGE_IN_ALL)));
-        Self { users: Mutex::default(), in_place, large }
+        let [large, waiting] = [LARGE_IN_ALL, WAITING].map(|most| Arc::new(Semaphore::new(most)));
+        Self { users: Mutex::default(), in_place: Semaphore::new(IN_PLACE), large, waiting }
     }
 }
 
@@ -78,6 +84,11 @@ pub(super) struct ConnectionSlot {
 impl Slots {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Uid, OfUser>> {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A thread to wait on, of those that callers may occupy together.
+    pub(super) async fn thread(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.waiting).acquire_owned().await.ok()
     }
 
     /// A place for work that a thread which takes calls does itself. What may wait for a person gets none.
@@ -111,8 +122,8 @@ impl Slots {
         let (threads, large) = {
             let mut users = self.lock();
             let user = users.entry(uid).or_default();
-            let large = (kind == Kind::Large).then(|| Arc::clone(&user.large));
-            (Arc::clone(if kind == Kind::Logon { &user.logons } else { &user.calls }), large)
+            let threads = Arc::clone(if kind == Kind::Logon { &user.logons } else { &user.calls });
+            (threads, (kind == Kind::Large).then(|| Arc::clone(&user.large)))
         };
         // Its own first: who waits for that keeps nobody else waiting.
         let large = match large {

@@ -101,8 +101,9 @@ impl LogonExt for Logon {
 /// or the worker's program is another by then, the logon starts a worker of its own, as it does where none waits. A
 /// clone has the same workers; they end with the last one.
 ///
-/// A worker that waits knows nothing of any user. It has the limits, the namespaces and the capabilities that the server
-/// had when it was started.
+/// A worker that waits knows nothing of any user. It has what the server's thread had when it was started: limits,
+/// namespaces, capabilities, confinement, cgroup. A server that gives up any of these later must not keep workers of before:
+/// it drops them, or calls [`let_go_after`](Self::let_go_after) with no time at all.
 ///
 /// ```no_run
 /// # fn main() -> stead::Result<()> {

@@ -8,13 +8,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::PidfdFlags;
 
-use super::find::NewWorker;
 use super::message::{self, Failure, LogonGidRequest, Open, Phase, Reply, SecretBytes, Why};
 use super::ready::ReadyWorkers;
 use super::session::{SessionHandle, send, within};
 use super::{PAM_DIRECTORIES, detached, find, pam_code, wire};
 use crate::error::{AccountRestriction, Error, ErrorKind, Result};
-use crate::sys::impersonate::as_server;
 use crate::sys::process::{reap_within, sweep};
 
 /// Where the counter of logon gids is.
@@ -57,13 +55,11 @@ pub(crate) fn log_on(mut request: Request<'_>, answer: Option<Answer<'_>>) -> Re
     let deadline = Instant::now() + request.deadline;
     let service = request.service.clone();
     let id = random_id(&doing)?;
-    let prepared = request.ready.and_then(|ready| ready.take(&service, request.worker));
-    let is_prepared = prepared.is_some();
-    let (worker, socket) = as_server(|| {
+    let (worker, socket) = crate::sys::impersonate::as_server(|| {
         check_service(&doing, &service)?;
         let socket = if request.detached { Some(detached::socket_for(id)?) } else { None };
-        let worker = prepared.map_or_else(|| find::start(request.worker, deadline), Ok)?;
-        Ok::<_, Error>((worker, socket))
+        let ready = request.ready.and_then(|ready| ready.take(&service, request.worker, deadline));
+        Ok::<_, Error>((ready.map_or_else(|| find::start(request.worker, deadline), Ok)?, socket))
     })?;
     let open = Open {
         id,
@@ -84,19 +80,10 @@ pub(crate) fn log_on(mut request: Request<'_>, answer: Option<Answer<'_>>) -> Re
         }),
         socket,
     };
-    let open = message::Request::Open(Box::new(open));
-    let mut dialog = Dialog::new(doing, worker, deadline, service, answer);
-    let opened = match dialog.run(open, is_prepared) {
-        Ok(Told::Stale(open)) => {
-            dialog.abandon();
-            as_server(|| find::start(request.worker, deadline)).and_then(|worker| {
-                dialog.say_to(worker);
-                dialog.run(open, false)
-            })
-        }
-        other => other,
-    };
-    match opened.and_then(|told| dialog.snapshot(told)) {
+    let find::NewWorker { socket, process, path } = worker;
+    let mut dialog =
+        Dialog { doing, socket, process: Some(process), deadline, service, answer, path, heard: false };
+    match dialog.run(open) {
         Ok(snapshot) => {
             tracing::info!(
                 session = format_args!("{:016x}", snapshot.id),
@@ -116,13 +103,6 @@ pub(crate) fn log_on(mut request: Request<'_>, answer: Option<Answer<'_>>) -> Re
     }
 }
 
-/// What became of a logon.
-enum Told {
-    Opened(Box<message::Snapshot>),
-    /// The worker had been prepared for what is not so any more; what it was asked for.
-    Stale(message::Request),
-}
-
 struct Dialog<'a> {
     doing: String,
     socket: OwnedFd,
@@ -136,35 +116,16 @@ struct Dialog<'a> {
     heard: bool,
 }
 
-impl<'a> Dialog<'a> {
-    fn new(
-        doing: String,
-        worker: NewWorker,
-        deadline: Instant,
-        service: CString,
-        answer: Option<Answer<'a>>,
-    ) -> Self {
-        let NewWorker { socket, process, path } = worker;
-        Self { doing, socket, process: Some(process), deadline, service, answer, path, heard: false }
-    }
-
-    /// Goes on with another worker.
-    fn say_to(&mut self, worker: NewWorker) {
-        let NewWorker { socket, process, path } = worker;
-        (self.socket, self.process, self.path, self.heard) = (socket, Some(process), path, false);
-    }
-
-    /// Says what is asked for, and answers until the worker has done it. What a prepared worker was told is kept until it
-    /// has said whether it is of any use.
-    fn run(&mut self, open: message::Request, prepared: bool) -> Result<Told> {
+impl Dialog<'_> {
+    fn run(&mut self, open: Open) -> Result<message::Snapshot> {
         let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
             .map_err(|errno| Error::system(self.doing.clone(), "pidfd_open", errno))?;
-        match send(&self.socket, &open, &[own.as_fd()]) {
+        let request = message::Request::Open(Box::new(open));
+        match send(&self.socket, &request, &[own.as_fd()]) {
             // A worker of another version answers when it has read the beginning, and is gone: its answer says why.
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(self.lost(error)),
-            _ => {}
+            _ => drop(request),
         }
-        let mut open = prepared.then_some(open);
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
             if let Err(error) = within(&self.socket, left) {
@@ -180,28 +141,19 @@ impl<'a> Dialog<'a> {
                 Err(error) => return Err(self.lost(error)),
             };
             self.heard = true;
-            match (Reply::decode(frame.kind, &frame.body), open.take()) {
-                (Some(Reply::Stale), Some(open)) => return Ok(Told::Stale(open)),
-                (Some(Reply::Opened(snapshot)), _) => return Ok(Told::Opened(snapshot)),
-                (Some(Reply::Failed(failure)), _) => return Err(self.failed(failure)),
-                (Some(Reply::Prompt { echo, text }), _) => {
+            match Reply::decode(frame.kind, &frame.body) {
+                Some(Reply::Opened(snapshot)) => return Ok(*snapshot),
+                Some(Reply::Failed(failure)) => return Err(self.failed(failure)),
+                Some(Reply::Prompt { echo, text }) => {
                     let answer = self.ask(&Question::Prompt { text: &String::from_utf8_lossy(&text), echo });
                     send(&self.socket, &message::Request::Answer(answer), &[])
                         .map_err(|error| self.lost(error))?;
                 }
-                (Some(Reply::Inform { error, text }), _) => {
+                Some(Reply::Inform { error, text }) => {
                     self.ask(&Question::Inform { text: &String::from_utf8_lossy(&text), error });
                 }
                 _ => return Err(self.lost(std::io::ErrorKind::InvalidData.into())),
             }
-        }
-    }
-
-    /// The session; a worker that was not prepared has no reason to call that stale.
-    fn snapshot(&self, told: Told) -> Result<message::Snapshot> {
-        match told {
-            Told::Opened(snapshot) => Ok(*snapshot),
-            Told::Stale(_) => Err(self.lost(std::io::ErrorKind::InvalidData.into())),
         }
     }
 
@@ -391,7 +343,7 @@ mod tests {
                 rustix::io::read(&theirs, &mut [0; 4096]).unwrap();
                 worker(theirs);
             });
-            dialog.run(message::Request::Open(Box::new(open)), false).map(drop).unwrap_err().to_string()
+            dialog.run(open).unwrap_err().to_string()
         })
     }
 

@@ -38,6 +38,8 @@ pub(super) enum Request {
     Attach,
     /// Start PAM with this service; somebody will log on by it.
     Prepare(CString),
+    /// Whether what was prepared is what would be found now; nothing is said of who logs on before that.
+    Check,
 }
 
 /// How an account is to be logged on.
@@ -97,7 +99,7 @@ pub(super) enum Reply {
     Opened(Box<Snapshot>),
     /// Not logged on; the worker is gone after this.
     Failed(Failure),
-    /// Nothing was begun: what was prepared is not what would be found now. The worker is gone after this.
+    /// What was prepared is not what would be found now. The worker is gone after this.
     Stale,
     /// The process was created; with its pidfd.
     Launched { id: u32, pid: i32 },
@@ -235,6 +237,7 @@ impl Request {
                 out.string(service);
                 11
             }
+            Self::Check => 12,
         };
         (kind, out.finish())
     }
@@ -260,6 +263,7 @@ impl Request {
             9 => Self::Release,
             10 => Self::Attach,
             11 => Self::Prepare(from.string()?),
+            12 => Self::Check,
             _ => return None,
         };
         from.end()?;

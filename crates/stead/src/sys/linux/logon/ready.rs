@@ -2,18 +2,17 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Pid;
 
 use super::find::{self, NewWorker};
-use super::message::Request;
-use super::session::send;
+use super::message::{Reply, Request};
+use super::session::{send, within};
+use super::wire;
 use crate::error::{Error, ErrorKind, Result};
 use crate::privilege::Privilege;
 use crate::sys::impersonate::as_server;
@@ -23,6 +22,8 @@ use crate::sys::process::reap_within;
 const START: Duration = Duration::from_secs(10);
 /// How long one that is not needed any more may take to end.
 const END: Duration = Duration::from_secs(1);
+/// The same for one that is of no use, while a logon waits.
+const STALE: Duration = Duration::from_millis(100);
 
 /// One worker for each PAM service that was asked for. A clone has the same ones.
 #[derive(Debug, Clone, Default)]
@@ -53,7 +54,7 @@ impl ReadyWorkers {
             Error::new(DOING, ErrorKind::InvalidInput { what: "the PAM service contains a NUL byte".into() })
         })?;
         as_server(|| Privilege::AssignPrimaryToken.require_for(DOING))?;
-        if self.lock().iter().any(|waiting| waiting.suits(service, configured)) {
+        if self.has(service, configured) {
             return Ok(());
         }
         let worker = as_server(|| find::start(configured, Instant::now() + START))?;
@@ -69,22 +70,41 @@ impl ReadyWorkers {
             send(&worker.socket, &Request::Prepare(service.to_owned()), &[])
                 .map_err(|error| Error::system(DOING, "sendmsg", error))?;
         }
-        self.lock().push(waiting);
+        let mut all = self.lock();
+        // Another thread may have been first.
+        let surplus = if all.iter().any(|one| one.suits(service, configured)) {
+            Some(waiting)
+        } else {
+            all.push(waiting);
+            None
+        };
+        drop(all);
+        drop(surplus);
         Ok(())
     }
 
-    /// The one that waits for this service, if it still does.
-    pub(super) fn take(&self, service: &CStr, configured: Option<&Path>) -> Option<NewWorker> {
+    fn has(&self, service: &CStr, configured: Option<&Path>) -> bool {
+        self.lock().iter().any(|waiting| waiting.suits(service, configured))
+    }
+
+    /// The one that waits for this service, if what it has prepared is what it would prepare now.
+    pub(super) fn take(
+        &self,
+        service: &CStr,
+        configured: Option<&Path>,
+        deadline: Instant,
+    ) -> Option<NewWorker> {
         let mut waiting = self.lock();
         let at = waiting.iter().position(|one| one.suits(service, configured))?;
         let mut one = waiting.swap_remove(at);
         drop(waiting);
         let worker = one.worker.take()?;
-        let mut ended = [PollFd::from_borrowed_fd(worker.process.as_fd(), PollFlags::IN)];
-        if matches!(poll(&mut ended, Some(&Timespec::default())), Ok(0)) {
+        if says_that_it_is_fresh(&worker, deadline) {
             return Some(worker);
         }
-        reap_within(worker.process, Duration::ZERO);
+        // Ended, or about to; or it hangs in a module.
+        drop(worker.socket);
+        reap_within(worker.process, STALE);
         None
     }
 
@@ -98,6 +118,18 @@ impl ReadyWorkers {
     fn lock(&self) -> MutexGuard<'_, Vec<Waiting>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn says_that_it_is_fresh(worker: &NewWorker, deadline: Instant) -> bool {
+    if send(&worker.socket, &Request::Check, &[]).is_err() {
+        return false;
+    }
+    let left = deadline.saturating_duration_since(Instant::now());
+    if within(&worker.socket, left.min(START)).is_err() {
+        return false;
+    }
+    let reply = wire::receive(&worker.socket).ok().flatten();
+    reply.is_some_and(|frame| Reply::decode(frame.kind, &frame.body) == Some(Reply::Done))
 }
 
 impl Waiting {

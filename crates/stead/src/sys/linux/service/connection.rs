@@ -42,13 +42,15 @@ struct Idle {
     by: Caller,
 }
 
-/// A process, and as whom it runs. A forked copy of the server is another caller, as is one that gave up its user.
-#[derive(PartialEq, Eq)]
-struct Caller(rustix::process::Pid, rustix::process::Uid);
+/// A process, and as whom it runs. A forked copy of the server is another caller, as is one that gave up its user or a
+/// group; one of whom that cannot be told is nobody's equal.
+#[derive(PartialEq)]
+struct Caller(rustix::process::Pid, rustix::process::Uid, rustix::process::Gid, Vec<rustix::process::Gid>);
 
 impl Caller {
-    fn now() -> Self {
-        Self(rustix::process::getpid(), rustix::process::geteuid())
+    fn now() -> Option<Self> {
+        let groups = rustix::process::getgroups().ok()?;
+        Some(Self(rustix::process::getpid(), rustix::process::geteuid(), rustix::process::getegid(), groups))
     }
 }
 
@@ -124,9 +126,10 @@ impl Service {
 
     /// Keeps one for the next call.
     fn keep(&self, connection: Connection) {
+        let Some(by) = Caller::now() else { return };
         let mut idle = lock(&self.idle);
         if idle.len() < IDLE {
-            idle.push(Idle { connection, by: Caller::now() });
+            idle.push(Idle { connection, by });
         }
     }
 
@@ -135,7 +138,7 @@ impl Service {
         let now = Caller::now();
         let mut idle = lock(&self.idle);
         while let Some(Idle { connection, by }) = idle.pop() {
-            if by != now {
+            if now.as_ref() != Some(&by) {
                 continue;
             }
             let mut fds = [PollFd::new(&connection, PollFlags::IN)];

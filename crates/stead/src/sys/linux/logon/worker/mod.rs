@@ -85,13 +85,17 @@ pub(crate) fn run() -> u8 {
     let mut ready = None;
     if let Request::Prepare(service) = request {
         let prepared = become_root().ok().and_then(|()| Prepared::start(&service, &socket));
+        let Some((Request::Check, _)) = receive(&socket) else { return 1 };
+        ready = prepared.and_then(Prepared::still);
+        let (answer, goes_on) = if ready.is_some() { (Reply::Done, true) } else { (Reply::Stale, false) };
+        if send(&socket, &answer, &[]).is_err() || !goes_on {
+            return 0;
+        }
         let Some(next) = receive(&socket) else { return 1 };
         (request, server) = next;
-        let Request::Open(open) = &request else { return 1 };
-        ready = prepared.and_then(|prepared| prepared.for_service(&open.service));
-        if ready.is_none() {
-            let _ = send(&socket, &Reply::Stale, &[]);
-            return 0;
+        // Started with one service, it is for no other.
+        if !matches!(&request, Request::Open(open) if open.service == service) {
+            return 1;
         }
     } else if let Err(error) = become_root() {
         let _ = send(&socket, &Reply::Failed(system(Phase::Start, "setresuid", &error)), &[]);

@@ -4,8 +4,9 @@
 //! from the next logon on.
 #![forbid(unsafe_code)]
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, OsStr};
 use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -21,87 +22,124 @@ const PAM_FILE: &str = "/etc/pam.conf";
 /// PAM, started with a service, and what it was started from.
 pub(super) struct Prepared {
     ready: Ready,
-    service: CString,
     configured: Vec<Seen>,
     loaded: Vec<Seen>,
 }
 
-/// A file as it was seen: whatever changes it, or puts another in its place, changes one of these.
+/// A file or a folder as it was seen: whatever changes it, or puts another in its place, changes one of these.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     path: PathBuf,
-    /// Device, inode and size; the seconds and nanoseconds of both times.
-    as_it_was: Option<[u64; 3]>,
-    times: Option<[i64; 4]>,
+    /// None where there is nothing of this name.
+    as_it_was: Option<AsItWas>,
 }
 
+/// Device, inode and size; the seconds and nanoseconds of both times.
+type AsItWas = ([u64; 3], [i64; 4]);
+
 impl Seen {
-    fn now(path: PathBuf) -> Self {
-        let status = fs::metadata(&path).ok();
-        let as_it_was = status.as_ref().map(|status| [status.dev(), status.ino(), status.size()]);
-        let times =
-            status.map(|status| [status.mtime(), status.mtime_nsec(), status.ctime(), status.ctime_nsec()]);
-        Self { path, as_it_was, times }
+    /// None where it cannot be told.
+    fn now(path: PathBuf) -> Option<Self> {
+        let as_it_was = match fs::metadata(&path) {
+            Ok(status) => Some((
+                [status.dev(), status.ino(), status.size()],
+                [status.mtime(), status.mtime_nsec(), status.ctime(), status.ctime_nsec()],
+            )),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(_) => return None,
+        };
+        Some(Self { path, as_it_was })
+    }
+
+    fn is_still(&self) -> bool {
+        Self::now(self.path.clone()).as_ref() == Some(self)
     }
 }
 
 impl Prepared {
-    /// Starts PAM; none where that fails, which the logon itself will say better.
+    /// Starts PAM; none where that fails, which the logon itself will say better, or where it could not be told later
+    /// whether it is what would be started then.
     pub(super) fn start(service: &CStr, socket: &Rc<OwnedFd>) -> Option<Self> {
         // Seen before it is read: what changes in between counts as changed.
-        let configured = configured();
+        let configured = configured()?;
+        if configured.iter().any(|seen| leads_elsewhere(&seen.path)) {
+            return None;
+        }
         let ready = Ready::start(service, socket).ok()?;
-        Some(Self { ready, service: service.to_owned(), configured, loaded: loaded()? })
+        Some(Self { ready, configured, loaded: loaded()? })
     }
 
-    /// What was started, unless it is another service's, or not what would be started now.
-    pub(super) fn for_service(self, service: &CStr) -> Option<Ready> {
-        let same = |seen: &Seen| *seen == Seen::now(seen.path.clone());
+    /// What was started, unless it is not what would be started now.
+    pub(super) fn still(self) -> Option<Ready> {
         let holds =
-            *self.service == *service && self.configured == configured() && self.loaded.iter().all(same);
+            configured().is_some_and(|now| now == self.configured) && self.loaded.iter().all(Seen::is_still);
         holds.then_some(self.ready)
     }
 }
 
 /// Everything that says which modules a service has: a service may include any other.
-fn configured() -> Vec<Seen> {
-    let entries = |folder: &&str| -> Vec<PathBuf> {
-        fs::read_dir(folder)
-            .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
-            .unwrap_or_default()
-    };
-    let mut paths: Vec<PathBuf> = PAM_DIRECTORIES.iter().flat_map(entries).collect();
+fn configured() -> Option<Vec<Seen>> {
+    let mut paths: Vec<PathBuf> = vec![PAM_FILE.into()];
+    for folder in PAM_DIRECTORIES {
+        match fs::read_dir(folder) {
+            Ok(entries) => {
+                for entry in entries {
+                    paths.push(entry.ok()?.path());
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => return None,
+        }
+    }
     paths.sort_unstable();
-    paths.push(PAM_FILE.into());
     paths.into_iter().map(Seen::now).collect()
 }
 
-/// The programs and libraries in this process's memory; none where one is not the file of its name any more.
-fn loaded() -> Option<Vec<Seen>> {
-    let maps = fs::read("/proc/self/maps").ok()?;
-    let mut files: Vec<(&Path, u64)> = maps.split(|byte| *byte == b'\n').filter_map(of_file).collect();
-    files.sort_unstable();
-    files.dedup();
-    files
-        .into_iter()
-        .map(|(path, inode)| {
-            let seen = Seen::now(path.to_owned());
-            seen.as_it_was.is_some_and(|[_, now, _]| now == inode).then_some(seen)
-        })
-        .collect()
+/// Whether a file of the configuration includes one that is in none of PAM's folders, or further down in one.
+fn leads_elsewhere(file: &Path) -> bool {
+    let Ok(text) = fs::read(file) else { return file.is_file() };
+    // A line goes on where its end is escaped.
+    let text = String::from_utf8_lossy(&text).replace("\\\n", " ");
+    text.lines().any(|line| {
+        let line = line.split('#').next().unwrap_or_default();
+        let mut words = line.split_ascii_whitespace();
+        let includes = words
+            .by_ref()
+            .any(|word| ["include", "substack", "@include"].iter().any(|one| one.eq_ignore_ascii_case(word)));
+        includes && words.next().is_some_and(|what| what.contains('/'))
+    })
 }
 
-/// The file of one line of a process's mappings, and its inode (proc_pid_maps(5)).
-fn of_file(line: &[u8]) -> Option<(&Path, u64)> {
-    let mut rest = line;
-    let mut fields = [&line[..0]; 5];
-    for field in &mut fields {
-        let end = rest.iter().position(|byte| *byte == b' ')?;
-        (*field, rest) = (&rest[..end], &rest[end + 1..]);
+/// The programs and libraries in this process's memory, the folders that they were found in, and what says where else
+/// they could be found; none where one is not there any more.
+fn loaded() -> Option<Vec<Seen>> {
+    let maps = fs::read("/proc/self/maps").ok()?;
+    let mut paths: Vec<PathBuf> = LOADERS.iter().map(PathBuf::from).collect();
+    for path in maps.split(|byte| *byte == b'\n').filter_map(of_file) {
+        if path.as_os_str().as_bytes().ends_with(DELETED) {
+            return None;
+        }
+        paths.extend([Some(path), path.parent()].into_iter().flatten().map(Path::to_owned));
     }
-    let inode: u64 = std::str::from_utf8(fields[4]).ok()?.parse().ok()?;
+    paths.sort_unstable();
+    paths.dedup();
+    paths.into_iter().map(Seen::now).collect()
+}
+
+/// What follows the name of a file that is there no more (proc_pid_maps(5)).
+const DELETED: &[u8] = b" (deleted)";
+/// What the dynamic linker reads (ld.so(8)).
+const LOADERS: [&str; 2] = ["/etc/ld.so.cache", "/etc/ld.so.preload"];
+
+/// The file of one line of a process's mappings (proc_pid_maps(5)).
+fn of_file(line: &[u8]) -> Option<&Path> {
+    let mut rest = line;
+    for _ in 0..5 {
+        let end = rest.iter().position(|byte| *byte == b' ')?;
+        rest = &rest[end + 1..];
+    }
     let path = rest.trim_ascii_start();
-    (inode != 0 && path.starts_with(b"/")).then(|| (Path::new(OsStr::from_bytes(path)), inode))
+    path.starts_with(b"/").then(|| Path::new(OsStr::from_bytes(path)))
 }
 
 #[cfg(test)]
@@ -112,12 +150,11 @@ mod tests {
     fn the_file_of_a_mapping_is_found_whatever_its_name_is() {
         let line =
             b"7f0000000000-7f0000010000 r-xp 00000000 fe:00 47                     /lib/x with  spaces.so";
-        assert_eq!(of_file(line), Some((Path::new("/lib/x with  spaces.so"), 47)));
-        let nothing: [&[u8]; 4] = [
+        assert_eq!(of_file(line), Some(Path::new("/lib/x with  spaces.so")));
+        let nothing: [&[u8]; 3] = [
             b"",
             b"7ffd00000000-7ffd00010000 r-xp 00000000 00:00 0                          [vdso]",
             b"7ffd00000000-7ffd00010000 rw-p 00000000 00:00 0 ",
-            b"7ffd00000000-7ffd00010000 rw-p 00000000 00:00 x /lib/x",
         ];
         assert!(nothing.into_iter().all(|line| of_file(line).is_none()));
     }
@@ -127,7 +164,8 @@ mod tests {
         let program = std::env::current_exe().unwrap();
         let loaded = loaded().expect("nobody replaces what the tests run");
         assert!(loaded.iter().any(|seen| seen.path == program), "{loaded:?}");
-        assert!(loaded.iter().all(|seen| *seen == Seen::now(seen.path.clone())));
+        assert!(loaded.iter().any(|seen| seen.path == program.parent().unwrap()), "{loaded:?}");
+        assert!(loaded.iter().any(|seen| seen.path.ends_with("ld.so.cache")));
     }
 
     #[test]
@@ -136,15 +174,51 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         let path = folder.join("service");
         fs::write(&path, "one").unwrap();
-        let seen = Seen::now(path.clone());
-        assert_eq!(seen, Seen::now(path.clone()));
+        let seen = Seen::now(path.clone()).unwrap();
+        assert!(seen.is_still());
         // Of the same size, at a time that an administrator could have set back.
         fs::write(&path, "two").unwrap();
         fs::File::open(&path).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
-        assert_ne!(seen, Seen::now(path.clone()));
-        let seen = Seen::now(path.clone());
+        assert!(!seen.is_still());
+        let seen = Seen::now(path.clone()).unwrap();
         fs::remove_file(&path).unwrap();
-        assert_ne!(seen, Seen::now(path));
-        fs::remove_dir(&folder).unwrap();
+        assert!(!seen.is_still());
+        // What is not there is seen as that; what cannot be looked at is not.
+        let nothing = Seen::now(path.clone()).unwrap();
+        assert!(nothing.is_still());
+        fs::write(&path, "three").unwrap();
+        assert!(!nothing.is_still());
+        assert!(Seen::now(path.join("below a file")).is_none());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_configuration_that_includes_what_is_elsewhere_is_told_apart() {
+        let folder = std::env::temp_dir().join(format!("stead-includes-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let path = folder.join("service");
+        let leads = |text: &str| {
+            fs::write(&path, text).unwrap();
+            leads_elsewhere(&path)
+        };
+        for plain in [
+            "@include common-auth\nauth include system-auth\nauth\tsubstack system-auth\n",
+            "# @include /etc/other\nauth required /lib/security/pam_x.so include\n",
+            "session optional pam_exec.so /usr/bin/include\n",
+            "",
+        ] {
+            assert!(!leads(plain), "{plain}");
+        }
+        for elsewhere in [
+            "@include /etc/other/common\n",
+            "auth required pam_x.so\nauth include /etc/other/common\n",
+            "auth SUBSTACK below/common\n",
+            "auth \\\n include \\\n /etc/other\n",
+            "-auth [default=ignore] include ../x\n".replace("[default=ignore] ", "").as_str(),
+        ] {
+            assert!(leads(elsewhere), "{elsewhere}");
+        }
+        assert!(!leads_elsewhere(&folder.join("missing")));
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -328,7 +328,11 @@ impl Worker {
                 self.terminating = true;
             }
             Request::Release => self.released = true,
-            Request::Prepare(_) | Request::Open(_) | Request::Answer(_) | Request::Attach => {
+            Request::Prepare(_)
+            | Request::Check
+            | Request::Open(_)
+            | Request::Answer(_)
+            | Request::Attach => {
                 self.server_is_lost();
             }
         }
