@@ -51,7 +51,8 @@ fn of(bed: &Bed, service: &str, ready: &ReadyWorkers) -> Logon {
 
 #[test]
 fn the_next_logon_of_its_type_gets_the_worker_that_waits_and_the_process_is_the_users() {
-    let bed = testbed::require!();
+    // Others change what PAM is configured with.
+    let bed = testbed::require!(alone);
     let ready = ReadyWorkers::new();
     ready.keep(LogonType::Interactive).unwrap();
     let waits = waiting();
@@ -93,7 +94,8 @@ fn it_is_no_other_for_a_wrong_password_and_is_used_up_by_it() {
 
 #[test]
 fn what_the_administrator_changes_meanwhile_holds_from_the_next_logon_on() {
-    let bed = testbed::require!();
+    // Others change what PAM is configured with.
+    let bed = testbed::require!(alone);
     let ready = ReadyWorkers::new();
     let path = service("stead-changes");
     let keep = || {
