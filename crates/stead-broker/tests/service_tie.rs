@@ -191,8 +191,13 @@ fn a_tied_session_outlives_the_service_and_ends_with_who_opens_it_again() {
 
 /// Logs alice on, tied to this process, and says the session, its process and who holds it.
 fn hold(service: &mut Connection) -> OpenedSession {
+    hold_with(service, "exit 0")
+}
+
+/// The same with a process that does this when it is told that nobody is there any more.
+fn hold_with(service: &mut Connection, told: &str) -> OpenedSession {
     let session = log_on(service, Lifetime::Tied);
-    let process = start(service, &session, "trap 'exit 0' HUP; while :; do sleep 0.05; done");
+    let process = start(service, &session, &format!("trap '{told}' HUP; while :; do sleep 0.05; done"));
     say(format!("{} {process}", session.session.id));
     session
 }
@@ -261,6 +266,30 @@ fn a_tie_survives_the_service_whether_it_is_killed_or_told_to_end() {
         until("the second holder's process has ended", || !alive(other));
         until("it is on record", || session_ends(&service) == [first.clone(), second.clone()]);
     }
+}
+
+#[test]
+fn a_service_that_is_killed_while_it_ends_a_lost_session_is_followed_by_one_that_ends_it() {
+    let bed = testbed::require!();
+    for pause in [0, 50, 200, 400] {
+        let mut service = Service::start(bed, &policy());
+        let mut part = service.part(bed, "role_holds_a_session_that_stays", &[]);
+        let (session, process) = held(&mut part);
+        part.kill();
+        // The process is told, and has half a second.
+        std::thread::sleep(std::time::Duration::from_millis(pause));
+        service.kill();
+        service.run(bed);
+        until("the process has ended", || !alive(process));
+        until("it is on record", || session_ends(&service).contains(&session));
+    }
+}
+
+#[test]
+fn role_holds_a_session_that_stays() {
+    let Some(mut service) = part() else { return };
+    hold_with(&mut service, "");
+    be_told();
 }
 
 #[test]

@@ -156,6 +156,12 @@ impl Sessions {
         self.folder.write(&record.id, &record)
     }
 
+    /// Ends the sessions whose last holder was lost and that could not be ended then.
+    pub(super) fn end_lost(&self, service: &Service) {
+        let known: Vec<Arc<Known>> = self.lock().values().cloned().collect();
+        tie::sweep(service, &known);
+    }
+
     /// Forgets the sessions that have ended.
     pub(super) fn sweep(&self) {
         let Ok(living) = LogonSession::detached_sessions() else { return };

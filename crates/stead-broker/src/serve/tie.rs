@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use stead::LogonSession;
-use stead_protocol::Failure;
+use stead_protocol::{Failure, FailureKind};
 
 use super::caller::Caller;
 use super::failure::system;
@@ -23,6 +23,8 @@ use super::watch::readable;
 /// How long processes have to end by themselves, as a session worker gives them whose server is lost.
 const GRACE: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(10);
+/// When what could not be waited for is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A process that holds a session: it made the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +52,8 @@ struct Holding {
     earlier: Vec<Holder>,
     /// What is written down.
     written: Vec<Holder>,
+    /// The last of them was lost, and the session could not be ended.
+    to_be_ended: bool,
 }
 
 impl Holding {
@@ -75,11 +79,9 @@ impl Holding {
         }
     }
 
-    /// A process that holds by none but an earlier run's connection holds no more; whether it did.
-    fn forget_earlier(&mut self, holder: Holder) -> bool {
-        let before = self.earlier.len();
+    /// A process that holds by none but an earlier run's connection holds no more.
+    fn forget_earlier(&mut self, holder: Holder) {
         self.earlier.retain(|one| *one != holder);
-        self.earlier.len() < before
     }
 }
 
@@ -95,6 +97,16 @@ impl Holders {
 
     fn are_none(&self) -> bool {
         self.lock().is_empty()
+    }
+
+    /// Whether the session is still to be ended; whoever asks does it.
+    fn take_to_be_ended(&self) -> bool {
+        let mut holding = self.lock();
+        std::mem::take(&mut holding.to_be_ended) && holding.is_empty()
+    }
+
+    fn leave_to_be_ended(&self) {
+        self.lock().to_be_ended = true;
     }
 }
 
@@ -113,12 +125,24 @@ impl Known {
     }
 
     /// The same, where nothing but a log can be told that the next run will believe what was before.
-    fn change_or_warn<R: Default>(&self, service: &Service, change: impl FnOnce(&mut Holding) -> R) -> R {
-        let mut result = R::default();
-        if let Err(error) = self.change(service, |holding| result = change(holding)) {
+    fn change_or_warn(&self, service: &Service, change: impl FnOnce(&mut Holding)) {
+        if let Err(error) = self.change(service, change) {
             tracing::warn!(session = self.record.id, %error, "the end of a tie could not be written down");
         }
-        result
+    }
+
+    /// A hold is lost; whether it was the last one. That is not written down: until the session has ended its record names
+    /// who is gone, and a run of the service that ends before is followed by one that ends the session.
+    fn lose(&self, service: &Service, lose: impl FnOnce(&mut Holding)) -> bool {
+        let mut holding = self.holders.lock();
+        let before = holding.is_empty();
+        lose(&mut holding);
+        let last = holding.is_empty();
+        drop(holding);
+        if !last {
+            self.change_or_warn(service, |_| ());
+        }
+        last && !before
     }
 
     /// A process wants the session no more that held it by a connection to an earlier run of the service.
@@ -139,12 +163,14 @@ struct Tie {
 }
 
 impl Tie {
-    /// Holds no more; whether it was the last.
-    fn end(&self) -> bool {
-        self.known.change_or_warn(&self.service, |holding| {
-            holding.disconnect(self.holder);
-            holding.is_empty()
-        })
+    /// Holds no more, as its holder wants it.
+    fn let_go(&self) {
+        self.known.change_or_warn(&self.service, |holding| holding.disconnect(self.holder));
+    }
+
+    /// Holds no more, for its holder is gone; whether it was the last.
+    fn lose(&self) -> bool {
+        self.known.lose(&self.service, |holding| holding.disconnect(self.holder))
     }
 }
 
@@ -178,7 +204,7 @@ impl Ties {
         self.0.retain(|tie| {
             let other = tie.known.record.id != id;
             if !other {
-                tie.end();
+                tie.let_go();
             }
             other
         });
@@ -188,7 +214,7 @@ impl Ties {
     pub(super) fn lost(&mut self) {
         // A restart of the service is nobody's going away.
         let ties = self.0.drain(..).filter(|tie| !tie.service.is_stopping());
-        let last: Vec<Tie> = ties.filter(Tie::end).collect();
+        let last: Vec<Tie> = ties.filter(Tie::lose).collect();
         if let Some(service) = last.first().map(|tie| Arc::clone(&tie.service)) {
             end(&service, last.iter().map(|tie| &tie.known));
         }
@@ -208,21 +234,22 @@ pub(super) fn recover(service: &Arc<Service>, known: &Arc<Known>) {
     }
     known.holders.lock().earlier.clone_from(&known.record.holders);
     for holder in known.record.holders.clone() {
-        let process = holder.proof.find(holder.pid);
         let (service, weak) = (Arc::clone(service), Arc::downgrade(known));
         let runtime = service.runtime().clone();
         runtime.spawn(async move {
             // One that is not found has ended while there was no service.
-            if let Some(process) = process
-                && let Err(error) = readable(process).await
-            {
-                tracing::error!(%error, "the end of who holds a session cannot be waited for");
-                return;
+            while let Some(process) = holder.proof.find(holder.pid) {
+                match readable(process).await {
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::error!(%error, "the end of who holds a session cannot be waited for yet");
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                }
             }
             let Some(known) = weak.upgrade() else { return };
             let gone = tokio::task::spawn_blocking(move || {
-                let last = known
-                    .change_or_warn(&service, |holding| holding.forget_earlier(holder) && holding.is_empty());
+                let last = known.lose(&service, |holding| holding.forget_earlier(holder));
                 if last && !service.is_stopping() {
                     end(&service, [&known]);
                 }
@@ -232,13 +259,31 @@ pub(super) fn recover(service: &Arc<Service>, known: &Arc<Known>) {
     }
 }
 
+/// Ends what could not be ended when its last holder was lost.
+pub(super) fn sweep(service: &Service, sessions: &[Arc<Known>]) {
+    let lost: Vec<&Arc<Known>> = sessions.iter().filter(|known| known.holders.take_to_be_ended()).collect();
+    if !service.is_stopping() {
+        end(service, lost);
+    }
+}
+
 /// Ends sessions that nobody holds any more.
 fn end<'a>(service: &Service, sessions: impl IntoIterator<Item = &'a Arc<Known>>) {
-    let attached = |known: &'a Arc<Known>| Some((known, service.sessions.attach(known).ok()?));
+    let attached = |known: &'a Arc<Known>| match service.sessions.attach(known) {
+        Ok(session) => Some((known, session)),
+        Err(failure) if failure.kind == (FailureKind::SessionEnded {}) => None,
+        Err(failure) => {
+            tracing::warn!(session = known.record.id, %failure, "a session cannot be ended yet");
+            known.holders.leave_to_be_ended();
+            None
+        }
+    };
     let sessions: Vec<(&Arc<Known>, Arc<LogonSession>)> = sessions.into_iter().filter_map(attached).collect();
     for (known, session) in &sessions {
-        service.note_session_lost(&known.record);
-        hang_up(session);
+        if known.holders.are_none() {
+            service.note_session_lost(&known.record);
+            hang_up(session);
+        }
     }
     let give_up = Instant::now() + GRACE;
     for (known, session) in sessions {
@@ -249,7 +294,8 @@ fn end<'a>(service: &Service, sessions: impl IntoIterator<Item = &'a Arc<Known>>
         if known.holders.are_none()
             && let Err(error) = session.terminate()
         {
-            tracing::warn!(session = known.record.id, %error, "a session could not be ended");
+            tracing::warn!(session = known.record.id, %error, "a session cannot be ended yet");
+            known.holders.leave_to_be_ended();
         }
     }
 }

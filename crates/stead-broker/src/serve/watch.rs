@@ -165,6 +165,7 @@ pub(super) async fn sweep(service: Arc<Service>) {
         let service = Arc::clone(&service);
         let swept = tokio::task::spawn_blocking(move || {
             service.processes.sweep();
+            service.sessions.end_lost(&service);
             service.sessions.sweep();
             service.ready.let_go_after(READY);
             // Where calls keep coming the threads that wait never all end.
