@@ -8,7 +8,7 @@ cd "$1"
 mount -n -t proc proc proc
 mount -n --bind proc/sys proc/sys
 mount -n -o remount,bind,ro proc/sys
-mount -n --bind /dev/null proc/sysrq-trigger
+if [ -e proc/sysrq-trigger ]; then mount -n --bind /dev/null proc/sysrq-trigger; fi
 mount -n -t sysfs -o ro sysfs sys
 mount -n -t cgroup2 cgroup2 sys/fs/cgroup
 mount -n -t tmpfs -o mode=755 tmpfs run
