@@ -132,6 +132,13 @@ pub mod memory {
     pub use crate::sys::memory::{give_back, keep_little};
 }
 
+/// What the service and the command were given by who started them; not part of the API.
+#[cfg(target_os = "linux")]
+#[doc(hidden)]
+pub mod descriptor {
+    pub use crate::sys::descriptor::inherited;
+}
+
 /// README's own examples, compiled as tests.
 #[cfg(all(doctest, unix))]
 #[doc = include_str!("../../../README.md")]

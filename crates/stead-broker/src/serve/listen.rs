@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -10,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use rustix::net::{AddressFamily, SocketType};
-use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 
 use super::ServeError;
 use super::folder::Folder;
@@ -48,9 +46,7 @@ fn passed() -> io::Result<Option<UnixListener>> {
     if numbers.next().is_some() {
         return Err(io::Error::other("the service manager passed more than one socket"));
     }
-    // A copy by this process's own pidfd: the number alone proves to nobody that it may be owned.
-    let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-    let passed: OwnedFd = rustix::process::pidfd_getfd(&own, number, PidfdGetfdFlags::empty())?;
+    let passed = stead::descriptor::inherited(number)?;
     let of_unix = rustix::net::sockopt::socket_domain(&passed)? == AddressFamily::UNIX;
     let stream = rustix::net::sockopt::socket_type(&passed)? == SocketType::STREAM;
     if !of_unix || !stream || !rustix::net::sockopt::socket_acceptconn(&passed)? {

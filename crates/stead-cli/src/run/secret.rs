@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 use signal_hook::consts::{SIGCONT, SIGINT, SIGQUIT, SIGTSTP, SIGWINCH};
 use stead::{Conversation, Prompt, Secret};
@@ -46,15 +45,7 @@ pub fn read_from(number: u32) -> Result<Secret, Failure> {
 /// A descriptor that whoever started the command left open for it, by its number.
 fn own_descriptor(number: u32) -> std::io::Result<OwnedFd> {
     let raw = i32::try_from(number).map_err(|_| std::io::ErrorKind::InvalidInput)?;
-    let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-    match rustix::process::pidfd_getfd(own, raw, PidfdGetfdFlags::empty()) {
-        // A container's filter may deny it; opened anew a pipe is the same, and a file begins at its beginning.
-        Err(Errno::PERM | Errno::NOSYS) => {
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
-            Ok(rustix::fs::open(format!("/proc/self/fd/{number}"), flags, Mode::empty())?)
-        }
-        other => Ok(other?),
-    }
+    stead::descriptor::inherited(raw)
 }
 
 /// Asks on the terminal whatever the logon asks.

@@ -4,6 +4,7 @@ pub(crate) use std::os::fd::OwnedFd as OwnedObject;
 
 pub(crate) mod account;
 pub(crate) mod client;
+pub(crate) mod descriptor;
 pub(crate) mod desktop;
 #[cfg_attr(not(feature = "service"), allow(dead_code, reason = "nothing is elsewhere without it"))]
 pub(crate) mod elsewhere;
