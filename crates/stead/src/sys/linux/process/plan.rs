@@ -29,7 +29,7 @@ use crate::process::{Capture, Command, Program, Stdio, Stream};
 use crate::sys::desktop;
 use crate::sys::elsewhere::{Creation, Order, TokenElsewhere};
 use crate::sys::logon::SessionHandle;
-use crate::sys::token::{SecurityContext, Uid, last_capability};
+use crate::sys::token::{SecurityContext, Uid, label_as_written, last_capability};
 use crate::token::{Primary, Token, TokenData};
 
 /// The umask of a process whose token has no logon session to say another.
@@ -213,7 +213,7 @@ impl Here {
             keyring: if in_session { Keyring::Inherit } else { Keyring::JoinNew },
             login_uid: checked.login_uid,
             credentials: Some(credentials(command, context)),
-            exec_label: label.map(<[u8]>::to_vec).or(checked.label),
+            exec_label: label.or(checked.label.as_deref()).map(label_as_written),
             directory,
             program,
         };

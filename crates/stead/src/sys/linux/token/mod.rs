@@ -13,7 +13,9 @@ mod tests;
 
 pub use capability::{Capability, CapabilitySet, CapabilitySets, SecureBits};
 pub use id::{Gid, GroupSet, LoginUid, Uid};
-pub(crate) use own::{from_status, label, last_capability, login_uid, open_directory, own_context};
+pub(crate) use own::{
+    from_status, label, label_as_written, last_capability, login_uid, open_directory, own_context,
+};
 pub(crate) use restriction::Taken;
 
 use std::sync::Arc;

@@ -88,9 +88,49 @@ pub(crate) fn label(process: &OwnedFd) -> io::Result<Option<Label>> {
     Ok((!text.is_empty()).then(|| Label(text.into())))
 }
 
+/// What has to be written to `attr/exec` for a label, as `label` reads it or somebody else writes it.
+///
+/// AppArmor shows a profile with its mode, `name (enforce)`, and takes `exec name` (`aa_change_onexec`); SELinux and Smack
+/// take a label as they show it.
+pub(crate) fn label_as_written(label: &[u8]) -> Vec<u8> {
+    static APPARMOR: OnceLock<bool> = OnceLock::new();
+    let enabled = || std::fs::read("/sys/module/apparmor/parameters/enabled");
+    let apparmor = *APPARMOR.get_or_init(|| enabled().is_ok_and(|text| text.starts_with(b"Y")));
+    if apparmor { profile_as_written(label) } else { label.to_vec() }
+}
+
+fn profile_as_written(label: &[u8]) -> Vec<u8> {
+    const MODES: [&[u8]; 6] =
+        [b" (enforce)", b" (complain)", b" (kill)", b" (unconfined)", b" (user)", b" (mixed)"];
+    if [&b"exec "[..], b"stack "].iter().any(|command| label.starts_with(command)) {
+        return label.to_vec();
+    }
+    let name = MODES.iter().find_map(|mode| label.strip_suffix(*mode)).unwrap_or(label);
+    [b"exec ", name].concat()
+}
+
 /// The highest capability that the kernel knows, as all of them answer; where none does, one that it knows not.
 pub(crate) fn last_capability() -> u32 {
     static LAST: OnceLock<u32> = OnceLock::new();
     let known = |capability: &u32| process_control(prctl::CAPBSET_READ, *capability as usize, 0).is_ok();
     *LAST.get_or_init(|| (0..u64::BITS).rev().find(known).unwrap_or(u64::BITS - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::profile_as_written;
+
+    #[test]
+    fn a_profile_is_written_as_a_command_without_its_mode() {
+        for (read, written) in [
+            ("unconfined", "exec unconfined"),
+            ("/usr/bin/man (enforce)", "exec /usr/bin/man"),
+            ("a profile (complain)", "exec a profile"),
+            ("a//&:ns:b (mixed)", "exec a//&:ns:b"),
+            ("exec already", "exec already"),
+            ("stack already", "stack already"),
+        ] {
+            assert_eq!(profile_as_written(read.as_bytes()), written.as_bytes());
+        }
+    }
 }
