@@ -146,7 +146,7 @@ fn another_spelling_has_to_wait_as_well_whether_or_not_there_is_such_an_account(
 fn over_everyone() -> String {
     let allow = r#"
 [[allow]]
-callers = { users = ["svc", "mallory", "bob", "carol", "dave"] }
+callers = { users = ["svc", "mallory", "bob", "grace", "dave"] }
 clients = "everyone"
 privileges = ["logon"]
 logon-types = ["interactive"]
@@ -169,7 +169,7 @@ fn guess(service: &mut Connection, name: &str) -> FailureKind {
 fn failures_are_counted_for_each_user_and_for_each_caller() {
     let bed = testbed::require!();
     let service = Service::start(bed, &over_everyone());
-    for caller in ["svc", "mallory", "bob", "carol"] {
+    for caller in ["svc", "mallory", "bob", "grace"] {
         service.caller(bed, caller, "role_fails_as_often_as_it_may");
     }
     service.caller(bed, "dave", "role_waits_for_what_others_did");

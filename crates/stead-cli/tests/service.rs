@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -46,8 +46,11 @@ impl Service {
         let arguments =
             ["serve", "--socket", &socket, "--policy", &policy, "--state", &state, "--audit", &audit];
         let child = stead(bed, &arguments).stderr(log).spawn().unwrap();
-        let service = Self { child, folder };
-        until("the service listens", || std::os::unix::net::UnixStream::connect(service.socket()).is_ok());
+        let mut service = Self { child, folder };
+        until("the service listens", || {
+            assert_eq!(service.child.try_wait().unwrap(), None, "it has ended");
+            std::os::unix::net::UnixStream::connect(service.socket()).is_ok()
+        });
         service
     }
 
@@ -83,9 +86,19 @@ fn refused(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// Ends the test where the service cannot see who its callers are, as in an ordinary container.
+fn needs_to_see_callers() {
+    if !testbed::confine::may("sys_ptrace") {
+        testbed::skip_test(
+            "the service serves nobody whose confinement it cannot read: needs CAP_SYS_PTRACE",
+        );
+    }
+}
+
 #[test]
 fn a_user_without_privileges_runs_what_the_policy_allows() {
     let bed = testbed::require!();
+    needs_to_see_callers();
     let service = Service::start(bed);
     let probe = bed.bin("probe").to_str().unwrap().to_owned();
     let seen = |command: &mut Command| Probe::parse(printed(command).as_bytes());
@@ -118,6 +131,7 @@ fn a_user_without_privileges_runs_what_the_policy_allows() {
 #[test]
 fn a_process_is_told_in_which_session_of_the_service_it_is() {
     let bed = testbed::require!();
+    needs_to_see_callers();
     let service = Service::start(bed);
     let stead = bed.bin("stead").to_str().unwrap().to_owned();
     let place = format!("STEAD_SERVICE={}", service.socket().display());
@@ -149,6 +163,7 @@ fn an_empty_list_says_that_it_is() {
 #[test]
 fn a_name_that_would_reorder_the_list_is_shown_with_escapes() {
     let bed = testbed::require!();
+    needs_to_see_callers();
     let service = Service::start(bed);
     let program = bed.scratch("program").join("re\u{202e}troper\u{1b}[2J");
     std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
@@ -404,6 +419,55 @@ fn the_policy_is_checked_explained_and_asked_for() {
     let output = stead(bed, &arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&output.stderr).contains("policy.toml:3:1"), "{output:?}");
+}
+
+/// What a script prints in a user namespace of `user`'s whose ids are `map`; it has the command, and a folder of its own.
+fn in_user_namespace(bed: &Bed, user: &str, map: &str, script: &str) -> String {
+    let uid = if user == "root" { 0 } else { bed.user(user).uid };
+    let mut command = Command::new("setpriv");
+    command.arg(format!("--reuid={uid}")).args(["--clear-groups", "unshare", "--user", "--mount"]);
+    command.args(["sh", "-ec", &format!("read -r go; {script}"), "sh"]).arg(bed.bin("stead"));
+    command.arg(bed.scratch("namespace")).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let process = format!("/proc/{}", child.id());
+    let namespace = |process: &str| std::fs::read_link(format!("{process}/ns/user")).ok();
+    until("it is in its namespace", || {
+        namespace(&process) != namespace("/proc/self") || child.try_wait().unwrap().is_some()
+    });
+    for file in ["uid_map", "gid_map"] {
+        // Where it cannot be written the script says what it could not do.
+        let _ = std::fs::write(format!("{process}/{file}"), map);
+    }
+    let _ = child.stdin.take().unwrap().write_all(b"go\n");
+    let output = child.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    if errors.contains("unshare:") || errors.contains("mount:") {
+        testbed::skip_test(errors.trim());
+    }
+    String::from_utf8(output.stdout).unwrap() + &errors
+}
+
+#[test]
+fn in_a_user_namespace_the_root_directory_may_be_an_outsiders_but_not_nobodys_and_no_other_folder() {
+    let bed = testbed::require!();
+    if bed.mode() != testbed::Mode::Namespaces {
+        testbed::skip!("needs root outside of every container, who gives a namespace any ids");
+    }
+    let map = format!("0 {} 1", bed.user("mallory").uid);
+    let script = "mount -t tmpfs -o mode=0755 tmpfs /mnt; mkdir /mnt/policy; stat -c %u /; \
+                  echo '[quotas]' > /mnt/policy/policy.toml; \"$1\" policy check /mnt/policy";
+    let said = in_user_namespace(bed, "mallory", &map, script);
+    assert!(said.starts_with("65534\n/mnt/policy/policy.toml: "), "{said}");
+    // Somebody's who is not known there, but not the root directory.
+    let said = in_user_namespace(bed, "mallory", &map, "\"$1\" policy check \"$2\" || true");
+    assert!(said.contains(": belongs to uid 65534 and not to root"), "{said}");
+    // A user's who has the very id that stands for no id.
+    let script = "mount -t tmpfs -o mode=0755 tmpfs \"$2\"; cd \"$2\"; mkdir host policy; mount --rbind / host; \
+                  for name in bin sbin lib lib64 usr etc run proc; do ln -s host/$name $name; done; \
+                  chown 65534 .; chroot . \"$1\" policy check /policy || true";
+    let said = in_user_namespace(bed, "root", "0 0 65536", script);
+    assert!(said.contains("/: belongs to uid 65534 and not to root"), "{said}");
 }
 
 #[test]

@@ -61,13 +61,14 @@ pub fn run_tests(tests: &[(&str, fn())]) {
     }
 }
 
-/// Waits until something holds, for a minute at most; nothing is ever measured.
+/// Waits until something holds, for a minute at most, or as many as `STEAD_SLOW` says; nothing is ever measured.
 ///
 /// # Panics
 ///
 /// When it never does.
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..6000 {
+    let minutes = std::env::var("STEAD_SLOW").ok().and_then(|minutes| minutes.parse().ok()).unwrap_or(1);
+    for _ in 0..minutes * 6000 {
         if holds() {
             return;
         }

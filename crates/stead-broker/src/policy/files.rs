@@ -55,10 +55,11 @@ fn texts(folder: &Path, errors: &mut Vec<PolicyError>) -> Vec<(PathBuf, String)>
     texts
 }
 
-/// A folder, with every folder above it: none of them may be anybody's but root's. `None` where it is not there.
+/// A folder, with every folder above it: none of them may be anybody's but root's, but for `/` in a user namespace. `None`
+/// where it is not there.
 fn open_folder(folder: &Path, errors: &mut Vec<PolicyError>) -> Option<OwnedFd> {
     for above in folder.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
-        match rustix::fs::stat(above).map(|stat| distrust(&stat, true)) {
+        match rustix::fs::stat(above).map(|stat| distrust_above(above, &stat)) {
             Ok(None) => {}
             Ok(Some(why)) => {
                 errors.push(whole(above, why));
@@ -79,7 +80,7 @@ fn open_folder(folder: &Path, errors: &mut Vec<PolicyError>) -> Option<OwnedFd> 
             return None;
         }
     };
-    match rustix::fs::fstat(&opened).map(|stat| distrust(&stat, false)) {
+    match rustix::fs::fstat(&opened).map(|stat| distrust(&stat)) {
         Ok(None) => Some(opened),
         Ok(Some(why)) => {
             errors.push(whole(folder, why));
@@ -92,13 +93,38 @@ fn open_folder(folder: &Path, errors: &mut Vec<PolicyError>) -> Option<OwnedFd> 
     }
 }
 
-/// Why this file or folder is not believed. `sticky_is_enough` for folders above: in one like /tmp nobody can replace
-/// what is another's.
-fn distrust(stat: &Stat, sticky_is_enough: bool) -> Option<String> {
-    let mode = Mode::from_raw_mode(stat.st_mode);
-    if stat.st_uid != 0 {
-        return Some(format!("belongs to uid {} and not to root: chown root", stat.st_uid));
+/// Why a folder above is not believed: in a sticky one like /tmp nobody can replace what is another's. For `/` an owner
+/// outside of the user namespace will do, whoever it is: what the service itself runs is below it, too.
+fn distrust_above(path: &Path, stat: &Stat) -> Option<String> {
+    if path == Path::new("/") && stat.st_uid != 0 && root_is_an_outsiders(stat.st_uid) {
+        return distrust_mode(stat, true);
     }
+    distrust_owner(stat).or_else(|| distrust_mode(stat, true))
+}
+
+/// Whether `/`, shown as `owner`'s, belongs to somebody who has no id in this user namespace. Such owners are shown as the
+/// overflow uid, and so is a user who has that very id here ("nobody"). Root can open as its owner would what is a mapped
+/// user's, and only that (`inode_owner_or_capable` in the kernel: CAP_FOWNER reaches owners that are mapped).
+fn root_is_an_outsiders(owner: u32) -> bool {
+    const INITIAL: &str = "user:[4026531837]"; // PROC_USER_INIT_INO
+    let elsewhere = std::fs::read_link("/proc/self/ns/user").is_ok_and(|link| link.as_os_str() != INITIAL);
+    let overflow = std::fs::read_to_string("/proc/sys/kernel/overflowuid");
+    let no_owner = overflow.is_ok_and(|text| text.trim().parse() == Ok(owner));
+    let as_its_owner = || rustix::fs::open("/", FOLDER | OFlags::NOATIME, Mode::empty());
+    elsewhere && no_owner && matches!(as_its_owner(), Err(Errno::PERM))
+}
+
+/// Why this file or folder is not believed.
+fn distrust(stat: &Stat) -> Option<String> {
+    distrust_owner(stat).or_else(|| distrust_mode(stat, false))
+}
+
+fn distrust_owner(stat: &Stat) -> Option<String> {
+    (stat.st_uid != 0).then(|| format!("belongs to uid {} and not to root: chown root", stat.st_uid))
+}
+
+fn distrust_mode(stat: &Stat, sticky_is_enough: bool) -> Option<String> {
+    let mode = Mode::from_raw_mode(stat.st_mode);
     let sticky = sticky_is_enough && mode.contains(Mode::SVTX);
     if mode.intersects(Mode::WGRP | Mode::WOTH) && !sticky {
         return Some("others than root may write it: chmod go-w".to_owned());
@@ -165,7 +191,7 @@ fn read_one(folder: &OwnedFd, name: &Path) -> Result<Option<String>, (String, Op
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(("is no regular file".to_owned(), None));
     }
-    if let Some(why) = distrust(&stat, false) {
+    if let Some(why) = distrust(&stat) {
         return Err((why, None));
     }
     let mut bytes = Vec::new();

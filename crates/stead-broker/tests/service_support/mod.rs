@@ -246,7 +246,22 @@ pub fn call<M: Method>(
     call: &M,
     descriptors: &[BorrowedFd<'_>],
 ) -> (M::Reply, Descriptors) {
-    service.call(call, descriptors).unwrap_or_else(|error| panic!("{}: {error}", M::NAME))
+    service.call(call, descriptors).unwrap_or_else(|error| {
+        if let CallError::Failed(failure) = &error {
+            skip_if_unseen(&failure.kind);
+        }
+        panic!("{}: {error}", M::NAME)
+    })
+}
+
+/// Ends the test as skipped where the service refused a caller whom it can never see, as in an ordinary container.
+pub fn skip_if_unseen(kind: &FailureKind) {
+    let unseen = matches!(kind, FailureKind::ConfinementUnknown { .. });
+    if unseen && testbed::confine::is_out_of_reach("sys_ptrace") {
+        testbed::skip_test(
+            "the service serves nobody whose confinement it cannot read: needs CAP_SYS_PTRACE",
+        );
+    }
 }
 
 /// A call that must be refused.

@@ -68,6 +68,17 @@ pub fn status_field(pid: impl std::fmt::Display, name: &str) -> String {
     line.unwrap_or_else(|| panic!("{name} is not in the status")).trim().to_owned()
 }
 
+/// Whether a logon session can have a gid of its own, which it has for a desktop: those that the command gives out are not
+/// mapped in every user namespace.
+pub fn has_logon_gids() -> bool {
+    const FIRST: u64 = 0x7000_0000;
+    let map = std::fs::read_to_string("/proc/self/gid_map").unwrap();
+    map.lines().any(|line| {
+        let numbers: Vec<u64> = line.split_whitespace().map(|text| text.parse().unwrap()).collect();
+        (numbers[0]..numbers[0] + numbers[2]).contains(&FIRST)
+    })
+}
+
 /// Whether a program is on the PATH.
 pub fn on_path(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -4,7 +4,7 @@
 //! start.
 
 use super::furnish::{self, context};
-use super::stage::{PLAN, SELF, STAGE, status_number};
+use super::stage::{PLAN, SELF, STAGE, wait_status};
 use super::{EnterOptions, leftovers};
 use crate::linux::accounts::{self, User};
 use crate::linux::bed::{Description, Mode, ROOT};
@@ -17,7 +17,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 const ETC: &str = "/etc";
@@ -45,13 +45,10 @@ pub(super) fn run(options: &EnterOptions, arguments: &[OsString]) -> io::Result<
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let guard = Guard;
     make(options, users)?;
-    let child = Command::new(SELF)
-        .args(arguments)
-        .env_remove(STAGE)
-        .env_remove(PLAN)
-        .env("TMPDIR", Path::new(ROOT).join("tmp"))
-        .spawn()?;
-    let status = wait(child)?;
+    let mut command = Command::new(SELF);
+    command.args(arguments).env_remove(STAGE).env_remove(PLAN).env("TMPDIR", Path::new(ROOT).join("tmp"));
+    // std hands on what this process blocks, and what whoever started it ignores.
+    let status = wait(sys::with_default_signals(&mut command).spawn()?)?;
     drop(guard);
     Ok(status)
 }
@@ -90,8 +87,8 @@ fn make(options: &EnterOptions, users: Vec<User>) -> io::Result<()> {
 fn wait(mut child: Child) -> io::Result<i32> {
     loop {
         let signal = sys::wait_for_ending_signal(Duration::from_millis(50));
-        if let Some(status) = reap(&mut child)? {
-            return Ok(status_number(status));
+        if let Some(status) = reap(child.id())? {
+            return Ok(status);
         }
         if let Some(signal) = signal {
             eprintln!("testbed: signal {signal}: putting everything back");
@@ -102,8 +99,17 @@ fn wait(mut child: Child) -> io::Result<i32> {
     }
 }
 
-fn reap(child: &mut Child) -> io::Result<Option<ExitStatus>> {
-    child.try_wait()
+/// Reaps whoever has ended, for orphans come to this process; the status is that of the child with this pid.
+fn reap(pid: u32) -> io::Result<Option<i32>> {
+    let wanted = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if Some(pid) == wanted => return Ok(Some(wait_status(status))),
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Ends what is left of a run: this process's children (orphans come to it) and every process of our users.

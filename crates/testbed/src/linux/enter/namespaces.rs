@@ -127,6 +127,11 @@ pub(super) fn furnish(plan: &Plan) -> io::Result<()> {
     if Path::new("/dev/shm").is_dir() {
         tmpfs(Path::new("/dev/shm"), c"mode=1777")?;
     }
+    // What root begins in; in a user namespace the host's root's is closed to it.
+    let root = Path::new("/root");
+    if root.is_dir() && rustix::fs::access(root, rustix::fs::Access::EXEC_OK).is_err() {
+        tmpfs(root, c"mode=0700")?;
+    }
     // Terminals of our own, so that none of the host's can be named. gid 5 is `tty`, as everywhere.
     if rustix::mount::mount(
         "devpts",

@@ -151,6 +151,6 @@ fn wait_for(pid: u32) -> io::Result<i32> {
     }
 }
 
-fn wait_status(status: WaitStatus) -> i32 {
+pub(super) fn wait_status(status: WaitStatus) -> i32 {
     status.exit_status().unwrap_or_else(|| 128 + status.terminating_signal().unwrap_or(0))
 }
