@@ -28,6 +28,13 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
+/// Where cargo builds: this program is in a folder of it.
+pub fn target() -> io::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let folder = own.ancestors().nth(2).ok_or_else(|| io::Error::other("this program has no folder"))?;
+    Ok(folder.to_owned())
+}
+
 /// `cargo`, in the checkout.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

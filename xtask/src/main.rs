@@ -9,6 +9,8 @@ mod demo;
 mod fuzz;
 #[cfg(target_os = "linux")]
 mod install;
+#[cfg(target_os = "linux")]
+mod machine;
 #[cfg(windows)]
 mod native;
 mod runner;
@@ -31,6 +33,9 @@ usage: cargo xtask COMMAND
   test --linux [FILTER]
                     the Linux side alone
   test --in PLACE   the same in a `user-namespace` as an ordinary user makes, or in an ordinary `container`; by root
+  test --in machine [--release bookworm|trixie] [FILTER]
+                    the same in a Debian with a kernel of its own, which has cgroup controllers and AppArmor; takes QEMU and
+                    mmdebstrap, and many minutes: say which tests
   test --windows [FILTER]
                     the Windows side, under Wine; installs what that takes
   demo [--json]     run both procedures with real clients, in the testbed
@@ -47,9 +52,9 @@ usage: cargo xtask COMMAND
   install [--prefix DIR] [--sysconfdir DIR] [--destdir DIR]
                     the command, the session worker, units, PAM services, policy, manual pages, completions; /usr/local
                     unless told otherwise; what is configured already stays as it is
-  deb [--programs DIR] [--try]
+  deb [--programs DIR] [--try [--in machine] [--release bookworm|trixie]]
                     a Debian package of the same; takes cargo-deb. To try it takes root and mmdebstrap: it is installed in a
-                    Debian of its own, with a live systemd
+                    Debian of its own, with a live systemd; in a machine as for `test`, with a kernel of its own, too
   shell [COMMAND]   run a command, or a shell, as root of the testbed, the examples on its PATH; says who its users are
 
 In the testbed there are throw-away users, PAM services and homes that exist nowhere else. It is made for each run, by

@@ -17,6 +17,12 @@ use std::time::{Duration, Instant};
 /// How long a test may take, unless it says otherwise with `testbed::time_limit!`.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
+/// The same; as many times longer as `STEAD_SLOW` says, which the tests themselves go by, too.
+fn time_limit(usual: Duration) -> Duration {
+    let slow = std::env::var("STEAD_SLOW").ok().and_then(|times| times.parse().ok());
+    usual * slow.unwrap_or(1)
+}
+
 /// Where test programs run.
 pub trait Place: Sync {
     /// The beginning of the command that runs this program there.
@@ -226,7 +232,7 @@ fn wait(child: &mut Child, output: &OutputFile) -> io::Result<Option<ExitStatus>
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        if started.elapsed() > TIME_LIMIT {
+        if started.elapsed() > time_limit(TIME_LIMIT) {
             let text = output.read();
             let limit = text
                 .lines()
@@ -235,6 +241,7 @@ fn wait(child: &mut Child, output: &OutputFile) -> io::Result<Option<ExitStatus>
                 })
                 .next_back()
                 .map_or(TIME_LIMIT, Duration::from_secs);
+            let limit = time_limit(limit);
             let waits = |line: &str| text.lines().any(|other| other == line);
             if waits("testbed: waiting") && !waits("testbed: go on") {
                 // It has not begun: other tests have the bed.

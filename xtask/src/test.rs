@@ -6,9 +6,10 @@
 //! process of its own and tells it its part. Without one it does nothing; it is neither run by itself nor counted.
 //!
 //! `cargo xtask test --in user-namespace` and `--in container` run the same, by root, in a place such as an ordinary user
-//! can make, and in an ordinary container.
+//! can make, and in an ordinary container; `--in machine` in a Debian with a kernel of its own, by anybody.
 
 use crate::build::{self, Program};
+use crate::machine::{Machine, Release};
 use crate::runner::{self, Outcome, Place, Report};
 use crate::windows;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use testbed::{EnterOptions, Entry};
+
+/// How much longer everything may take in a machine whose every instruction is translated, and shared with others.
+const SLOW: u32 = 10;
 
 /// What the runner inside needs to know.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,6 +31,8 @@ struct Plan {
     outside: Vec<Report>,
     /// Whether the examples in the documentation are still to be run.
     doc_tests: bool,
+    /// The programs for a bed that has still to be made, where they are as they were built.
+    for_the_bed: Vec<(String, PathBuf)>,
 }
 
 /// In the testbed, where the runner itself is.
@@ -57,13 +63,14 @@ pub fn run(arguments: &[String]) -> io::Result<u8> {
         [option, place, plan, file] if option == "--in" && plan == "--plan" => {
             within(place.parse()?, Path::new(file))
         }
+        [option, place, rest @ ..] if option == "--in" && place == "machine" => in_machine(rest),
         [option, place, filter @ ..] if option == "--in" && filter.len() < 2 => {
             outside(filter.first().cloned(), Some(place.parse()?), Vec::new())
         }
         [] => outside(None, None, windows::run_if_ready()),
         [filter] if !filter.starts_with('-') => outside(Some(filter.clone()), None, Vec::new()),
         _ => Err(io::Error::other(
-            "usage: cargo xtask test [--linux | --windows | --in user-namespace|container] [FILTER]",
+            "usage: cargo xtask test [--linux | --windows | --in user-namespace|container|machine] [FILTER]",
         )),
     }
 }
@@ -82,7 +89,9 @@ impl std::str::FromStr for Elsewhere {
         match name {
             "user-namespace" => Ok(Self::UserNamespace),
             "container" => Ok(Self::Container),
-            _ => Err(io::Error::other("the tests run in a user-namespace or in a container, or simply here")),
+            _ => Err(io::Error::other(
+                "the tests run in a user-namespace, a container or a machine, or simply here",
+            )),
         }
     }
 }
@@ -127,9 +136,65 @@ fn planned(file: &Path) -> io::Result<u8> {
     if testbed::Bed::current().is_some() {
         return inside(file);
     }
+    may_run_niced()?;
+    let plan: Plan = serde_json::from_slice(&fs::read(file)?)?;
     let mut options = EnterOptions::default();
-    options.programs = build::programs()?;
+    options.programs = if plan.for_the_bed.is_empty() { build::programs()? } else { plan.for_the_bed };
     enter(&options, file)
+}
+
+/// In a machine with a kernel of its own; [`crate::machine`] says what that takes.
+fn in_machine(arguments: &[String]) -> io::Result<u8> {
+    let (release, filter) = match arguments {
+        [option, release, rest @ ..] if option == "--release" && rest.len() < 2 => {
+            (release.parse()?, rest.first())
+        }
+        [filter] if !filter.starts_with('-') => (Release::Bookworm, Some(filter)),
+        [] => (Release::Bookworm, None),
+        _ => {
+            return Err(io::Error::other(
+                "usage: cargo xtask test --in machine [--release bookworm|trixie] [FILTER]",
+            ));
+        }
+    };
+    let built = build::build(&["build", "--workspace", "--all-targets", "--all-features"])?;
+    let tests = build::build(&["test", "--workspace", "--all-features", "--no-run"])?;
+    let plan = Plan {
+        filter: filter.cloned(),
+        programs: test_programs(tests),
+        outside: Vec::new(),
+        doc_tests: false,
+        for_the_bed: build::for_the_bed(&built),
+    };
+    let file = PlanFile::write(&plan)?;
+    // As it is now: the one that runs may have been built anew.
+    let runner =
+        built.iter().find(|program| program.name == "xtask" && program.kind == "bin" && !program.harness);
+    let runner = runner.ok_or_else(|| io::Error::other("cargo built no xtask"))?;
+    let target = build::target()?;
+    let mut machine = Machine::start(release, &[build::root(), &target])?;
+    let quoted = |path: &Path| format!("'{}'", path.display());
+    let script = format!(
+        "uname -srv\nsystemctl --version | head -n 1\ncd {}\nexport STEAD_SLOW={SLOW}\nexec {} test --plan {}\n",
+        quoted(build::root()),
+        quoted(&runner.path),
+        quoted(&file.0),
+    );
+    let status = machine.run(&script, &mut io::stdout())?;
+    Ok(u8::try_from(status).unwrap_or(1))
+}
+
+/// Every process that a test creates gets the nice value 0, which none may get from a lower priority here, if so.
+fn may_run_niced() -> io::Result<()> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let nice: i32 = after_name.split(' ').nth(16).and_then(|text| text.parse().ok()).unwrap_or(0);
+    if nice > 0 && !testbed::confine::may("sys_nice") {
+        return Err(io::Error::other(format!(
+            "this runs with the nice value {nice}, and nobody may lower it in here (CAP_SYS_NICE): run it without `nice`"
+        )));
+    }
+    Ok(())
 }
 
 /// `already` are reports of another side, counted with those of this one.
@@ -142,16 +207,14 @@ fn outside(filter: Option<String>, place: Option<Elsewhere>, already: Vec<Report
     if !doc_tests && place.is_none() {
         outside.extend(run_doc_tests(filter.as_deref())?);
     }
-    let plan = Plan {
-        filter,
-        programs: tests.into_iter().filter(|program| program.harness && program.kind != "bench").collect(),
-        outside,
-        doc_tests,
-    };
+    let plan = Plan { filter, programs: test_programs(tests), outside, doc_tests, for_the_bed: Vec::new() };
     let file = PlanFile::write(&plan)?;
     let mut options = EnterOptions::default();
     options.programs = build::for_the_bed(&built);
     let mut arguments: Vec<std::ffi::OsString> = vec!["test".into()];
+    if !rustix_is_root() {
+        may_run_niced()?;
+    }
     if let Some(place) = place {
         // Only root can make these places.
         options.mode = Some(testbed::Mode::Namespaces);
@@ -161,6 +224,10 @@ fn outside(filter: Option<String>, place: Option<Elsewhere>, already: Vec<Report
     options.arguments = Some(arguments);
     options.install = true;
     enter(&options, &file.0)
+}
+
+fn test_programs(built: Vec<Program>) -> Vec<Program> {
+    built.into_iter().filter(|program| program.harness && program.kind != "bench").collect()
 }
 
 fn enter(options: &EnterOptions, plan: &Path) -> io::Result<u8> {

@@ -8,16 +8,22 @@ use std::process::{Command, Stdio};
 use super::files::Flavour;
 use super::{Places, install, release_build, succeed, trial};
 use crate::build;
+use crate::machine::Release;
 
-const USAGE: &str = "usage: cargo xtask deb [--programs DIR] [--try]";
+const USAGE: &str =
+    "usage: cargo xtask deb [--programs DIR] [--try [--in machine] [--release bookworm|trixie]]";
 
 /// Runs the command: prints where the package is.
 pub fn run(arguments: &[String]) -> io::Result<u8> {
-    let (mut programs, mut tried) = (None, false);
+    let (mut programs, mut tried, mut machine) = (None, false, None);
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             "--try" => tried = true,
+            "--in" if rest.next().is_some_and(|place| place == "machine") => {
+                machine = machine.or(Some(Release::Bookworm));
+            }
+            "--release" => machine = Some(rest.next().ok_or_else(|| io::Error::other(USAGE))?.parse()?),
             "--programs" => programs = Some(rest.next().ok_or_else(|| io::Error::other(USAGE))?),
             _ => return Err(io::Error::other(USAGE)),
         }
@@ -26,12 +32,12 @@ pub fn run(arguments: &[String]) -> io::Result<u8> {
     let programs = programs.map_or_else(release_build, Ok)?;
     let package = pack(programs)?;
     println!("{}", package.display());
-    if tried { trial::run(&package) } else { Ok(0) }
+    if tried { trial::run(&package, machine) } else { Ok(0) }
 }
 
 fn pack(programs: PathBuf) -> io::Result<PathBuf> {
     // The manifest of stead-cli names it.
-    let stage = target()?.join("release/stage");
+    let stage = build::target()?.join("release/stage");
     match fs::remove_dir_all(&stage) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -60,11 +66,4 @@ fn compress(folder: &Path) -> io::Result<()> {
         gzip.arg(page?.path());
     }
     succeed(&mut gzip).map(drop)
-}
-
-/// Where cargo builds: this program is in a folder of it.
-fn target() -> io::Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let folder = own.ancestors().nth(2).ok_or_else(|| io::Error::other("this program has no folder"))?;
-    Ok(folder.to_owned())
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask deb --try`: the package installed in a Debian of its own, with a live systemd as its first process.
 //!
-//! The Debian is made by mmdebstrap in a folder, and runs in namespaces of its own; nothing of it stays behind.
+//! The Debian is made by mmdebstrap in a folder, and runs in namespaces of its own; nothing of it stays behind. With
+//! `--in machine` it has a kernel of its own, too: [`crate::machine`].
 
 use std::fs;
 use std::io::{self, Write};
@@ -10,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::succeed;
+use crate::machine::{Machine, Release};
 
 const RELEASE: &str = "bookworm";
 /// What a Debian has that people log on to; what the package depends on is among it.
@@ -23,6 +25,41 @@ const WORDS: &str = r#"
 fails() { if "$@"; then return 1; fi; }
 until_gone() { for i in $(seq 300); do kill -0 $1 2>/dev/null || return 0; sleep 0.1; done; return 1; }
 "#;
+
+/// After so many steps the package is installed and tried, and nothing else was done to it.
+const INSTALLED: usize = 6;
+/// Where the kernel has cgroup controllers: what all clients together may use, and the service not with them. A systemd that
+/// does not know `DelegateSubgroup=` (before 254) starts the service in the unit's own group, where no process may be once
+/// controllers are turned on for what is below it.
+const CONTROLLERS: &[(&str, &str)] = &[
+    (
+        "a limit of the unit's bounds the clients and the service together",
+        r#"systemctl set-property --runtime stead.service MemoryMax=400M
+           test "$(cat /sys/fs/cgroup/system.slice/stead.service/memory.max)" = 419430400
+           fails stead run --as alice --s4u --logon batch -- sh -c 'head -c 800M /dev/zero | tail > /dev/null; test $? = 0'
+           systemctl is-active stead.service
+           stead run --as alice --s4u --logon batch -- true
+           systemctl set-property --runtime stead.service MemoryMax=infinity"#,
+    ),
+    (
+        "from systemd 254 on, controllers for the clients alone can be turned on, and a restart is none the worse",
+        r#"test "$(systemctl --version | sed -n '1s/systemd \([0-9]*\).*//p')" -ge 254 || exit 0
+           group=/sys/fs/cgroup/system.slice/stead.service
+           echo '+memory +pids' > $group/cgroup.subtree_control
+           echo 100M > $group/clients/memory.max
+           echo 20 > $group/clients/pids.max
+           fails stead run --as alice --s4u --logon batch -- sh -c 'head -c 300M /dev/zero | tail > /dev/null; test $? = 0'
+           fails stead run --as alice --s4u --logon batch -- sh -c 'for i in $(seq 40); do sleep 30 & done'
+           runuser -u alice -- stead run -- sleep 4321 > /dev/null &
+           until process=$(pgrep -f '^sleep 4321'); do sleep 0.1; done
+           systemctl restart stead
+           grep -x 0::/system.slice/stead.service/service /proc/$(systemctl show -p MainPID --value stead)/cgroup
+           test "$(cat $group/clients/memory.max)" = 104857600
+           stead kill $process
+           stead run --as alice --s4u --logon batch -- true
+           echo '-memory -pids' > $group/cgroup.subtree_control"#,
+    ),
+];
 
 /// What is done in it, one after the other: what is shown, and a script that fails where it does not hold.
 const STEPS: &[(&str, &str)] = &[
@@ -131,8 +168,57 @@ const STEPS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Installs the package and goes through all of it.
-pub(super) fn run(package: &Path) -> io::Result<u8> {
+/// What runs each script, in a service's cgroup of its own; what does not end by itself is a failure.
+const IN_A_SERVICE: &[&str] = &[
+    "systemd-run",
+    "--quiet",
+    "--collect",
+    "--wait",
+    "--pipe",
+    "--working-directory=/",
+    "--property=KillMode=control-group",
+    "--property=TimeoutStopSec=5",
+];
+const AT_MOST: u32 = 120;
+
+/// A Debian to try it in.
+trait Debian {
+    /// Runs a script in it, as root; whether it ended well, and what it said.
+    fn script(&mut self, script: &str) -> io::Result<(bool, Vec<u8>)>;
+}
+
+/// Installs the package and goes through all of it, here or in a machine of this release.
+pub(super) fn run(package: &Path, machine: Option<Release>) -> io::Result<u8> {
+    match machine {
+        None => in_namespaces(package),
+        Some(release) => {
+            let folder = package.parent().unwrap_or(Path::new("/"));
+            let mut machine = Machine::start(release, &[folder])?;
+            let copied = machine
+                .script(&format!("cp '{}' /stead.deb; uname -sr; systemctl --version", package.display()))?;
+            io::stdout().write_all(&copied.1)?;
+            // Of the policy of limits for all clients together, which takes controllers.
+            try_all(&mut machine, STEPS.iter().take(INSTALLED).chain(CONTROLLERS).chain(&STEPS[INSTALLED..]))
+        }
+    }
+}
+
+impl Debian for Machine {
+    fn script(&mut self, script: &str) -> io::Result<(bool, Vec<u8>)> {
+        let mut said = Vec::new();
+        let properties = IN_A_SERVICE.join(" ");
+        // Every instruction is translated, and takes ten times as long.
+        let script = format!(
+            "cat > /run/step <<'END OF THE STEP'\n{WORDS}{script}\nEND OF THE STEP\n\
+             exec {properties} --property=RuntimeMaxSec={} bash -xe /run/step\n",
+            AT_MOST * 10
+        );
+        let status = self.run(&script, &mut said)?;
+        Ok((status == 0, said))
+    }
+}
+
+fn in_namespaces(package: &Path) -> io::Result<u8> {
     let folder = Folder(std::env::temp_dir().join(format!("stead-try-{}", std::process::id())));
     fs::create_dir(&folder.0)?;
     let root = folder.0.join("root");
@@ -146,24 +232,29 @@ pub(super) fn run(package: &Path) -> io::Result<u8> {
         made => made?,
     };
     fs::copy(package, root.join("stead.deb"))?;
-    let machine = Machine::boot(&root)?;
-    let mut failed = 0;
-    for (holds, script) in STEPS {
-        let output = machine.command(script).output()?;
-        let how = if output.status.success() { "ok" } else { "FAILED" };
-        println!("{how:>6}  {holds}");
-        if !output.status.success() {
+    try_all(&mut Namespaces::boot(&root)?, STEPS.iter())
+}
+
+fn try_all<'a>(
+    debian: &mut dyn Debian,
+    steps: impl Iterator<Item = &'a (&'static str, &'static str)>,
+) -> io::Result<u8> {
+    let (mut failed, mut tried) = (0, 0);
+    for (holds, script) in steps {
+        tried += 1;
+        let (well, said) = debian.script(script)?;
+        println!("{:>6}  {holds}", if well { "ok" } else { "FAILED" });
+        if !well {
             failed += 1;
-            io::stdout().write_all(&output.stdout)?;
-            io::stdout().write_all(&output.stderr)?;
+            io::stdout().write_all(&said)?;
         }
     }
     if failed == 0 {
         return Ok(0);
     }
-    let journal = machine.command("journalctl --no-pager -u stead.service -n 100").output()?;
-    io::stdout().write_all(&journal.stdout)?;
-    println!("{failed} of {} failed", STEPS.len());
+    let (_, journal) = debian.script("journalctl --no-pager -u stead.service -n 100")?;
+    io::stdout().write_all(&journal)?;
+    println!("{failed} of {tried} failed");
     Ok(1)
 }
 
@@ -178,14 +269,14 @@ impl Drop for Folder {
     }
 }
 
-/// A machine whose first process is systemd, until it is dropped.
-struct Machine {
+/// Namespaces whose first process is systemd, until they are dropped.
+struct Namespaces {
     child: Child,
     first: String,
     cgroup: PathBuf,
 }
 
-impl Machine {
+impl Namespaces {
     fn boot(root: &Path) -> io::Result<Self> {
         let hierarchy = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
             .into_iter()
@@ -231,15 +322,20 @@ impl Machine {
         let mut command = Command::new("nsenter");
         command.args(["-t", &self.first, "-m", "-p", "-C", "-u", "-i", "-n", "--"]);
         command.args(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive"]);
-        command.args(["systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--working-directory=/"]);
-        // What does not end by itself is a failure.
-        command.args(["-p", "KillMode=control-group", "-p", "RuntimeMaxSec=120", "-p", "TimeoutStopSec=5"]);
+        command.args(IN_A_SERVICE).arg(format!("--property=RuntimeMaxSec={AT_MOST}"));
         command.args(["bash", "-xec", &format!("{WORDS}{script}")]).stdin(Stdio::null());
         command
     }
 }
 
-impl Drop for Machine {
+impl Debian for Namespaces {
+    fn script(&mut self, script: &str) -> io::Result<(bool, Vec<u8>)> {
+        let output = self.command(script).output()?;
+        Ok((output.status.success(), [output.stdout, output.stderr].concat()))
+    }
+}
+
+impl Drop for Namespaces {
     fn drop(&mut self) {
         testbed::logind::end_cgroup(&self.cgroup, &mut self.child);
     }
