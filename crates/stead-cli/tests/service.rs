@@ -423,9 +423,14 @@ fn the_policy_is_checked_explained_and_asked_for() {
 
 /// What a script prints in a user namespace of `user`'s whose ids are `map`; it has the command, and a folder of its own.
 fn in_user_namespace(bed: &Bed, user: &str, map: &str, script: &str) -> String {
-    let uid = if user == "root" { 0 } else { bed.user(user).uid };
+    let (uid, gid) = if user == "root" { (0, 0) } else { (bed.user(user).uid, bed.user(user).gid) };
     let mut command = Command::new("setpriv");
-    command.arg(format!("--reuid={uid}")).args(["--clear-groups", "unshare", "--user", "--mount"]);
+    command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).args([
+        "--clear-groups",
+        "unshare",
+        "--user",
+        "--mount",
+    ]);
     command.args(["sh", "-ec", &format!("read -r go; {script}"), "sh"]).arg(bed.bin("stead"));
     command.arg(bed.scratch("namespace")).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     let mut child =

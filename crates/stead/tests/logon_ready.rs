@@ -53,6 +53,9 @@ fn of(bed: &Bed, service: &str, ready: &ReadyWorkers) -> Logon {
 fn the_next_logon_of_its_type_gets_the_worker_that_waits_and_the_process_is_the_users() {
     // Others change what PAM is configured with.
     let bed = testbed::require!(alone);
+    if !testbed::confine::may("sys_ptrace") {
+        testbed::skip!("looking into the worker, which is not dumpable, needs CAP_SYS_PTRACE");
+    }
     let ready = ReadyWorkers::new();
     ready.keep(LogonType::Interactive).unwrap();
     let waits = waiting();
@@ -82,8 +85,12 @@ fn the_next_logon_of_its_type_gets_the_worker_that_waits_and_the_process_is_the_
 #[test]
 fn it_is_no_other_for_a_wrong_password_and_is_used_up_by_it() {
     let bed = testbed::require!();
+    if !testbed::confine::may("sys_ptrace") {
+        testbed::skip!("looking into the worker, which is not dumpable, needs CAP_SYS_PTRACE");
+    }
     let ready = ReadyWorkers::new();
     ready.keep(LogonType::Interactive).unwrap();
+    until_it_waits(waiting());
     let host = "wrong.example";
     let wrong = Logon::password(Account::local("alice"), "not hers").kind(LogonType::Interactive);
     assert_eq!(*from(wrong.ready(&ready), host).open().unwrap_err().kind(), ErrorKind::LogonFailed);
@@ -96,6 +103,9 @@ fn it_is_no_other_for_a_wrong_password_and_is_used_up_by_it() {
 fn what_the_administrator_changes_meanwhile_holds_from_the_next_logon_on() {
     // Others change what PAM is configured with.
     let bed = testbed::require!(alone);
+    if !testbed::confine::may("sys_ptrace") {
+        testbed::skip!("looking into the worker, which is not dumpable, needs CAP_SYS_PTRACE");
+    }
     let ready = ReadyWorkers::new();
     let path = service("stead-changes");
     let keep = || {
