@@ -13,6 +13,8 @@ const CAP_SETUID: u64 = 1 << 7;
 const CAP_SETPCAP: u64 = 1 << 8;
 /// `SECBIT_KEEP_CAPS`: permitted capabilities survive the change of uid; execve clears it.
 const KEEP_CAPS: u32 = 1 << 4;
+/// `SECBIT_NOROOT`: uid 0 means nothing to execve.
+const NOROOT: u32 = 1;
 /// "Leave unchanged" for the set*id calls, and so never an id (CVE-2019-14287).
 const UNCHANGED: u32 = u32::MAX;
 
@@ -36,9 +38,9 @@ pub fn take_on(spec: &Spec) -> Result<(), Failure> {
     // From now on no process of the client's may trace this one or open its descriptors, whatever the
     // system does for changed ids (fs.suid_dumpable); execve of the program ends it.
     process_control(prctl::SET_DUMPABLE, 0, 0).at(Step::Shield, 0)?;
-    // While CAP_SETPCAP is there.
-    bound(header, old.capabilities)?;
     let securebits = process_control(prctl::GET_SECUREBITS, 0, 0).at(Step::SecureBits, 0)? as u32;
+    // While CAP_SETPCAP is there.
+    bound(header, &old, securebits)?;
     // Only a token with capabilities of its own, or with other securebits, needs the server's to
     // outlive the change of uid for a moment.
     let keeps = wanted != Capabilities::default() || securebits != header.securebits;
@@ -106,14 +108,14 @@ fn gids() -> syscall::Result<[u32; 3]> {
 
 /// Makes the bounding set this one. It can only shrink: what the token has and the process has not is
 /// an error, for the process would be less than the token.
-fn bound(header: &Header, now: Capabilities) -> Result<(), Failure> {
+fn bound(header: &Header, old: &Old, securebits: u32) -> Result<(), Failure> {
     let wanted = header.bounding;
     let last = header.last_capability;
     if last >= u64::BITS || (wanted >> last) >> 1 != 0 {
         // The kernel does not know it, and would pass it over in the sets that capset is given.
         return Err(errno::EINVAL).at(Step::BoundingSet, 63u32.saturating_sub(wanted.leading_zeros()));
     }
-    let all_there = has_all(wanted, now);
+    let all_there = shows_all(wanted, old, securebits) || has_all(wanted, old.capabilities);
     for capability in 0..=last {
         let wants = wanted >> capability & 1 != 0;
         if wants && all_there {
@@ -132,6 +134,13 @@ fn bound(header: &Header, now: Capabilities) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Whether what this program was executed with shows that the bounding set has all of these: execve permits root the
+/// bounding set, what is inheritable, and nothing else (security/commoncap.c, handle_privileged_root).
+fn shows_all(wanted: u64, old: &Old, securebits: u32) -> bool {
+    let of_root = old.uids.iter().take(2).any(|uid| *uid == 0) && securebits & NOROOT == 0;
+    of_root && old.capabilities.inheritable == 0 && wanted & !old.capabilities.permitted == 0
 }
 
 /// Whether the bounding set has all of these, asked for all at once: with CAP_SETPCAP a thread can make

@@ -71,7 +71,8 @@ pub(super) fn check_command(command: &Command, doing: &str) -> Result<(Vec<CStri
 fn is_own(context: &SecurityContext) -> bool {
     use rustix::process::{getegid, geteuid, getgid, getgroups, getuid};
     let (uid, gid) = (context.uid.as_raw(), context.gid.as_raw());
-    let ids = [getuid().as_raw(), geteuid().as_raw()] == [uid; 2]
+    let ids = getuid().as_raw() == uid
+        && geteuid().as_raw() == uid
         && [getgid().as_raw(), getegid().as_raw()] == [gid; 2];
     let groups =
         || getgroups().ok()?.into_iter().map(|gid| Gid::new(gid.as_raw())).collect::<Option<GroupSet>>();
@@ -143,6 +144,9 @@ impl Checker<'_> {
     }
 
     fn descriptors(&self, command: &Command) -> Result<()> {
+        if command.native.descriptors.is_empty() {
+            return Ok(());
+        }
         let mut seen = HashSet::new();
         // The trampoline needs a few numbers of its own below the limit.
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -291,13 +295,17 @@ fn own_login_uid() -> Option<u32> {
         /// It speaks of the thread that opened it.
         static FILE: RefCell<Option<KeptFile>> = const { RefCell::new(None) };
     }
-    FILE.with_borrow_mut(|kept| {
-        if kept.as_ref().is_none_or(|file| file.get().is_none()) {
-            *kept = KeptFile::open("/proc/thread-self/loginuid");
-        }
+    let read = |kept: &KeptFile| {
         let mut text = [0; 16];
-        let length = kept.as_ref()?.get()?.read_at(&mut text, 0).ok()?;
+        let length = kept.get()?.read_at(&mut text, 0).ok()?;
         std::str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
+    };
+    FILE.with_borrow_mut(|kept| {
+        let found = kept.as_ref().and_then(read);
+        found.or_else(|| {
+            *kept = KeptFile::open("/proc/thread-self/loginuid");
+            kept.as_ref().and_then(read)
+        })
     })
 }
 

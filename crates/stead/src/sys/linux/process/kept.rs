@@ -20,7 +20,12 @@ impl KeptFile {
 
     /// The file, in the process that opened it, as long as its number is its own.
     pub(super) fn get(&self) -> Option<&File> {
-        let same = |file: &&File| self.owner == std::process::id() && inode_of(*file) == Some(self.inode);
+        self.get_in(std::process::id())
+    }
+
+    /// The same, where the calling process's number has been asked for already.
+    pub(super) fn get_in(&self, process: u32) -> Option<&File> {
+        let same = |file: &&File| self.owner == process && inode_of(*file) == Some(self.inode);
         self.file.as_ref().filter(same)
     }
 }

@@ -32,28 +32,35 @@ pub(crate) fn only_ignores(signals: u64) {
 /// What is known now.
 pub(super) fn known() -> Known {
     let ignored_signals = IGNORED_SIGNALS.get().copied();
-    files().map_or(Known { ignored_signals, ..Known::default() }, |files| Known {
-        oom_score_adj_is_zero: says(&files.oom_score_adj, b"0\n"),
-        core_filter_is_default: says(&files.core_filter, b"00000033\n"),
-        ignored_signals,
-    })
+    let process = std::process::id();
+    let files = || FILES.lock().unwrap_or_else(PoisonError::into_inner);
+    let kept = files().clone();
+    let found = kept.and_then(|kept| kept.read(process)).or_else(|| {
+        let opened = Files::open()?;
+        files().clone_from(&Some(Arc::clone(&opened)));
+        opened.read(process)
+    });
+    Known { ignored_signals, ..found.unwrap_or_default() }
 }
 
-fn files() -> Option<Arc<Files>> {
-    let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
-    let of_this_process =
-        |files: &Arc<Files>| files.oom_score_adj.get().is_some() && files.core_filter.get().is_some();
-    if !files.as_ref().is_some_and(of_this_process) {
-        *files = KeptFile::open("/proc/self/oom_score_adj").and_then(|oom_score_adj| {
-            let core_filter = KeptFile::open("/proc/self/coredump_filter")?;
-            Some(Arc::new(Files { oom_score_adj, core_filter }))
-        });
+impl Files {
+    fn open() -> Option<Arc<Self>> {
+        let oom_score_adj = KeptFile::open("/proc/self/oom_score_adj")?;
+        let core_filter = KeptFile::open("/proc/self/coredump_filter")?;
+        Some(Arc::new(Self { oom_score_adj, core_filter }))
     }
-    files.clone()
-}
 
-fn says(file: &KeptFile, text: &[u8]) -> bool {
-    let mut found = [0; 24];
-    let read = file.get().map(|file| file.read_at(&mut found, 0));
-    matches!(read, Some(Ok(length)) if &found[..length] == text)
+    /// What both say of this process; `None` where one of them is no longer its file.
+    fn read(&self, process: u32) -> Option<Known> {
+        let says = |file: &KeptFile, text: &[u8]| {
+            let mut found = [0; 24];
+            let read = file.get_in(process)?.read_at(&mut found, 0);
+            Some(matches!(read, Ok(length) if &found[..length] == text))
+        };
+        Some(Known {
+            oom_score_adj_is_zero: says(&self.oom_score_adj, b"0\n")?,
+            core_filter_is_default: says(&self.core_filter, b"00000033\n")?,
+            ignored_signals: None,
+        })
+    }
 }
