@@ -250,5 +250,19 @@ fn a_client_that_delays_its_own_process_cannot_hold_the_server() {
             "{error}"
         ),
     }
+    // Where only the end is waited for, the start has the same deadline.
+    match command.status_as(&token) {
+        Ok(status) => assert!(status.success()),
+        Err(error) => assert!(matches!(error.kind(), ErrorKind::DeadlinePassed { .. }), "{error}"),
+    }
     assert!(zombies().is_empty());
+}
+
+#[test]
+fn the_deadline_of_the_start_does_not_end_a_program_that_runs() {
+    let bed = testbed::require!();
+    let token = token(bed, "alice");
+    let mut command = Command::new("sh");
+    command.args(["-c", "sleep 6; exit 7"]).deadline(std::time::Duration::from_secs(5));
+    assert_eq!(command.status_as(&token).unwrap().code(), Some(7));
 }

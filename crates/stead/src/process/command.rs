@@ -316,7 +316,7 @@ impl Command {
     /// suspended start.
     pub fn status_as(&self, token: &Token<Primary>) -> Result<ExitStatus> {
         spawn::no_child(self)?;
-        self.spawn_as(token)?.wait()
+        spawn::status(self, token)
     }
 
     /// The program as it was named; empty for a pinned one.

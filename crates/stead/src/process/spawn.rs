@@ -1,6 +1,8 @@
 //! From a command and a token to a child.
 #![forbid(unsafe_code)]
 
+use std::process::ExitStatus;
+
 use super::{Child, Command};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys;
@@ -18,6 +20,11 @@ pub(super) fn spawn(command: &Command, token: &Token<Primary>, capture: Capture)
     sys::impersonate::as_server(|| {
         sys::process::Plan::new(command, token, capture)?.start().map(Child::from_parts)
     })
+}
+
+/// Creates the process and waits for its end, as [`spawn`] and [`Child::wait`] do.
+pub(super) fn status(command: &Command, token: &Token<Primary>) -> Result<ExitStatus> {
+    sys::impersonate::as_server(|| sys::process::Plan::new(command, token, Capture::No)?.status())
 }
 
 #[cfg(unix)]

@@ -3,6 +3,7 @@
 mod abandoned;
 #[cfg(feature = "tokio")]
 pub(crate) mod asynchronous;
+mod capture;
 mod cgroup;
 mod check;
 mod environment;
@@ -26,6 +27,7 @@ pub(crate) mod low_slot;
 pub(crate) mod report;
 
 pub(crate) use abandoned::{Remains, leave, reap_within, sweep};
+pub(crate) use capture::read_both;
 pub use cgroup::Cgroup;
 pub(crate) use cgroup::{is_populated, of_process as cgroup_of};
 pub(crate) use known::only_ignores;
@@ -33,7 +35,7 @@ pub use limit::Limit;
 pub(crate) use options::Options;
 pub(crate) use plan::{Parts, Plan};
 pub(crate) use posix_session::{session_members, session_of, start_time};
-pub(crate) use running::{Names, Running, read_both, send_signal, send_signal_to_group};
+pub(crate) use running::{Names, Running, send_signal, send_signal_to_group};
 
 #[allow(unused_imports)] // the face of this directory
 pub(crate) use launch::{Launch, Started, launch};

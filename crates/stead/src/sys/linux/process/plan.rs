@@ -4,6 +4,7 @@
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use super::pty;
 use super::report;
 use super::running::{Names, Parent, Running, WorkerChild};
 use crate::desktop::AccessLease;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Capture, Command, Program, Stdio, Stream};
 use crate::sys::desktop;
 use crate::sys::elsewhere::{Creation, Order, TokenElsewhere};
@@ -101,6 +102,23 @@ impl Plan {
             Self::Here(plan) => plan.start(),
             Self::Elsewhere(plan) => plan.start(),
         }
+    }
+
+    /// Creates the process and waits for its end; one that is not suspended.
+    pub(crate) fn status(self) -> Result<ExitStatus> {
+        match self {
+            Self::Here(plan) => plan.status(),
+            Self::Elsewhere(plan) => plan.start()?.wait(),
+        }
+    }
+}
+
+impl Parts {
+    /// Waits for the end, the process's standard input closed.
+    fn wait(mut self) -> Result<ExitStatus> {
+        drop(self.stdin.take());
+        let lost = || Error::new("waiting for a process", ErrorKind::StatusLost);
+        self.running.wait(None)?.ok_or_else(lost)
     }
 }
 
@@ -246,6 +264,22 @@ impl Here {
     }
 
     fn start(self) -> Result<Parts> {
+        let Created { mut running, report, gate, ends, deadline } = self.create()?;
+        running.await_start(report, gate, deadline)?;
+        let Ends { stdin, stdout, stderr, pty } = ends;
+        Ok(Parts { running, stdin, stdout, stderr, pty })
+    }
+
+    /// The start is not waited for apart from the end: it would wake this thread once more.
+    fn status(self) -> Result<ExitStatus> {
+        let Created { running, report, ends, deadline, .. } = self.create()?;
+        // Nobody will write to it; what the process writes can still be written until it ends.
+        let Ends { stdin, stdout: _stdout, stderr: _stderr, pty: _pty } = ends;
+        drop(stdin);
+        running.run_to_end(report, deadline)
+    }
+
+    fn create(self) -> Result<Created> {
         let Self { launch: what, report, gate, ends, session, cgroup, lease, deadline, names } = self;
         let lease = lease
             .map(|lease| Leased::prepare(lease, cgroup.as_ref(), session.is_some(), &names))
@@ -264,11 +298,18 @@ impl Here {
         if let Some(lease) = lease {
             lease.hold(pid, &pidfd);
         }
-        let mut running = Running::new(pid, pidfd, parent, cgroup, names);
-        running.await_start(report, gate, deadline)?;
-        let Ends { stdin, stdout, stderr, pty } = ends;
-        Ok(Parts { running, stdin, stdout, stderr, pty })
+        let running = Running::new(pid, pidfd, parent, cgroup, names);
+        Ok(Created { running, report, gate, ends, deadline })
     }
+}
+
+/// A process that has been created, and has not yet said how its start went.
+struct Created {
+    running: Running,
+    report: OwnedFd,
+    gate: Option<OwnedFd>,
+    ends: Ends,
+    deadline: Duration,
 }
 
 fn new_session(command: &Command) -> NewSession {

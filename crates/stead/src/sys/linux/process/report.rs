@@ -201,22 +201,41 @@ pub(crate) fn await_report(
     let mut executing = false;
     loop {
         let ended = wait(&report, pidfd, deadline, awaited)?;
-        // Everything that has been said, one after the other.
-        loop {
-            match next(&report)? {
-                Word::Said(Report { step: Step::Executing, .. }) => executing = true,
-                Word::Said(Report { step: Step::Ready, .. }) => return Ok(ReportOutcome::Ready(report)),
-                Word::Said(Report { step, errno, detail }) => {
-                    return Err(LaunchFault { stage: stage_of(step), errno: raw(errno), detail });
-                }
-                Word::EndOfFile if executing => return Ok(ReportOutcome::Executed),
-                // Somebody else of the server holds the pipe open, in a child of his own on its way to
-                // execve: the process itself says nothing any more.
-                Word::Nothing if ended && executing => return Ok(ReportOutcome::Executed),
-                Word::Nothing if !ended => break,
-                Word::EndOfFile | Word::Nothing => {
-                    return Err(LaunchFault { stage: Stage::Ended, errno: Errno::SRCH, detail: 0 });
-                }
+        match hear(&report, ended, &mut executing)? {
+            Some(Heard::Executed) => return Ok(ReportOutcome::Executed),
+            Some(Heard::Ready) => return Ok(ReportOutcome::Ready(report)),
+            None => {}
+        }
+    }
+}
+
+/// What a process that has ended, and was not suspended, had reported: that its program was executed, or why not.
+pub(crate) fn report_of_ended(report: &OwnedFd) -> Result<(), LaunchFault> {
+    hear(report, true, &mut false).map(drop)
+}
+
+/// What the words on the pipe come to.
+enum Heard {
+    Executed,
+    Ready,
+}
+
+/// Everything that has been said, one word after the other; `None` where that is not all yet.
+fn hear(report: &OwnedFd, ended: bool, executing: &mut bool) -> Result<Option<Heard>, LaunchFault> {
+    loop {
+        match next(report)? {
+            Word::Said(Report { step: Step::Executing, .. }) => *executing = true,
+            Word::Said(Report { step: Step::Ready, .. }) => return Ok(Some(Heard::Ready)),
+            Word::Said(Report { step, errno, detail }) => {
+                return Err(LaunchFault { stage: stage_of(step), errno: raw(errno), detail });
+            }
+            Word::EndOfFile if *executing => return Ok(Some(Heard::Executed)),
+            // Somebody else of the server holds the pipe open, in a child of his own on its way to
+            // execve: the process itself says nothing any more.
+            Word::Nothing if ended && *executing => return Ok(Some(Heard::Executed)),
+            Word::Nothing if !ended => return Ok(None),
+            Word::EndOfFile | Word::Nothing => {
+                return Err(LaunchFault { stage: Stage::Ended, errno: Errno::SRCH, detail: 0 });
             }
         }
     }

@@ -1,10 +1,9 @@
 //! A process that runs: its pidfd, who is its parent, and what else was made for it.
 #![forbid(unsafe_code)]
 
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{ChildStderr, ChildStdout, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 use super::abandoned::{self, Remains};
 use super::cgroup::ProcessCgroup;
 use super::posix_session::{self, Outcome, PosixSession};
-use super::report::{Awaited, LaunchFault, ReportOutcome, await_report};
+use super::report::{Awaited, LaunchFault, ReportOutcome, await_report, report_of_ended};
 use super::status::{self, Collected};
 use crate::error::{Error, ErrorKind, Result};
 use crate::privilege::Privilege;
@@ -76,10 +75,14 @@ impl WorkerChild {
         Self { session: Arc::downgrade(&session), held: Some(session), id }
     }
 
-    /// The wait status of a child that has ended, if the worker knows it.
-    fn status(&self) -> Option<i32> {
+    /// The wait status of a child that has ended, if the kernel or the worker knows it.
+    fn status(&self, pidfd: BorrowedFd<'_>) -> Option<i32> {
+        // The worker reaps without being asked, and is left alone where the kernel tells.
+        if let Ok(Some(raw)) = status::told_once_reaped(pidfd, reaping()) {
+            return Some(raw);
+        }
         let session = self.session.upgrade()?;
-        let give_up = Instant::now() + REAPING;
+        let give_up = reaping();
         loop {
             match session.exit_status(self.id) {
                 Ok(Some(raw)) => return Some(raw),
@@ -205,6 +208,39 @@ impl Running {
         }
     }
 
+    /// Waits for the end of a process that was created just now, and whose start nobody else waits for: the end
+    /// alone wakes this thread. One that has not executed its program in time is ended.
+    pub(crate) fn run_to_end(mut self, report: OwnedFd, patience: Duration) -> Result<ExitStatus> {
+        let until = deadline_after(patience);
+        let ended = self.reaped_by(until) || self.ended_by(Some(until))?;
+        let started = if ended {
+            report_of_ended(&report)
+        } else {
+            await_report(report, self.pidfd(), Instant::now(), Awaited::Execution).map(drop)
+        };
+        started.map_err(|fault| self.failed(fault))?;
+        let status = if ended { Some(self.collect()?) } else { self.wait(None)? };
+        status.ok_or_else(|| Error::new(WAITING, ErrorKind::StatusLost))
+    }
+
+    /// Whether the session worker has reaped the process by then: one waking in place of two, where its end and its
+    /// status are waited for. False at once where the kernel does not tell, or somebody else would have to reap it.
+    fn reaped_by(&self, until: Instant) -> bool {
+        let Parent::Worker(_) = self.parent else { return false };
+        loop {
+            match status::told_once_reaped(self.pidfd(), until.min(reaping())) {
+                Ok(Some(_)) => return true,
+                Ok(None) => {}
+                Err(_) => return false,
+            }
+            // It may have ended, its worker be gone, and who has it now reap nobody.
+            let now = Instant::now();
+            if now >= until || !matches!(self.ended_by(Some(now)), Ok(false)) {
+                return false;
+            }
+        }
+    }
+
     /// Lets a suspended process execute its program.
     pub(crate) fn resume(&mut self) -> Result<()> {
         let (gate, report, patience) = match (self.suspended.take(), &self.parent) {
@@ -253,24 +289,28 @@ impl Running {
         if self.status.is_some() {
             return Ok(self.status);
         }
-        let ended = status::ended_by(self.pidfd(), deadline)
-            .map_err(|errno| Error::system(WAITING, "poll", errno))?;
-        if !ended {
-            return Ok(None);
-        }
+        if self.ended_by(deadline)? { self.collect().map(Some) } else { Ok(None) }
+    }
+
+    fn ended_by(&self, deadline: Option<Instant>) -> Result<bool> {
+        status::ended_by(self.pidfd(), deadline).map_err(|errno| Error::system(WAITING, "poll", errno))
+    }
+
+    /// The exit status of a process that has ended; it is reaped then, and its cgroup removed.
+    fn collect(&mut self) -> Result<ExitStatus> {
         // Before the status is taken: from then on the kernel may give the number away.
         let before = posix_session::ticks_since_boot();
         let collected = match &self.parent {
             Parent::Server => status::collect(self.pidfd()),
-            Parent::Worker(child) => match child.status() {
+            Parent::Worker(child) => match child.status(self.pidfd()) {
                 Some(raw) => Ok(Collected::Ended(ExitStatus::from_raw(raw))),
                 // The worker is gone or never learned it; the kernel may know.
                 None => status::collect_from_kernel(self.pidfd()),
             },
             // The kernel needs nobody's help to tell it, not even that of a service that lives.
-            Parent::Elsewhere { process, .. } => match status::told_once_reaped(self.pidfd(), REAPING) {
-                Some(status) => Ok(Collected::Told(status)),
-                None => match process.status() {
+            Parent::Elsewhere { process, .. } => match status::told_once_reaped(self.pidfd(), reaping()) {
+                Ok(Some(raw)) => Ok(Collected::Told(ExitStatus::from_raw(raw))),
+                Ok(None) | Err(_) => match process.status() {
                     Ok(Some(raw)) => Ok(Collected::Ended(ExitStatus::from_raw(raw))),
                     Ok(None) | Err(_) => status::collect_from_kernel(self.pidfd()),
                 },
@@ -299,7 +339,7 @@ impl Running {
         };
         self.status = Some(status);
         self.cgroup = self.cgroup.take().and_then(ProcessCgroup::remove);
-        Ok(Some(status))
+        Ok(status)
     }
 
     /// Sends a signal to the process itself.
@@ -416,6 +456,10 @@ impl Drop for Running {
 /// How long the worker may take from the end of a process to having collected its status.
 const REAPING: Duration = Duration::from_secs(1);
 
+fn reaping() -> Instant {
+    Instant::now() + REAPING
+}
+
 /// Sends a signal to the process itself.
 pub(crate) fn send_signal(running: &Running, signal: i32) -> Result<()> {
     running.signal(signal, "signalling a process")
@@ -445,43 +489,4 @@ fn cannot_signal(doing: &'static str, call: &'static str, errno: Errno) -> Error
         enabled: false,
     };
     Error::new(doing, kind).with_source(errno)
-}
-
-/// Reads both pipes until their ends, whichever has something first.
-pub(crate) fn read_both(
-    stdout: Option<ChildStdout>,
-    stderr: Option<ChildStderr>,
-) -> Result<(Vec<u8>, Vec<u8>), Errno> {
-    let mut pipes = [
-        (stdout.map(|pipe| std::fs::File::from(OwnedFd::from(pipe))), Vec::new()),
-        (stderr.map(|pipe| std::fs::File::from(OwnedFd::from(pipe))), Vec::new()),
-    ];
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        let mut fds: Vec<PollFd<'_>> =
-            pipes.iter().filter_map(|(pipe, _)| Some(PollFd::new(pipe.as_ref()?, PollFlags::IN))).collect();
-        if fds.is_empty() {
-            let [(_, stdout), (_, stderr)] = pipes;
-            return Ok((stdout, stderr));
-        }
-        match poll(&mut fds, None) {
-            Ok(_) => {}
-            Err(Errno::INTR) => continue,
-            Err(errno) => return Err(errno),
-        }
-        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty()).collect::<Vec<_>>().into_iter();
-        for (pipe, read) in &mut pipes {
-            let Some(file) = pipe else { continue };
-            if ready.next() != Some(true) {
-                continue;
-            }
-            // Does not block: poll found something, and nobody else reads.
-            match file.read(&mut buffer) {
-                Ok(0) => *pipe = None,
-                Ok(length) => read.extend_from_slice(&buffer[..length]),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
-            }
-        }
-    }
 }

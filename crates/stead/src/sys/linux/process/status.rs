@@ -96,18 +96,28 @@ pub(crate) fn collect_from_kernel(pidfd: BorrowedFd<'_>) -> Result<Collected, Er
     Ok(if ended_by(pidfd, Some(Instant::now()))? { Collected::Lost } else { Collected::Running })
 }
 
-/// How a process ended that is another's child, as the kernel tells it from the moment that it was reaped (Linux 6.15):
-/// whoever reaps it has this long. `None` where the kernel does not tell, or not yet.
-pub(crate) fn told_once_reaped(pidfd: BorrowedFd<'_>, at_most: Duration) -> Option<ExitStatus> {
-    let told = match exit_info(pidfd) {
-        // The kernel hangs a pidfd up when the process has been reaped, by whomever.
-        Ok(None) => {
-            let mut fds = [PollFd::from_borrowed_fd(pidfd, PollFlags::empty())];
-            poll(&mut fds, Some(&timespec(at_most))).and_then(|_| exit_info(pidfd))
+/// How a process ended that is another's child, as the kernel tells it from the moment that it was reaped; `None` where
+/// nobody has reaped it by `until`.
+///
+/// # Errors
+///
+/// Where the kernel does not tell (before Linux 6.15).
+pub(crate) fn told_once_reaped(pidfd: BorrowedFd<'_>, until: Instant) -> Result<Option<i32>, Errno> {
+    loop {
+        if let Some(raw) = exit_info(pidfd)? {
+            return Ok(Some(raw));
         }
-        told => told,
-    };
-    told.ok().flatten().map(ExitStatus::from_raw)
+        // Nothing asked for: the end alone wakes nobody here, only that it is reaped and hung up (Linux 6.9).
+        let mut fds = [PollFd::from_borrowed_fd(pidfd, PollFlags::empty())];
+        let left = until.saturating_duration_since(Instant::now());
+        match poll(&mut fds, Some(&timespec(left))) {
+            Ok(0) if left.is_zero() => return Ok(None),
+            Ok(0) | Err(Errno::INTR) => {}
+            // What is kept of it was written before.
+            Ok(_) => return exit_info(pidfd),
+            Err(errno) => return Err(errno),
+        }
+    }
 }
 
 /// The wait status that the kernel keeps for the holders of a pidfd after the process was reaped.

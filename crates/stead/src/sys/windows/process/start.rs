@@ -4,6 +4,7 @@ use std::io;
 use std::os::windows::ffi::OsStrExt;
 use std::os::windows::io::{AsHandle, AsRawHandle, FromRawHandle, OwnedHandle, RawHandle};
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 
@@ -32,6 +33,14 @@ use crate::sys::wide::{narrow, wide};
 use crate::token::ImpersonationLevel;
 
 impl Plan {
+    /// Creates the process and waits for its end; one that is not suspended.
+    pub(crate) fn status(self) -> Result<ExitStatus> {
+        let lost = || Error::new("waiting for a process", ErrorKind::StatusLost);
+        let Parts { mut running, stdin, stdout: _stdout, stderr: _stderr } = self.start()?;
+        drop(stdin);
+        running.wait(None)?.ok_or_else(lost)
+    }
+
     /// Creates the process suspended, looks at what it became, and lets it run unless it shall stay suspended.
     ///
     /// When the deadline passes, what the system is doing for it (opening a file of the client's on another machine)
