@@ -190,7 +190,7 @@ impl ChildsView {
 }
 
 /// Reaps the child, which must end well; a negative number stands for the error of the call that should have made it.
-fn wait_for(pid: c_int) -> io::Result<()> {
+pub(crate) fn wait_for(pid: c_int) -> io::Result<()> {
     if pid < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -215,13 +215,20 @@ fn wait_for(pid: c_int) -> io::Result<()> {
 pub(crate) fn write_tiny(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
 
+    #[cfg(target_arch = "x86_64")]
+    let code: &[u8] = &[0x31, 0xff, 0xb8, 60, 0, 0, 0, 0x0f, 0x05];
+    #[cfg(target_arch = "aarch64")]
+    let code: &[u8] = &[0, 0, 0x80, 0xd2, 0xa8, 0x0b, 0x80, 0xd2, 1, 0, 0, 0xd4];
+    std::fs::write(path, program(code))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+}
+
+/// A static program: an ELF header, one segment, and the code, whose beginning is executed.
+pub(crate) fn program(code: &[u8]) -> Vec<u8> {
     const BASE: u64 = 0x40_0000;
     const HEADERS: u64 = 64 + 56;
 
-    #[cfg(target_arch = "x86_64")]
-    let (machine, code): (u16, &[u8]) = (62, &[0x31, 0xff, 0xb8, 60, 0, 0, 0, 0x0f, 0x05]);
-    #[cfg(target_arch = "aarch64")]
-    let (machine, code): (u16, &[u8]) = (183, &[0, 0, 0x80, 0xd2, 0xa8, 0x0b, 0x80, 0xd2, 1, 0, 0, 0xd4]);
+    let machine: u16 = if cfg!(target_arch = "x86_64") { 62 } else { 183 };
 
     let size = HEADERS + code.len() as u64;
     let mut elf = Vec::new();
@@ -242,6 +249,5 @@ pub(crate) fn write_tiny(path: &Path) -> io::Result<()> {
         elf.extend_from_slice(&u64::to_le_bytes(word));
     }
     elf.extend_from_slice(code);
-    std::fs::write(path, elf)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+    elf
 }

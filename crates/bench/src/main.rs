@@ -3,6 +3,7 @@
 //! Everything is measured in interleaved rounds, for machines are noisy: quote the ratios of medians. Each part runs in
 //! a process of its own, so that none finds what another left.
 
+mod bound;
 mod commands;
 mod credentials;
 mod files;

@@ -15,6 +15,7 @@ pub(crate) fn run(bench: &mut Bench) -> Outcome {
     let ours = Ours::new(bed, user)?;
     let mut all = ways::others(user);
     let rest = all.split_off(1);
+    all.push(ways::bound(user));
     all.extend(ours.ways());
     all.extend(rest);
     for (name, target) in [("a tiny static program", Target::tiny(bed)?), ("/bin/true", Target::ordinary())] {

@@ -16,7 +16,8 @@ pub(crate) fn run(bench: &mut Bench) -> Outcome {
     let user = bed.user("alice");
     let identities = Identities::new(bed, user)?;
     let ours = Ours::new(bed, user)?;
-    let all = ways::in_one_server(user, &ours);
+    let mut all = ways::in_one_server(user, &ours);
+    all.insert(1, ways::bound(user));
     let tiny = Target::tiny(bed)?;
     let ways = ways::verified(bench, &scenario(1), &identities, &all);
     let (rounds, span) = match bench.effort {

@@ -9,6 +9,7 @@ use stead::{Account, Logon, LogonSession, LogonType, Primary, Token};
 use testbed::{Bed, User};
 
 use crate::Outcome;
+use crate::bound::Bound;
 use crate::floor::Execution;
 use crate::measure::Method;
 use crate::python::Python;
@@ -105,6 +106,17 @@ pub(crate) fn measure(bench: &mut Bench, scenario: &Scenario, ways: &[&Way<'_>],
 
 /// The fewest calls there are.
 pub(crate) const FLOOR: &str = "vfork and switch, bare calls";
+
+/// The fewest calls for a child that switches in memory of its own.
+const BOUND: &str = "two executions, bare calls";
+
+/// The bound of what stead does.
+pub(crate) fn bound(user: &User) -> Way<'_> {
+    Way::new(BOUND, Becomes::User, move |target| {
+        let mut bound = Bound::new(target.words(), &switch_to(user))?;
+        Ok(timed(move || bound.run()))
+    })
+}
 
 /// The ways in which a program makes no use of stead.
 pub(crate) fn others(user: &User) -> Vec<Way<'_>> {
