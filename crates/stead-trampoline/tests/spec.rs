@@ -234,6 +234,7 @@ fn the_program_is_small_and_is_an_executable_of_this_machine() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri starts no processes")]
 fn the_program_does_nothing_for_who_runs_it_by_hand() {
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::CommandExt;
