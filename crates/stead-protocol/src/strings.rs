@@ -3,7 +3,8 @@
 use crate::frame::Malformed;
 use crate::{CreateProcess, Text, Variable};
 
-/// The longest that such a file may be. The kernel takes 6 MiB of arguments and environment at most, with a pointer to each (`bprm_stack_limits` in fs/exec.c); here are three numbers more.
+/// The longest that such a file may be. The kernel takes 6 MiB of arguments and environment at most, with a pointer to
+/// each (`bprm_stack_limits` in fs/exec.c); here are three numbers more.
 pub const LARGEST_STRINGS: usize = (6 << 20) + HEADER;
 
 /// What the kernel counts for the pointer to a string.
