@@ -58,10 +58,18 @@ fn a_worker_is_reaped_when_it_ends_though_nobody_calls_the_service() {
 fn the_next_logon_of_a_type_gets_the_worker_that_waited_for_it() {
     // Others change what PAM is configured with.
     let bed = testbed::require!(alone);
+    if !testbed::confine::may("sys_ptrace") {
+        testbed::skip!("looking into the worker, which is not dumpable, needs CAP_SYS_PTRACE");
+    }
     let service = Service::start(bed, &everything(&["root"], &["alice", "mallory"]));
     let mut root = service.connect();
     let first = call(&mut root, &s4u("alice"), &[]).0;
-    until("a worker waits beside that of the session", || children(&service).len() == 2);
+    let has_pam = |pid: &u32| {
+        std::fs::read_to_string(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps.contains("/pam_unix.so"))
+    };
+    until("a worker waits beside that of the session", || {
+        children(&service).iter().filter(|pid| has_pam(pid)).count() == 2
+    });
     let session = call(&mut root, &shell(first.token, "exit 0"), &[]).0;
     let waiting = children(&service);
 
