@@ -112,16 +112,16 @@ impl Holders {
 
 impl Known {
     /// Changes who holds the session, and writes that down where other processes do than before.
-    fn change<R>(&self, service: &Service, change: impl FnOnce(&mut Holding) -> R) -> Result<R, Failure> {
+    fn change(&self, service: &Service, change: impl FnOnce(&mut Holding)) -> Result<(), Failure> {
         let mut holding = self.holders.lock();
-        let result = change(&mut holding);
+        change(&mut holding);
         let all = holding.all();
         if all != holding.written {
             let written = service.sessions.rewrite(self, &all);
             written.map_err(|error| system("writing down who holds a session", "write", error))?;
             holding.written = all;
         }
-        Ok(result)
+        Ok(())
     }
 
     /// The same, where nothing but a log can be told that the next run will believe what was before.
