@@ -11,7 +11,7 @@ use super::connection::{Answer, State};
 use super::given::Given;
 use super::service::Service;
 use super::slots::Kind;
-use super::{client, create, explain, file, session};
+use super::{client, create, explain, file, logon, session};
 
 /// What the call waits for.
 pub(super) fn slot_of(request: &Request) -> Kind {
@@ -32,7 +32,7 @@ pub(super) fn handle(
     #[cfg(feature = "fuzzing")]
     super::fuzzing::panic_if_asked(&request);
     match request {
-        Request::LogOn(call) => plain(&session::log_on(service, state, &call, given)?),
+        Request::LogOn(call) => plain(&logon::log_on(service, state, &call, given)?),
         Request::OwnToken(call) => plain(&client::own_token(state, &call)?),
         Request::ClientToken(call) => plain(&client::client_token(service, state, &call, given)?),
         Request::DescribeToken(call) => plain(&state.describe_token(&call)?),

@@ -10,29 +10,23 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 use serde::{Deserialize, Serialize};
-use stead::os::linux::{LogonExt, LogonGid, LogonSessionExt, TokenExt, Uid, User};
-use stead::{Account, ErrorKind, Lifetime, Logon, LogonSession, SessionId};
+use stead::os::linux::{LogonSessionExt, Uid};
+use stead::{ErrorKind, LogonSession, SessionId};
 use stead_protocol as wire;
 use stead_protocol::{
-    CloseSession, Failure, FailureKind, LogOn, Nothing, OpenSession, OpenedSession, TerminateSession, Text,
-    Variable,
+    CloseSession, Failure, FailureKind, Nothing, OpenSession, OpenedSession, TerminateSession, Text, Variable,
 };
 
 use super::connection::State;
 use super::explain::{logon_type, subject};
-use super::failure::{failure, invalid};
-use super::folder::{Folder, now};
-use super::given::Given;
-use super::secret::{self, Talk};
-use super::service::{Service, denied};
+use super::failure::failure;
+use super::folder::Folder;
+use super::service::Service;
 use super::tie::{self, Holder, Holders};
 use super::token::{AnyToken, Held, Origin};
-use super::watch;
-use crate::policy::{LogonRequest, Privilege, Request, Subject};
+use crate::policy::{LogonRequest, Privilege, Request};
 use crate::throttle::{Held as Counted, Holding};
 
-/// The longest that a logon may be given.
-const LONGEST: Duration = Duration::from_secs(300);
 /// A worker that was let go of just now takes this long to notice at most.
 const LET_GO: Duration = Duration::from_secs(5);
 
@@ -115,6 +109,29 @@ impl Sessions {
 
     pub(super) fn count(&self) -> usize {
         self.lock().len()
+    }
+
+    /// Knows a session that was opened just now, once it is written down.
+    pub(super) fn add(
+        &self,
+        record: Record,
+        session: LogonSession,
+        counted: Counted,
+    ) -> io::Result<(Arc<Known>, Arc<LogonSession>)> {
+        self.folder.write(&record.id, &record)?;
+        let worker = session.worker().unwrap_or_default();
+        let session = Arc::new(session);
+        let known = Arc::new(Known {
+            id: session.id(),
+            worker,
+            attached: Mutex::new(Arc::downgrade(&session)),
+            holders: Holders::written(&record.holders),
+            closing: Mutex::default(),
+            _counted: counted,
+            record,
+        });
+        self.lock().insert(known.record.id.clone(), Arc::clone(&known));
+        Ok((known, session))
     }
 
     /// Knows the sessions again that an earlier run of the service opened and that live.
@@ -280,175 +297,8 @@ fn no_such() -> Failure {
     FailureKind::NoSuchHandle { of: "session".to_owned() }.while_doing("looking up a session")
 }
 
-/// Logs an account on, if the policy lets the caller.
-pub(super) fn log_on(
-    service: &Arc<Service>,
-    state: &mut State,
-    call: &LogOn,
-    given: &Given,
-) -> Result<OpenedSession, Failure> {
-    let name = call.account.name.to_string_lossy().into_owned();
-    let doing = format!("logging on {name}");
-    let privilege = if call.s4u { Privilege::Tcb } else { Privilege::Logon };
-    if call.s4u == (call.secret.is_some() || call.conversation.is_some()) {
-        return Err(invalid(&doing, "it takes a secret or a conversation, or neither with s4u"));
-    }
-    let caller = &state.caller;
-    if service.policy().refuses_outright(&caller.policy, privilege).is_some() {
-        // Decided all the same, for the record; of nobody, so that no account is looked up.
-        let nobody = Subject::unknown(name.clone());
-        let request = Request::new(privilege, &nobody).logon(LogonRequest::Type(logon_type(call.logon_type)));
-        let _ = service.decide(caller, &request);
-        return Err(denied(privilege, &name));
-    }
-    let client = subject(&call.account.name)?;
-    let request = Request::new(privilege, &client).logon(LogonRequest::Type(logon_type(call.logon_type)));
-    service.decide(caller, &request)?;
-
-    let counted = service.take(caller, Holding::Session).or_else(|_| {
-        // Some of those that are counted may have ended.
-        service.sessions.sweep();
-        service.take(caller, Holding::Session)
-    })?;
-    let logon = prepare(service, call, given, &doing)?;
-    // Dropped unsaid, it has failed.
-    let attempt =
-        if call.s4u { None } else { Some(service.attempt(caller.uid, &counted_as(call)?, &doing)?) };
-    let session = logon.open().map_err(|error| failure(&error));
-    let kind = stead_protocol::name_of(logon_type(call.logon_type));
-    service.note_logon(caller, &client, &kind, session.as_ref().err());
-    let session = session?;
-    watch::reap_in_the_end(service, &session);
-    watch::make_ready(service, logon_type(call.logon_type));
-    if let Some(attempt) = attempt {
-        service.failures().succeeded(attempt);
-    }
-    // A module may have made another account of the name: only the one that was decided on is served.
-    let uid = session.token().uid();
-    if client.uid != Some(uid) {
-        drop(session);
-        return Err(denied(privilege, &name));
-    }
-    let record = Record {
-        id: session.id().to_string(),
-        uid: uid.as_raw(),
-        user_name: Text::from(session.account()),
-        owner: caller.uid.as_raw(),
-        logon_type: call.logon_type,
-        s4u: call.s4u,
-        lifetime: call.lifetime,
-        holders: match call.lifetime {
-            wire::Lifetime::Tied => vec![Holder::of(caller)],
-            wire::Lifetime::Detached => Vec::new(),
-        },
-        since: now(),
-    };
-    if let Err(error) = service.sessions.folder.write(&record.id, &record) {
-        return Err(super::failure::system(&doing, "write", error));
-    }
-    let worker = session.worker().unwrap_or_default();
-    let session = Arc::new(session);
-    let known = Arc::new(Known {
-        id: session.id(),
-        worker,
-        attached: Mutex::new(Arc::downgrade(&session)),
-        holders: Holders::written(&record.holders),
-        closing: Mutex::default(),
-        _counted: counted,
-        record,
-    });
-    service.sessions.lock().insert(known.record.id.clone(), Arc::clone(&known));
-    opened(service, state, &known, session)
-}
-
-/// Whose failure it will be, if it fails: the account's, however it was spelled, where there is an account. It is
-/// looked for where there is none just as long.
-fn counted_as(call: &LogOn) -> Result<String, Failure> {
-    let name = call.account.name.as_os_str();
-    let found = User::by_any_spelling(name).map_err(|error| failure(&error))?;
-    Ok(match found {
-        // alice@a and alice@b are two, and what one gets right forgives the other nothing.
-        Some(user) if user.name().as_encoded_bytes().iter().any(|byte| b"@\\".contains(byte)) => {
-            format!("uid {}", user.uid())
-        }
-        Some(user) => user.name().to_string_lossy().into_owned(),
-        None => name.to_string_lossy().into_owned(),
-    })
-}
-
-fn prepare(service: &Service, call: &LogOn, given: &Given, doing: &str) -> Result<Logon, Failure> {
-    let account = account(call);
-    let secret = call.secret.map(|index| secret::read(given.get(index)?)).transpose()?;
-    let mut logon = match secret {
-        Some(secret) => Logon::password(account, secret),
-        // Without a secret it asks for one; without authentication it does not.
-        None => Logon::s4u(account),
-    };
-    if let Some(index) = call.conversation {
-        let talk = Talk::over(given.copy(index)?)?;
-        logon = match call.secret {
-            Some(_) => logon.conversation(talk),
-            None => Logon::with_conversation(self::account(call), talk),
-        };
-    }
-    logon = logon.kind(logon_type(call.logon_type)).lifetime(Lifetime::Detached);
-    logon = logon.ready(&service.ready);
-    if let Some(worker) = &service.options.worker {
-        logon = logon.worker(worker);
-    }
-    for Variable { name, value } in &call.environment {
-        // Modules act on variables: a seat or a session class (XDG_*) is not the caller's to claim
-        // (CVE-2019-3842), nor is a library path.
-        if !is_harmless(name.as_bytes()) {
-            let what =
-                format!("the variable {:?} is not a caller's to set at a logon", name.to_string_lossy());
-            return Err(invalid(doing, what));
-        }
-        logon = logon.env(name.as_os_str(), value.as_os_str());
-    }
-    if let Some(tty) = &call.tty {
-        // A virtual terminal, or a display's name, claims the seat as XDG_SEAT and XDG_VTNR do (pam_systemd).
-        if !is_nobodys_seat(tty.as_bytes()) {
-            let what = format!("the terminal {:?} is not a caller's to claim", tty.to_string_lossy());
-            return Err(invalid(doing, what));
-        }
-        logon = logon.tty(tty.as_os_str());
-    }
-    if let Some(host) = &call.remote_host {
-        logon = logon.remote_host(host.as_os_str());
-    }
-    if let Some(user) = &call.remote_user {
-        logon = logon.remote_user(user.as_os_str());
-    }
-    if call.logon_gid {
-        logon = logon.logon_gid(LogonGid::default());
-    }
-    if let Some(deadline) = call.deadline {
-        logon = logon.deadline(Duration::from_millis(deadline).min(LONGEST));
-    }
-    Ok(logon)
-}
-
-fn account(call: &LogOn) -> Account {
-    let name = call.account.name.as_os_str();
-    if call.account.local { Account::local(name) } else { Account::upn(name) }
-}
-
-/// Language, time zone and terminal type.
-fn is_harmless(name: &[u8]) -> bool {
-    matches!(name, b"LANG" | b"LANGUAGE" | b"TZ" | b"TERM" | b"COLORTERM") || name.starts_with(b"LC_")
-}
-
-/// A pseudo-terminal, or a word that is no terminal's name.
-fn is_nobodys_seat(tty: &[u8]) -> bool {
-    let number = tty.strip_prefix(b"/dev/").unwrap_or(tty).strip_prefix(b"pts/");
-    match number {
-        Some(number) => !number.is_empty() && number.iter().all(u8::is_ascii_digit),
-        None => tty != b"console" && tty.iter().all(|byte| byte.is_ascii_alphabetic() || *byte == b'-'),
-    }
-}
-
-fn opened(
+/// What who opened a session is told of it; the connection holds it from now on.
+pub(super) fn opened(
     service: &Arc<Service>,
     state: &mut State,
     known: &Arc<Known>,

@@ -15,7 +15,7 @@ use stead_protocol::{Failure, FailureKind};
 
 use super::caller::Caller;
 use super::failure::system;
-use super::process::Proof;
+use super::proof::Proof;
 use super::service::Service;
 use super::session::Known;
 use super::watch::readable;
