@@ -7,6 +7,10 @@ mod through_support;
 
 #[path = "../../stead/tests/desktop_lease.rs"]
 mod desktop_lease;
+#[path = "../../stead/tests/desktop_none.rs"]
+mod desktop_none;
+#[path = "../../stead/tests/desktop_seat.rs"]
+mod desktop_seat;
 #[path = "../../stead/tests/desktop_terminal.rs"]
 mod desktop_terminal;
 #[path = "../../stead/tests/desktop_wayland.rs"]
@@ -30,7 +34,7 @@ const POLICY: &str = r#"
 callers = { users = ["root"] }
 clients = "everyone"
 privileges = ["assign-primary-token", "impersonate", "logon"]
-logon-types = ["interactive"]
+logon-types = ["interactive", "service"]
 programs = "any"
 desktops = "any"
 "#;

@@ -10,13 +10,17 @@ mod through_support;
 mod logon;
 #[path = "../../stead/tests/logon_context.rs"]
 mod logon_context;
+#[path = "../../stead/tests/logon_gid.rs"]
+mod logon_gid;
 #[path = "../../stead/tests/logon_lifetime.rs"]
 mod logon_lifetime;
 #[path = "../../stead/tests/common/server.rs"]
 mod server;
 
 use std::ffi::OsStr;
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -168,6 +172,20 @@ fn bytes_that_are_no_characters_arrive_as_they_are_however_long_they_are() {
         let expected = [argument.as_bytes(), b"||", argument.as_bytes()].concat();
         assert_eq!(output.stdout, expected);
     }
+}
+
+/// The counter is the service's own.
+fn asking_for_a_gid(logon: Logon, _counter: &Path) -> Logon {
+    let map = std::fs::read_to_string("/proc/self/gid_map").unwrap();
+    if !map.split_ascii_whitespace().eq(["0", "0", "4294967295"]) {
+        testbed::skip_test("the service's logon gids are not mapped in this user namespace");
+    }
+    logon.logon_sid()
+}
+
+/// What `LogonGid::default()` has.
+fn gids() -> RangeInclusive<u32> {
+    0x7000_0000..=0x7fff_fffe
 }
 
 /// Session workers are children of the service.

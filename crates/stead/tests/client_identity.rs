@@ -2,11 +2,17 @@
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    unused_qualifications,
+    dead_code,
+    reason = "`crate::` is not this where the service's tests take it in"
+)]
 
 #[path = "common/client.rs"]
 mod common;
 
 use std::collections::BTreeSet;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 
 use common::{Server, has_uid, may_inspect, refused, wait_for_status};
@@ -18,9 +24,32 @@ fn changed(kind: &ErrorKind) -> bool {
     matches!(kind, ErrorKind::ClientChanged { .. })
 }
 
-/// What `Client::of` says of a client that must be refused.
-fn unknown(socket: &std::os::unix::net::UnixStream) -> ErrorKind {
-    Client::of(socket).expect_err("the client must be refused").kind().clone()
+/// The client at the other end of a connection. The program says by whose privileges: the library's tests by their own,
+/// those of the service by the service's.
+fn take_client(
+    stream: &UnixStream,
+    _listener: &UnixListener,
+    confinement: Confinement,
+) -> stead::Result<Client> {
+    Client::with(confinement).of(stream)
+}
+
+/// This program has what it has.
+fn without_privileges_of_its_own(_what: &str) {}
+
+/// The client of the next connection.
+fn accepted(server: &Server) -> Client {
+    crate::take_client(&server.accept(), &server.listener, Confinement::Refuse).unwrap()
+}
+
+/// What is said of a client that must be refused.
+fn unknown(server: &Server, socket: &UnixStream) -> ErrorKind {
+    unknown_to(server, socket, Confinement::Refuse)
+}
+
+fn unknown_to(server: &Server, socket: &UnixStream, choice: Confinement) -> ErrorKind {
+    let taken = crate::take_client(socket, &server.listener, choice);
+    taken.expect_err("the client must be refused").kind().clone()
 }
 
 #[test]
@@ -31,13 +60,20 @@ fn a_client_of_every_user_is_who_the_kernel_says() {
         let server = Server::new(bed, "identity");
         let mut process = bed.client(name).connect(&server.path);
         let control = process.probe();
-        let client = Client::of(server.accept()).unwrap();
+        let client = accepted(&server);
         let identity = client.identity().unwrap();
         assert_eq!((identity.uid.as_raw(), identity.gid.as_raw()), (user.uid, user.gid));
         let groups: Vec<u32> = identity.groups.as_slice().iter().map(|gid| gid.as_raw()).collect();
         let control: BTreeSet<u32> = control.groups.into_iter().collect();
         assert_eq!(groups, control.into_iter().collect::<Vec<_>>());
         assert_eq!(identity.pid, process.pid().cast_unsigned());
+        if may_inspect() {
+            let token = client.token().unwrap();
+            assert_eq!(
+                (token.uid(), token.gid(), token.groups()),
+                (identity.uid, identity.gid, identity.groups)
+            );
+        }
     }
 }
 
@@ -48,8 +84,11 @@ fn a_uid_above_two_to_the_31_is_as_any_other() {
     assert_eq!(carol.uid, 4_000_000_000);
     let server = Server::new(bed, "carol");
     let _process = bed.client("carol").connect(&server.path);
-    let client = Client::of(server.accept()).unwrap();
+    let client = accepted(&server);
     assert_eq!(client.identity().unwrap().uid.as_raw(), 4_000_000_000);
+    if may_inspect() {
+        assert_eq!(client.token().unwrap().uid().as_raw(), 4_000_000_000);
+    }
 }
 
 #[test]
@@ -61,7 +100,7 @@ fn the_token_is_the_clients_ids_and_groups_and_nothing_else() {
     let alice = bed.user("alice");
     let server = Server::new(bed, "token");
     let _process = bed.client("alice").connect(&server.path);
-    let token = Client::of(server.accept()).unwrap().token().unwrap();
+    let token = accepted(&server).token().unwrap();
     let own = Token::current().unwrap();
     assert_eq!((token.uid().as_raw(), token.gid().as_raw()), (alice.uid, alice.gid));
     assert_eq!(token.groups().as_slice().len(), alice.all_groups().len());
@@ -93,7 +132,7 @@ fn capabilities_that_a_clients_process_holds_are_not_in_its_token() {
         Err(reason) => testbed::skip!("{reason}"),
     };
     assert_ne!(process.probe().capabilities.effective, 0);
-    let token = Client::of(server.accept()).unwrap().token().unwrap();
+    let token = accepted(&server).token().unwrap();
     let sets = token.capabilities();
     assert!(sets.permitted.is_empty() && sets.effective.is_empty());
     assert!(sets.inheritable.is_empty() && sets.ambient.is_empty());
@@ -107,9 +146,8 @@ fn a_client_that_executes_a_setuid_program_after_connecting_is_refused() {
     let socket = server.accept();
     wait_for_status(process.pid(), |status| has_uid(status, 1, 0));
     // CVE-2011-1485, CVE-2013-4288: the process is root's by now, the connection was alice's.
-    assert!(changed(&unknown(&socket)));
-    let unpinned = Client::with(Confinement::Unknown).of(&socket);
-    assert!(changed(unpinned.unwrap_err().kind()));
+    assert!(changed(&unknown(&server, &socket)));
+    assert!(changed(&unknown_to(&server, &socket, Confinement::Unknown)));
 }
 
 #[test]
@@ -119,7 +157,7 @@ fn a_client_that_executes_a_setuid_program_between_check_and_use_is_refused() {
     let mut process = bed.client("alice").connect(&server.path);
     // Otherwise one that may not look at all would refuse it for that.
     let choice = if may_inspect() { Confinement::Refuse } else { Confinement::Unknown };
-    let client = Client::with(choice).of(server.accept()).unwrap();
+    let client = crate::take_client(&server.accept(), &server.listener, choice).unwrap();
     assert_eq!(process.tell(&format!("exec {} wait", bed.setuid_program().display())), "ok");
     wait_for_status(process.pid(), |status| has_uid(status, 1, 0));
     let kind = refused(&client);
@@ -134,7 +172,7 @@ fn a_client_that_ended_has_no_credentials() {
     let socket = server.accept();
     process.finish();
     // CVE-2021-3560: gone in the middle of the check is no "root by default".
-    assert!(changed(&unknown(&socket)));
+    assert!(changed(&unknown(&server, &socket)));
 }
 
 #[test]
@@ -142,7 +180,7 @@ fn a_client_that_ends_between_check_and_use_is_refused() {
     let bed = testbed::require!();
     let server = Server::new(bed, "ends");
     let process = bed.client("alice").connect(&server.path);
-    let client = Client::of(server.accept()).unwrap();
+    let client = accepted(&server);
     process.finish();
     assert!(changed(&refused(&client)));
 }
@@ -154,7 +192,7 @@ fn a_client_that_left_its_connection_to_a_child_is_refused() {
     let process = bed.client("alice").leave_to_child().connect(&server.path);
     let socket = server.accept();
     process.finish();
-    assert!(changed(&unknown(&socket)));
+    assert!(changed(&unknown(&server, &socket)));
 }
 
 #[test]
@@ -179,8 +217,8 @@ fn a_reused_process_id_is_not_the_client() {
             .unwrap();
         let reused = other.id().cast_signed() == pid;
         if reused {
-            assert!(changed(&unknown(&socket)));
-            assert!(changed(Client::with(Confinement::Unknown).of(&socket).unwrap_err().kind()));
+            assert!(changed(&unknown(&server, &socket)));
+            assert!(changed(&unknown_to(&server, &socket, Confinement::Unknown)));
         }
         drop(other.stdin.take());
         other.wait().unwrap();
@@ -219,7 +257,7 @@ fn the_overflow_uid_is_no_identity() {
     let Some(mut process) = connect_as(bed, &server, 65_534, bed.user("alice").gid) else {
         testbed::skip!("no process can have uid 65534 here");
     };
-    assert!(matches!(unknown(&server.accept()), ErrorKind::NoIdentity { .. }));
+    assert!(matches!(unknown(&server, &server.accept()), ErrorKind::NoIdentity { .. }));
     drop(process.stdin.take());
     process.wait().unwrap();
 }
@@ -233,8 +271,13 @@ fn the_overflow_gid_is_a_group_only_where_every_group_has_an_id() {
     };
     let map = std::fs::read_to_string("/proc/self/gid_map").unwrap();
     let whole = map.split_whitespace().eq(["0", "0", "4294967295"]);
-    let client = Client::of(server.accept());
+    let client = crate::take_client(&server.accept(), &server.listener, Confinement::Refuse);
     assert_eq!(client.is_ok(), whole, "{client:?}");
+    if let Ok(client) = &client
+        && may_inspect()
+    {
+        assert_eq!(client.token().unwrap().gid().as_raw(), 65_534);
+    }
     drop(process.stdin.take());
     process.wait().unwrap();
 }
@@ -242,6 +285,7 @@ fn the_overflow_gid_is_a_group_only_where_every_group_has_an_id() {
 #[test]
 fn the_token_of_a_process_by_pidfd_is_the_processs_own() {
     let bed = testbed::require!();
+    crate::without_privileges_of_its_own("another process's token");
     if !may_inspect() {
         testbed::skip!("needs CAP_SYS_PTRACE");
     }
@@ -250,7 +294,7 @@ fn the_token_of_a_process_by_pidfd_is_the_processs_own() {
         Ok(process) => process,
         Err(reason) => testbed::skip!("{reason}"),
     };
-    let client = Client::of(server.accept()).unwrap();
+    let client = accepted(&server);
     let token = Token::of_process(client.pidfd().unwrap()).unwrap();
     let control = process.probe();
     assert_eq!(token.uid().as_raw(), control.uid.real);
@@ -259,7 +303,7 @@ fn the_token_of_a_process_by_pidfd_is_the_processs_own() {
     assert_eq!(token.capabilities().ambient.bits(), control.capabilities.ambient);
     assert_eq!(token.capabilities().bounding.bits(), control.capabilities.bounding);
     let smaller = bed.client("bob").smaller_bounding_set().connect(&server.path);
-    let client = Client::of(server.accept()).unwrap();
+    let client = accepted(&server);
     // It is carried, so that nothing is widened.
     let token = Token::of_process(client.pidfd().unwrap()).unwrap();
     assert_ne!(token.capabilities().bounding, Token::current().unwrap().capabilities().bounding);
@@ -269,6 +313,7 @@ fn the_token_of_a_process_by_pidfd_is_the_processs_own() {
 #[test]
 fn the_servers_own_token_is_what_a_probe_of_it_shows() {
     let _bed = testbed::require!();
+    crate::without_privileges_of_its_own("a token with what this thread holds");
     let probe = testbed::Probe::of_self().unwrap();
     let own = Token::current().unwrap();
     assert_eq!((own.uid().as_raw(), own.gid().as_raw()), (probe.uid.real, probe.gid.real));

@@ -2,41 +2,31 @@
 #![cfg(target_os = "linux")]
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
+#![allow(unused_qualifications, reason = "`crate::` is not this where the service's tests take it in")]
 
 mod desktop_support;
 
 use desktop_support::*;
-use stead::os::linux::DesktopExt;
-use stead::{Account, Command, Desktop, Logon, PtySize};
-use testbed::Probe;
+use stead::os::linux::{DesktopExt, LogonExt};
+use stead::{Account, Command, Desktop, Logon, LogonSession, LogonType, PtySize};
 use testbed::display::{Display, Options};
+use testbed::{AT_A_DESKTOP, Bed, OF_A_DESKTOP, Probe};
 
-/// What PAM modules of a seat set, and what a server that was started on a desktop has.
-const OF_A_DESKTOP: &[&str] = &[
-    "DISPLAY",
-    "XAUTHORITY",
-    "WAYLAND_DISPLAY",
-    "WAYLAND_SOCKET",
-    "XDG_SESSION_TYPE",
-    "XDG_SEAT",
-    "XDG_VTNR",
-    "XDG_RUNTIME_DIR",
-    "DBUS_SESSION_BUS_ADDRESS",
-    "TERM",
-];
+/// A session that PAM's modules have given what leads to a desktop, as modules of a seat do.
+fn seated(bed: &Bed) -> LogonSession {
+    let logon = Logon::password(Account::local("alice"), bed.user("alice").password.as_str());
+    let logon = logon.kind(LogonType::Service).remote_host(AT_A_DESKTOP).env("TERM", "vt100");
+    crate::open_logon(logon).unwrap_or_else(|error| panic!("{error}"))
+}
 
 #[test]
 fn a_non_interactive_process_has_no_terminal_and_nothing_that_leads_to_a_desktop() {
     let bed = testbed::require!();
     let display = Display::start(bed, &Options::default());
-    let mut logon = Logon::s4u(Account::local(&bed.user("alice").name)).env("STEAD_OWN", "stays");
-    for name in OF_A_DESKTOP {
-        logon = logon.env(name, "from PAM");
-    }
-    let session = logon.open().unwrap();
+    let session = seated(bed);
     let output = Command::new(bed.bin("probe")).output_as(session.token()).unwrap();
     let seen = Probe::parse(&output.stdout);
-    for name in OF_A_DESKTOP {
+    for name in OF_A_DESKTOP.iter().chain(&["TERM"]) {
         assert_eq!(seen.variable(name), None, "{name}");
     }
     assert_eq!(seen.variable("STEAD_OWN"), Some("stays"));
@@ -53,11 +43,7 @@ fn a_non_interactive_process_has_no_terminal_and_nothing_that_leads_to_a_desktop
 #[test]
 fn a_process_on_a_terminal_of_its_own_is_told_so_and_of_no_display() {
     let bed = testbed::require!();
-    let mut logon = Logon::s4u(Account::local(&bed.user("alice").name));
-    for name in ["DISPLAY", "WAYLAND_DISPLAY", "XDG_SESSION_TYPE", "XDG_SEAT"] {
-        logon = logon.env(name, "from PAM");
-    }
-    let session = logon.env("TERM", "vt100").open().unwrap();
+    let session = seated(bed);
     let script = "echo \"$XDG_SESSION_TYPE|$TERM|$DISPLAY$WAYLAND_DISPLAY$XDG_SEAT\"";
     let mut child = shell(script).pty(PtySize::default()).spawn_as(session.token()).unwrap();
     let mut said = String::new();

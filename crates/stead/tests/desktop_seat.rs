@@ -35,7 +35,7 @@ fn the_desktop_of_seat0_is_what_logind_says() {
         Err(reason) => testbed::skip!("{reason}"),
     };
     let mut inside = machine.command(&bed.this_program());
-    let role = role(bed, &[], "role_a_server_beside_logind");
+    let role = role(bed, &[], &exact(module_path!(), "role_a_server_beside_logind"));
     inside.args(role.get_args());
     inside
         .envs(role.get_envs().filter_map(|(name, value)| Some((name, value?))))
@@ -46,7 +46,7 @@ fn the_desktop_of_seat0_is_what_logind_says() {
     assert!(said.contains("role: done"), "{said}");
 }
 
-/// A session that pam_systemd tells logind of.
+/// A session that pam_systemd tells logind of: a display manager's, not a server's.
 fn seated(bed: &Bed, user: &str, kind: &str, vt: &str) -> LogonSession {
     let logon = Logon::s4u(Account::local(&bed.user(user).name))
         .pam_service("stead-seat")

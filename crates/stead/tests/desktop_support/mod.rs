@@ -26,6 +26,11 @@ pub fn open_logon_with_gid(logon: Logon) -> stead::Result<LogonSession> {
     with_worker(logon.logon_gid(LogonGid::range(range))).open()
 }
 
+/// Any other logon; the same.
+pub fn open_logon(logon: Logon) -> stead::Result<LogonSession> {
+    with_worker(logon).open()
+}
+
 /// Ends a test as skipped where the program has its sessions from the service, and the test is about what only a server
 /// with privileges of its own can do.
 pub fn needs_privileges_of_its_own(what: &str) {

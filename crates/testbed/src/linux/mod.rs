@@ -18,4 +18,5 @@ pub use accounts::User;
 pub use bed::{Bed, Mode, PamEvent, ROOT};
 pub use client::{ClientBuilder, RunningClient};
 pub use enter::{EnterOptions, Entry, enter, run_stage_if_asked};
+pub use pam::{AT_A_DESKTOP, OF_A_DESKTOP};
 pub use probe::{Capabilities, Ids, Keyring, Limit, Probe, Scheduling, Signals};

@@ -175,15 +175,44 @@ pub(crate) fn files(root: &Path, login_uid: bool) -> Vec<File> {
     let _ = writeln!(limits, "alice - priority {ALICE_NICE}");
     add("security/stead-testbed.limits.conf".into(), limits);
     for file in files.iter_mut().filter(|file| file.path == "pam.d/stead-service") {
-        file.text += &refuse_close(root);
+        file.text += &by_host(root);
     }
+    files.push(desktop_env());
     files
 }
 
-/// For callers that may not name the service: a session from one host closes in disorder.
-fn refuse_close(root: &Path) -> String {
-    format!("session required pam_exec.so quiet {}/bin/pam-refuse-close\n", root.display())
+fn desktop_env() -> File {
+    let desktop = OF_A_DESKTOP.iter().fold(String::new(), |text, name| text + name + "=from-pam\n");
+    let text = format!("{MARK}\n{desktop}STEAD_OWN=stays\n");
+    File { path: "security/stead-testbed.desktop.env".into(), text }
 }
+
+/// For callers that may not name the service: sessions from some hosts are not opened, close in disorder, or have what
+/// modules of a seat set.
+fn by_host(root: &Path) -> String {
+    format!(
+        "session requisite pam_exec.so quiet {}/bin/pam-refuse\n\
+         session [success=ignore default=1] pam_succeed_if.so quiet rhost = {AT_A_DESKTOP}\n\
+         session required pam_env.so conffile=/dev/null envfile=/etc/security/stead-testbed.desktop.env\n",
+        root.display()
+    )
+}
+
+/// A session of the service `stead-service` from this host has the variables of a desktop, set by PAM.
+pub const AT_A_DESKTOP: &str = "at-a-desktop.example";
+
+/// Those variables. What else such a session has of PAM is `STEAD_OWN=stays`.
+pub const OF_A_DESKTOP: &[&str] = &[
+    "DISPLAY",
+    "XAUTHORITY",
+    "WAYLAND_DISPLAY",
+    "WAYLAND_SOCKET",
+    "XDG_SESSION_TYPE",
+    "XDG_SEAT",
+    "XDG_VTNR",
+    "XDG_RUNTIME_DIR",
+    "DBUS_SESSION_BUS_ADDRESS",
+];
 
 /// The line for `group.conf`: alice gets one group more, in one service.
 pub(crate) fn group_conf_line() -> String {
@@ -204,8 +233,10 @@ pub(crate) fn scripts(root: &Path) -> Vec<(&'static str, String)> {
         ),
         ("pam-check-otp", "#!/bin/sh\nIFS= read -r code\n[ \"$code\" = 246810 ]\n".to_owned()),
         (
-            "pam-refuse-close",
-            "#!/bin/sh\n[ \"$PAM_TYPE:$PAM_RHOST\" != close_session:refuses-to-close.example ]\n".to_owned(),
+            "pam-refuse",
+            "#!/bin/sh\ncase $PAM_TYPE:$PAM_RHOST in\n\
+             close_session:refuses-to-close.example | open_session:refuses-to-open.example) exit 1 ;;\nesac\n"
+                .to_owned(),
         ),
         (
             // With an argument it sleeps in that phase only.

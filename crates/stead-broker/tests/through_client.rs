@@ -1,0 +1,31 @@
+//! The library's own tests of who a client is, with clients that the service is asked for.
+#![cfg(target_os = "linux")]
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod through_support;
+
+#[path = "../../stead/tests/client_identity.rs"]
+mod client_identity;
+
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use stead::{Client, Confinement};
+use testbed::Bed;
+use through_support::the_service;
+
+/// What to do about a confined client is for the service's policy to say. A client that is known here is shown to the
+/// service as well, where it can be seen: of one that the service refuses nothing is known.
+fn take_client(
+    stream: &UnixStream,
+    listener: &UnixListener,
+    _confinement: Confinement,
+) -> stead::Result<Client> {
+    let client = the_service(Bed::current().unwrap()).connect().client_of(stream, listener)?;
+    client.token()?;
+    Ok(client)
+}
+
+fn without_privileges_of_its_own(what: &str) {
+    testbed::skip_test(format_args!("only a server with privileges of its own does this: {what}"));
+}
