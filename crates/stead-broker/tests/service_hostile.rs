@@ -12,10 +12,10 @@ use std::os::unix::net::UnixStream;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use service_support::{Service, another, call, output, own, part, refusal, shell};
-use stead_protocol::client::CallError;
+use stead_protocol::client::{CallError, Connection};
 use stead_protocol::{
-    CreateProcess, FailureKind, GetStatus, LARGEST_MESSAGE, ListProcesses, LogOn, Monitor, OpenFile, Strings,
-    Text,
+    CreateProcess, FailureKind, GetStatus, LARGEST_MESSAGE, Lifetime, ListProcesses, LogOn, Monitor,
+    OpenFile, Strings, Text, WaitProcess,
 };
 use testbed::until;
 
@@ -257,7 +257,7 @@ fn role_watches() {
     });
 }
 
-fn watching_ends_with(watching: &mut stead_protocol::client::Connection, mut act: impl FnMut()) {
+fn watching_ends_with(watching: &mut Connection, mut act: impl FnMut()) {
     act();
     act();
     let (record, more) = watching.next_reply::<Monitor>().unwrap();
@@ -281,7 +281,7 @@ fn a_call_in_which_the_service_panics_fails_and_leaves_its_connection_and_sessio
     service.variables.push(("STEAD_TEST_PANIC", "io.stead.Service.ListProcesses"));
     service.run(bed);
     let mut caller = service.connect();
-    let logon = LogOn { lifetime: stead_protocol::Lifetime::Tied, ..service_support::s4u("alice") };
+    let logon = LogOn { lifetime: Lifetime::Tied, ..service_support::s4u("alice") };
     let session = call(&mut caller, &logon, &[]).0;
     let process = call(&mut caller, &shell(session.token, "sleep 600"), &[]).0.process;
     for _ in 0..3 {
@@ -298,6 +298,31 @@ fn a_call_in_which_the_service_panics_fails_and_leaves_its_connection_and_sessio
     is_served(&service);
     drop(caller);
     until("the tie is as good as before", || !service_support::alive(process.pid));
+}
+
+#[test]
+fn a_panic_outside_of_a_call_ends_its_connection_with_what_it_holds_and_nothing_else() {
+    let bed = testbed::require!();
+    let policy = service_support::everything(&["root"], &["alice"]);
+    let mut service = Service::prepare(bed, &policy, None);
+    // Not handled as other calls are: the connection itself waits.
+    service.variables.push(("STEAD_TEST_PANIC", "io.stead.Service.WaitProcess"));
+    service.run(bed);
+    let (mut caller, mut another) = (service.connect(), service.connect());
+    let start = |caller: &mut Connection, lifetime: Lifetime| {
+        let logon = LogOn { lifetime, ..service_support::s4u("alice") };
+        let token = call(caller, &logon, &[]).0.token;
+        call(caller, &shell(token, "sleep 600"), &[]).0.process
+    };
+    let tied = start(&mut caller, Lifetime::Tied);
+    let detached = start(&mut caller, Lifetime::Detached);
+    let anothers = start(&mut another, Lifetime::Tied);
+    let lost = caller.call(&WaitProcess { process: tied.id, timeout: None }, &[]);
+    assert!(!matches!(&lost, Ok(_) | Err(CallError::Failed(_))), "{lost:?}");
+    until("its tied session is over", || !service_support::alive(tied.pid));
+    until("nothing of the connection is left", || call(&mut another, &GetStatus {}, &[]).0.connections == 1);
+    assert!(service_support::alive(detached.pid) && service_support::alive(anothers.pid));
+    is_served(&service);
 }
 
 #[test]
@@ -326,7 +351,7 @@ fn strings_beside_a_call_are_taken_from_nothing_but_a_sealed_memory_file_that_ho
         stdout: Some(0),
         ..CreateProcess::default()
     };
-    let run = |root: &mut stead_protocol::client::Connection, process: &CreateProcess, file: &OwnedFd| {
+    let run = |root: &mut Connection, process: &CreateProcess, file: &OwnedFd| {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let answer = root.call(process, &[writer.as_fd(), file.as_fd()]);
         drop(writer);

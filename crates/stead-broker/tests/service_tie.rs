@@ -112,6 +112,33 @@ fn a_tied_session_that_was_let_go_of_ends_with_its_last_process() {
 }
 
 #[test]
+fn who_opens_a_session_that_was_let_go_of_does_not_end_it_by_going_away() {
+    let bed = testbed::require!();
+    let mut service = Service::start(bed, &policy());
+    let mut caller = service.connect();
+    let session = log_on(&mut caller, Lifetime::Tied);
+    let process = start(&mut caller, &session, "sleep 600");
+    let_go(&mut caller, &session);
+    until("the service has heard of it", || record(&service, &session.session.id)["holders"] == json!([]));
+    drop(caller);
+    for restart in [false, true] {
+        if restart {
+            service.kill();
+            service.run(bed);
+        }
+        let mut looks = service.connect();
+        assert_eq!(open(&mut looks, &session).session.lifetime, Lifetime::Detached);
+        let by_another = start(&mut looks, &session, "sleep 600");
+        drop(looks);
+        stays_alive(process);
+        assert!(alive(by_another));
+    }
+    assert!(session_ends(&service).is_empty());
+    call(&mut service.connect(), &TerminateSession { session: session.session.id }, &[]);
+    until("its process has ended", || !alive(process));
+}
+
+#[test]
 fn a_tied_session_lives_until_the_last_connection_that_holds_it_is_lost() {
     let bed = testbed::require!();
     let service = Service::start(bed, &policy());

@@ -38,7 +38,8 @@ pub enum Lifetime {
     /// With its last process, once no connection holds it any more; and, with all its processes, when the last
     /// connection that holds it ends without having let go of it ([`CloseSession`]).
     Tied,
-    /// With its last process, once no connection holds it any more.
+    /// With its last process, once no connection holds it any more. So does one that was tied and that its last holder has
+    /// let go of, whoever opens it afterwards.
     #[default]
     Detached,
 }

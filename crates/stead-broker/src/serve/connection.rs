@@ -142,6 +142,10 @@ async fn calls(
                 }
             }
         }
+        #[cfg(feature = "fuzzing")]
+        if let Ok(request @ Request::WaitProcess(_)) = &request {
+            super::fuzzing::panic_if_asked(request);
+        }
         let result = match request {
             Ok(Request::Monitor(_)) if more => {
                 discard(service, uid, given).await;

@@ -260,7 +260,12 @@ impl Sessions {
 impl Known {
     /// Whether it ends with the connections that hold it.
     pub(super) fn is_tied(&self) -> bool {
-        self.record.lifetime == wire::Lifetime::Tied
+        self.lifetime() == wire::Lifetime::Tied
+    }
+
+    /// One that its last holder has let go of is tied to nobody.
+    fn lifetime(&self) -> wire::Lifetime {
+        if self.holders.have_let_go() { wire::Lifetime::Detached } else { self.record.lifetime }
     }
 
     /// Whether its worker has ended, and with it the session, as far as that is known; waits so long for it.
@@ -287,7 +292,7 @@ impl Known {
             owner: self.record.owner,
             logon_type: Some(self.record.logon_type),
             since: self.record.since,
-            lifetime: self.record.lifetime,
+            lifetime: self.lifetime(),
             pids,
         }
     }

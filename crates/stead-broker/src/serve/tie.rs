@@ -54,6 +54,8 @@ struct Holding {
     written: Vec<Holder>,
     /// The last of them was lost, and the session could not be ended.
     to_be_ended: bool,
+    /// The last of them let go of it: it is tied to nobody any more, whoever opens it afterwards.
+    is_let_go: bool,
 }
 
 impl Holding {
@@ -83,6 +85,11 @@ impl Holding {
     fn forget_earlier(&mut self, holder: Holder) {
         self.earlier.retain(|one| *one != holder);
     }
+
+    /// One that held it wants it no more.
+    fn let_go(&mut self) {
+        self.is_let_go |= self.is_empty();
+    }
 }
 
 impl Holders {
@@ -97,6 +104,11 @@ impl Holders {
 
     fn are_none(&self) -> bool {
         self.lock().is_empty()
+    }
+
+    /// Whether the last of them wanted the session to go on without anybody.
+    pub(super) fn have_let_go(&self) -> bool {
+        self.lock().is_let_go
     }
 
     /// Whether the session is still to be ended; whoever asks does it.
@@ -149,7 +161,10 @@ impl Known {
     pub(super) fn let_go_earlier(&self, service: &Service, caller: &Caller) {
         if !self.holders.lock().earlier.is_empty() {
             let holder = Holder::of(caller);
-            self.change_or_warn(service, |holding| holding.forget_earlier(holder));
+            self.change_or_warn(service, |holding| {
+                holding.forget_earlier(holder);
+                holding.let_go();
+            });
         }
     }
 }
@@ -165,7 +180,10 @@ struct Tie {
 impl Tie {
     /// Holds no more, as its holder wants it.
     fn let_go(&self) {
-        self.known.change_or_warn(&self.service, |holding| holding.disconnect(self.holder));
+        self.known.change_or_warn(&self.service, |holding| {
+            holding.disconnect(self.holder);
+            holding.let_go();
+        });
     }
 
     /// Holds no more, for its holder is gone; whether it was the last.
@@ -191,6 +209,10 @@ impl Ties {
             let holder = Holder::of(caller);
             self.0.push(Tie { service: Arc::clone(service), known: Arc::clone(known), holder });
             known.change(service, |holding| {
+                // Perhaps just now.
+                if holding.is_let_go {
+                    return;
+                }
                 // From now on it is known better: by this connection.
                 holding.forget_earlier(holder);
                 holding.connected.push(holder);
@@ -232,7 +254,11 @@ pub(super) fn recover(service: &Arc<Service>, known: &Arc<Known>) {
     if !known.is_tied() {
         return;
     }
-    known.holders.lock().earlier.clone_from(&known.record.holders);
+    let mut holding = known.holders.lock();
+    holding.earlier.clone_from(&known.record.holders);
+    // A holder that is lost stays written down until the session has ended.
+    holding.let_go();
+    drop(holding);
     for holder in known.record.holders.clone() {
         let (service, weak) = (Arc::clone(service), Arc::downgrade(known));
         let runtime = service.runtime().clone();
