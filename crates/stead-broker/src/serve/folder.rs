@@ -71,6 +71,12 @@ impl Folder {
         let _ = std::fs::remove_file(self.0.join(format!("{name}.json")));
     }
 
+    /// The record `name`, if it was finished.
+    pub(super) fn read<R: DeserializeOwned>(&self, name: &str) -> Option<R> {
+        let text = std::fs::read(self.0.join(format!("{name}.json"))).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
     /// Every record that was finished; what is none is passed over, and removed.
     pub(super) fn read_all<R: DeserializeOwned>(&self) -> io::Result<Vec<R>> {
         let mut records = Vec::new();

@@ -11,6 +11,7 @@ mod connection;
 mod create;
 mod diag;
 mod dispatch;
+mod ended;
 mod explain;
 mod failure;
 mod file;

@@ -2,14 +2,14 @@
 //!
 //! Each is written down, with what [proves](Proof) that a number is still the same process.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,7 @@ use stead_protocol::{
 use tokio::sync::watch;
 
 use super::caller::Caller;
+use super::ended::{Ended, Remembered, Surplus};
 use super::failure::{failure, invalid};
 use super::folder::{Folder, Unfinished, now, parsed, written};
 use super::groups::{self, Groups};
@@ -31,12 +32,8 @@ use crate::throttle::Held as Counted;
 
 /// How long the status of a process that has ended is told.
 const REMEMBERED: Duration = Duration::from_secs(3600);
-/// The statuses that are told of one user's processes at most.
-const MOST_REMEMBERED: usize = 256;
 /// What a list may take of a message; a program's name may be as long as a path.
 const MOST_LISTED: usize = stead_protocol::LARGEST_MESSAGE / 4 * 3;
-/// The processes of one user that have ended and whose trees can still be ended: each holds descriptors.
-const MOST_TREES: usize = 16;
 /// How long a worker may take from the end of a process to knowing its status.
 const REAPING: Duration = Duration::from_secs(1);
 
@@ -119,15 +116,6 @@ impl Tracked {
         self.held().pidfd.as_ref().is_some_and(|pidfd| !is_there(pidfd.as_fd()))
     }
 
-    /// Lets go of what the rest of its tree is known by.
-    fn forget_tree(&self) {
-        let mut held = self.held();
-        let known = (held.child.take(), held.earlier.take());
-        held.forgotten = true;
-        drop(held);
-        drop(known);
-    }
-
     /// Tells when it has ended, and how.
     pub(super) fn end(&self) -> watch::Receiver<Option<(u64, End)>> {
         self.end.subscribe()
@@ -185,9 +173,9 @@ fn of_worker(process: Option<&StartedProcess>) -> Option<i32> {
 #[derive(Debug)]
 pub(super) struct Processes {
     folder: Folder,
+    /// Those that run, and of each user the last ones that have ended: their trees can still be ended.
     known: Mutex<BTreeMap<u64, Arc<Tracked>>>,
-    /// Those of each user whose trees are known though they have ended, the oldest first.
-    ended: Mutex<BTreeMap<u32, VecDeque<Weak<Tracked>>>>,
+    ended: Mutex<Remembered>,
     pub(super) groups: Groups,
 }
 
@@ -198,6 +186,10 @@ impl Processes {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Tracked>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, Remembered> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn running(&self) -> usize {
@@ -243,9 +235,11 @@ impl Processes {
         }
     }
 
-    /// What an earlier run wrote down.
+    /// What an earlier run wrote down; what ended first comes first.
     pub(super) fn written(&self) -> Vec<Record> {
-        self.folder.read_all().unwrap_or_default()
+        let mut records: Vec<Record> = self.folder.read_all().unwrap_or_default();
+        records.sort_by_key(|record| record.end.map(|(when, _)| when));
+        records
     }
 
     /// A process has ended: its status is collected, written down and told.
@@ -260,61 +254,53 @@ impl Processes {
             self.groups.remove(&record.id);
         }
         tracked.end.send_replace(Some((when, end)));
-        self.bound(tracked);
+        self.remember(&record, (when, end));
         end
     }
 
-    /// Of a user's processes that have ended only the last ones are remembered, however fast they come; and fewer of them
-    /// with their trees, for each of those costs descriptors.
-    fn bound(&self, tracked: &Arc<Tracked>) {
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_owner = ended.entry(tracked.record.owner).or_default();
-        of_owner.push_back(Arc::downgrade(tracked));
-        let tree = of_owner.len().checked_sub(MOST_TREES + 1).and_then(|at| of_owner[at].upgrade());
-        let oldest = if of_owner.len() > MOST_REMEMBERED { of_owner.pop_front() } else { None };
-        drop(ended);
-        if let Some(tree) = tree {
-            tree.forget_tree();
-        }
-        if let Some(oldest) = oldest.and_then(|oldest| oldest.upgrade()) {
-            self.folder.remove(&oldest.record.id);
-            let id = parsed(&oldest.record.id);
-            let dropped = id.and_then(|id| self.lock().remove(&id));
-            drop(dropped);
+    /// Of a process that has ended little is kept, and of each user's not many.
+    pub(super) fn remember(&self, record: &Record, (when, end): (u64, End)) {
+        let Some(id) = parsed(&record.id) else { return };
+        let ended = Ended { owner: record.owner, uid: record.uid, when, end };
+        let Surplus { tree, record } = self.remembered().add(id, ended);
+        // What the tree is known by is let go of when nobody locks anything.
+        let dropped = tree.and_then(|id| self.lock().remove(&id));
+        drop(dropped);
+        if let Some(id) = record {
+            self.unwrite(id);
         }
     }
 
-    /// Forgets processes that ended long ago, and the oldest of too many.
+    /// What was written down of a process that has ended.
+    fn recall(&self, id: u64, ended: Ended) -> Option<Arc<Tracked>> {
+        let record: Record = self.folder.read(&written(id))?;
+        // Its end could perhaps not be written down.
+        let record = Record { end: Some((ended.when, ended.end)), ..record };
+        Some(Arc::new(Tracked::new(record, None, Held { forgotten: true, ..Held::default() })))
+    }
+
+    /// Forgets processes that ended long ago.
     pub(super) fn sweep(&self) {
-        let long_ago = now().saturating_sub(REMEMBERED.as_secs());
-        let mut of_owner: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
-        let mut forgotten = Vec::new();
-        for (id, one) in &*self.lock() {
-            let Some((when, _)) = *one.end.borrow() else { continue };
+        let old = self.remembered().until(now().saturating_sub(REMEMBERED.as_secs()));
+        for (id, ended) in old {
             // A tree that lives on can still be ended.
-            let lives = || one.record.is_in_a_group() && self.groups.is_populated(&one.record.id);
-            if when <= long_ago && !lives() {
-                forgotten.push(*id);
-            } else {
-                of_owner.entry(one.record.owner).or_default().push((when, *id));
+            let lives =
+                |one: Arc<Tracked>| one.record.is_in_a_group() && self.groups.is_populated(&one.record.id);
+            if !self.recall(id, ended).is_some_and(lives) {
+                self.remembered().forget(id);
+                let dropped = self.lock().remove(&id);
+                drop(dropped);
+                self.unwrite(id);
             }
-        }
-        for ended in of_owner.values_mut() {
-            ended.sort_unstable();
-            let many = ended.len().saturating_sub(MOST_REMEMBERED);
-            forgotten.extend(ended.iter().take(many).map(|(_, id)| *id));
-        }
-        let mut dropped = Vec::new();
-        for id in forgotten {
-            self.folder.remove(&written(id));
-            dropped.extend(self.lock().remove(&id));
         }
         self.groups.sweep();
     }
 
     /// The process of this id, if `may` holds for it; who may not know it is told that there is none.
     fn find(&self, id: &str, may: impl Fn(&Record) -> bool) -> Result<Arc<Tracked>, Failure> {
-        let found = parsed(id).and_then(|id| self.lock().get(&id).cloned());
+        let known = |id| self.lock().get(&id).cloned();
+        let ended = |id| self.remembered().get(id);
+        let found = parsed(id).and_then(|id| known(id).or_else(|| self.recall(id, ended(id)?)));
         found.filter(|tracked| may(&tracked.record)).ok_or_else(|| {
             FailureKind::NoSuchHandle { of: "process".to_owned() }.while_doing("looking up a process")
         })
@@ -322,7 +308,7 @@ impl Processes {
 
     /// One that the caller may know of.
     pub(super) fn seen(&self, caller: Uid, id: &str) -> Result<Arc<Tracked>, Failure> {
-        self.find(id, |record| may_see(caller, record))
+        self.find(id, |record| may_see(caller, record.owner, record.uid))
     }
 
     /// One that the caller, or another process of its user, asked for.
@@ -339,9 +325,17 @@ impl Processes {
     /// As many as a message has room for: those that run before those that have ended, the newest first.
     pub(super) fn list(&self, caller: &Caller, call: &ListProcesses) -> wire::Processes {
         let of_session = |record: &Record| call.session.is_none() || record.session == call.session;
-        let mut seen: Vec<Arc<Tracked>> = self.lock().values().cloned().collect();
-        seen.retain(|one| may_see(caller.uid, &one.record) && of_session(&one.record));
-        seen.sort_by_key(|one| (one.end.borrow().is_some(), std::cmp::Reverse(one.record.since)));
+        let (mut running, ended) = {
+            let (remembered, known) = (self.remembered(), self.lock());
+            let running = known.iter().filter(|(id, one)| {
+                remembered.get(**id).is_none() && may_see(caller.uid, one.record.owner, one.record.uid)
+            });
+            let running: Vec<_> = running.map(|(_, one)| Arc::clone(one)).collect();
+            (running, remembered.newest_first(|one| may_see(caller.uid, one.owner, one.uid)))
+        };
+        running.sort_by_key(|one| std::cmp::Reverse(one.record.since));
+        let ended = ended.into_iter().filter_map(|(id, ended)| self.recall(id, ended));
+        let seen = running.into_iter().chain(ended).filter(|one| of_session(&one.record));
         let mut room = MOST_LISTED;
         let mut processes = Vec::new();
         for one in seen {
@@ -429,6 +423,7 @@ impl Processes {
     }
 }
 
-fn may_see(uid: Uid, record: &Record) -> bool {
-    uid == Uid::ROOT || [record.owner, record.uid].contains(&uid.as_raw())
+/// Whether a process of `uid` that `owner` asked for is any of the caller's business.
+fn may_see(caller: Uid, owner: u32, uid: u32) -> bool {
+    caller == Uid::ROOT || [owner, uid].contains(&caller.as_raw())
 }

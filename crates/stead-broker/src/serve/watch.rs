@@ -105,8 +105,10 @@ pub(super) fn recover(service: &Arc<Service>) {
     service.processes.forget_unfinished();
     for record in written {
         let Some(id) = super::folder::parsed(&record.id) else { continue };
-        let tracked = service.processes.add(id, found_again(service, record));
-        if tracked.record.end.is_none() {
+        if let Some(end) = record.end {
+            service.processes.remember(&record, end);
+        } else {
+            let tracked = service.processes.add(id, found_again(service, record));
             until_its_end(service, &tracked);
         }
     }
@@ -138,11 +140,8 @@ fn end_unknown(service: &Service, unfinished: &[String], written: &[Record]) {
     }
 }
 
-/// A process of an earlier run: what lives of it, and who can tell how it ended.
+/// A process of an earlier run that was running in it: what lives of it, and who can tell how it ended.
 fn found_again(service: &Service, record: Record) -> Tracked {
-    if record.end.is_some() {
-        return Tracked::new(record, None, Held::default());
-    }
     let mut held = Held::default();
     if let Some(session) = record.session.as_ref().and_then(|id| service.sessions.attach_by_id(id)) {
         held.earlier = session.started().into_iter().find(|process| process.pid() == record.pid);
