@@ -337,6 +337,35 @@ fn logons_and_processes_leave_no_growth() {
     assert!(resident_kib() < memory + 2048, "{} KiB after {memory}", resident_kib());
 }
 
+#[test]
+fn a_session_in_which_processes_come_and_go_takes_no_more_memory() {
+    let bed = testbed::require!();
+    testbed::time_limit!(3600);
+    let rounds = std::env::var("STEAD_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(400);
+    let session = session(bed, "alice");
+    // Else everything that is known of those that ended goes with the last of them.
+    let mut stays = sleeper(&session);
+    let come_and_go = |times: usize| {
+        for _ in 0..times {
+            assert!(Command::new("/bin/true").status_as(session.token()).unwrap().success());
+        }
+    };
+    come_and_go(200);
+    let worker = worker();
+    let before = memory_of(worker);
+    come_and_go(rounds);
+    let after = memory_of(worker);
+    assert!(after <= before + 64, "{before} KiB before {rounds} processes, {after} KiB after");
+    stays.kill().unwrap();
+}
+
+/// What a process has of its own, in KiB.
+fn memory_of(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
 fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").unwrap().count()
 }

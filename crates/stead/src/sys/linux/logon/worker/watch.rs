@@ -17,8 +17,14 @@ pub(super) struct Trees {
     roots: BTreeSet<i32>,
     /// Those that have, and whose session numbers may live on in what they left.
     ended: BTreeSet<i32>,
+    /// How many of `ended` were found to live on when that was last looked at.
+    living: usize,
     watches: Vec<Watch>,
 }
+
+/// So many, and as many again as live on, may have ended until it is looked at which of them do: where something always
+/// runs, and nobody watches, processes may come and go for years.
+const MOST_ENDED: usize = 64;
 
 struct Watch {
     root: i32,
@@ -53,12 +59,14 @@ impl Trees {
     /// The session has no process.
     pub(super) fn all_ended(&mut self) {
         self.ended.clear();
+        self.living = 0;
         self.watches.clear();
     }
 
     /// Tells those whose trees have ended; nobody while nobody knows which children there are.
     pub(super) fn tell(&mut self, children: impl FnOnce() -> Option<Vec<i32>>) {
-        if self.watches.iter().all(|watch| self.roots.contains(&watch.root)) {
+        let many = self.ended.len() > MOST_ENDED + 2 * self.living;
+        if !many && self.watches.iter().all(|watch| self.roots.contains(&watch.root)) {
             return;
         }
         let Some(children) = children() else { return };
@@ -70,6 +78,7 @@ impl Trees {
         self.ended.retain(|root| {
             orphans.iter().any(|orphan| orphan.session.is_none_or(|session| session == *root))
         });
+        self.living = self.ended.len();
         let (roots, ended) = (&self.roots, &self.ended);
         self.watches.retain(|watch| {
             roots.contains(&watch.root) || orphans.iter().any(|orphan| orphan.may_be_of(watch, roots, ended))
@@ -90,5 +99,22 @@ impl Orphan {
             return session == watch.root;
         }
         self.started.is_none_or(|started| started >= watch.started)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_that_come_and_go_while_another_stays_leave_nothing() {
+        let mut trees = Trees::default();
+        for pid in 1_000_000_000..1_000_010_000 {
+            trees.started(pid, None);
+            trees.collected(pid);
+            trees.tell(|| Some(Vec::new()));
+            assert!(trees.ended.len() <= MOST_ENDED);
+        }
+        assert!(trees.roots.is_empty());
     }
 }
