@@ -12,9 +12,9 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use service_support::{Service, another, call, output, own, part, refusal, shell};
+use service_support::{Service, another, call, everything, log_on, output, own, part, refusal, shell};
 use stead_protocol::client::Connection;
-use stead_protocol::{ClientToken, FailureKind, OpenFile, OpenedToken, Text};
+use stead_protocol::{ClientToken, FailureKind, LogOn, LogonType, OpenFile, OpenedToken, Text};
 use testbed::{Bed, until};
 
 const POLICY: &str = r#"
@@ -294,4 +294,38 @@ fn role_is_confined() {
     assert_eq!(refusal(&mut service, &stead_protocol::OwnToken {}, &[]), confined);
     let (status, _) = call(&mut service, &stead_protocol::GetStatus {}, &[]);
     assert_eq!(status.confined.as_deref(), Some("no_new_privs"));
+}
+
+#[test]
+fn before_linux_6_5_callers_get_what_a_rule_names_them_for_and_nobody_is_anybodys_client() {
+    let bed = testbed::require!();
+    let mut service = Service::prepare(bed, &everything(&["root"], &["alice"]), None);
+    service.without_peerpidfd = true;
+    service.run(bed);
+    let mut root = service.connect();
+    let by_a_rule = LogOn { s4u: true, ..log_on("alice", LogonType::Batch) };
+    let token = call(&mut root, &by_a_rule, &[]).0.token;
+    let (text, _) = output(&mut root, shell(token, "id -u"));
+    assert_eq!(text.trim(), bed.user("alice").uid.to_string());
+
+    let path = bed.scratch("sockets").join("portal");
+    let listener = listen(&path);
+    let _client = UnixStream::connect(&path).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    assert_eq!(refused(&mut root, &accepted, &listener), too_old());
+    service.caller_with(bed, "alice", "role_cannot_be_pinned", &[]);
+}
+
+fn too_old() -> FailureKind {
+    FailureKind::KernelTooOld { needs: "SO_PEERPIDFD (Linux 6.5)".to_owned() }
+}
+
+#[test]
+fn role_cannot_be_pinned() {
+    let Some(mut service) = part() else { return };
+    assert_eq!(refusal(&mut service, &stead_protocol::OwnToken {}, &[]), too_old());
+    let by_no_rule = LogOn { s4u: true, ..log_on("alice", LogonType::Batch) };
+    assert!(matches!(refusal(&mut service, &by_no_rule, &[]), FailureKind::PolicyDenied { .. }));
+    let (status, _) = call(&mut service, &stead_protocol::GetStatus {}, &[]);
+    assert!(status.confined.unwrap().contains("SO_PEERPIDFD (Linux 6.5)"));
 }

@@ -173,11 +173,7 @@ fn serve_on_an_old_kernel(bed: &Bed) {
 fn a_kernel_without_so_peerpidfd_is_too_old_unless_the_server_accepts_that() {
     let bed = testbed::require!();
     if role().is_some() {
-        const SO_PEERPIDFD: u32 = 77;
-        testbed::confine::Filter::new()
-            .deny_where(libc::SYS_getsockopt, 2, SO_PEERPIDFD, libc::ENOPROTOOPT)
-            .install_on_this_thread()
-            .unwrap();
+        testbed::confine::Filter::without_peerpidfd().install_on_this_thread().unwrap();
         return serve_on_an_old_kernel(bed);
     }
     let test = "a_kernel_without_so_peerpidfd_is_too_old_unless_the_server_accepts_that";

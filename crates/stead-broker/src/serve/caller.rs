@@ -3,11 +3,14 @@
 use std::os::fd::AsFd;
 
 use stead::os::linux::{ClientExt, Gid, GroupSet, Uid, User};
-use stead::{Client, ErrorKind, Impersonation, Token};
-use stead_protocol::Failure;
+use stead::{Client, Confinement, ErrorKind, Impersonation, Token};
+use stead_protocol::{Failure, FailureKind};
 
 use super::failure::failure;
 use crate::policy;
+
+/// What pins the process at the other end of a socket.
+const PINNING: &str = "SO_PEERPIDFD (Linux 6.5)";
 
 /// Who calls, as of connect.
 #[derive(Debug)]
@@ -22,7 +25,7 @@ pub(super) struct Caller {
 impl Caller {
     /// The caller at the other end of a connection.
     pub(super) fn of(connection: impl AsFd) -> stead::Result<Self> {
-        let client = Client::of(connection)?;
+        let client = identified(connection)?;
         let identity = client.identity()?;
         let (uid, pid) = (identity.uid, identity.pid);
         let gids = with(identity.groups, identity.gid);
@@ -30,12 +33,16 @@ impl Caller {
         Ok(Self { client, uid, policy, pid })
     }
 
-    /// Its own token. How it is confined is looked at now.
-    pub(super) fn token(&self) -> stead::Result<Token<Impersonation>> {
-        self.client.token()
+    /// Its own token. How it is confined is looked at now, and must be known.
+    pub(super) fn token(&self) -> Result<Token<Impersonation>, Failure> {
+        if self.pidfd().is_none() {
+            let kind = FailureKind::KernelTooOld { needs: PINNING.to_owned() };
+            return Err(kind.while_doing("finding out how the caller is confined"));
+        }
+        self.client.token().map_err(|error| failure(&error))
     }
 
-    /// The pidfd that pins it.
+    /// The pidfd that pins it; none before Linux 6.5.
     pub(super) fn pidfd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         self.client.pidfd()
     }
@@ -45,18 +52,33 @@ impl Caller {
     /// What the policy gives is given to a user; what needs no policy rests on what the process could do by
     /// itself, and a confined one could do less.
     pub(super) fn require_free(&self) -> Result<(), Failure> {
-        self.token().map(drop).map_err(|error| failure(&error))
+        self.token().map(drop)
     }
 
     /// What confines it, for people to read.
     pub(super) fn confined(&self) -> Option<String> {
-        match self.token() {
+        if self.pidfd().is_none() {
+            return Some(format!("perhaps, for that cannot be known without {PINNING}"));
+        }
+        match self.client.token() {
             Ok(_) => None,
             Err(error) => match error.kind() {
                 ErrorKind::ClientConfined { part } => Some(part.to_string()),
                 _ => Some(error.to_string()),
             },
         }
+    }
+}
+
+/// A client by its connection. Before Linux 6.5 nothing pins its process, and how that is confined cannot be known: then by
+/// its ids and groups as of connect, which the policy's rules go by.
+pub(super) fn identified(connection: impl AsFd) -> stead::Result<Client> {
+    let connection = connection.as_fd();
+    match Client::of(connection) {
+        Err(error) if matches!(error.kind(), ErrorKind::KernelTooOld { .. }) => {
+            Client::with(Confinement::Unknown).of(connection)
+        }
+        client => client,
     }
 }
 

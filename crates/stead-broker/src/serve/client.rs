@@ -21,7 +21,7 @@ const DOING: &str = "taking a caller's client";
 const STATES_LEVEL: &[u8] = b"stead/level/";
 
 pub(super) fn own_token(state: &mut State, _call: &OwnToken) -> Result<OpenedToken, Failure> {
-    let token = state.caller.token().map_err(|error| failure(&error))?;
+    let token = state.caller.token()?;
     // What it may use at most is what the caller's process may use.
     let limits = limits::of_caller(&state.caller)?;
     state.keep(Held { token: AnyToken::Impersonation(token), origin: Origin::Own(limits.into()) })

@@ -45,7 +45,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use stead::Client;
 use stead::os::linux::{ClientExt, Uid};
 use stead_protocol::{Failure, FailureKind, SOCKET};
 use tokio::net::{UnixListener, UnixStream};
@@ -280,7 +279,7 @@ fn place(service: &Arc<Service>, stream: &UnixStream, uid: Uid) -> (Option<Conne
         return (Some(slot), most);
     }
     // A rule for one of its groups may give it more: those are only asked for when it comes to that.
-    let most = Client::of(stream)
+    let most = caller::identified(stream)
         .ok()
         .and_then(|client| {
             let identity = client.identity().ok()?;

@@ -26,10 +26,14 @@ impl Proof {
         Self { inode, started }
     }
 
+    /// What the process that is called `pid` now will be known again by.
+    pub(super) fn of_number(pid: u32) -> Option<Self> {
+        opened(pid).map(|pidfd| Self::of(pidfd.as_fd(), pid))
+    }
+
     /// The process that is called `pid`, if it is the one that this was made of.
     pub(super) fn find(self, pid: u32) -> Option<OwnedFd> {
-        let number = rustix::process::Pid::from_raw(pid.cast_signed())?;
-        let pidfd = rustix::process::pidfd_open(number, rustix::process::PidfdFlags::empty()).ok()?;
+        let pidfd = opened(pid)?;
         let found = Self::of(pidfd.as_fd(), pid);
         let same = match (self.inode, found.inode) {
             (Some(ours), Some(found)) => ours == found,
@@ -37,6 +41,11 @@ impl Proof {
         };
         same.then_some(pidfd)
     }
+}
+
+fn opened(pid: u32) -> Option<OwnedFd> {
+    let number = rustix::process::Pid::from_raw(pid.cast_signed())?;
+    rustix::process::pidfd_open(number, rustix::process::PidfdFlags::empty()).ok()
 }
 
 /// Whether the process has not ended: then what was read of its number was read of it.

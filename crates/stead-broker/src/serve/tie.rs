@@ -35,7 +35,11 @@ pub(super) struct Holder {
 
 impl Holder {
     pub(super) fn of(caller: &Caller) -> Self {
-        let proof = caller.pidfd().map(|pidfd| Proof::of(pidfd, caller.pid));
+        let proof = match caller.pidfd() {
+            Some(pidfd) => Some(Proof::of(pidfd, caller.pid)),
+            // Before Linux 6.5: whoever is called so now.
+            None => Proof::of_number(caller.pid),
+        };
         Self { pid: caller.pid, proof: proof.unwrap_or_default() }
     }
 }

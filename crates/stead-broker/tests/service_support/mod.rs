@@ -27,6 +27,8 @@ pub struct Service {
     pub variables: Vec<(&'static str, &'static str)>,
     /// Whether it keeps workers ready. Without, all of its workers are sessions'.
     pub ready_workers: bool,
+    /// As on a kernel before 6.5.
+    pub without_peerpidfd: bool,
 }
 
 impl Service {
@@ -54,7 +56,8 @@ impl Service {
     pub fn prepare(bed: &Bed, policy: &str, group: Option<PathBuf>) -> Self {
         let folder = bed.scratch("service");
         std::fs::create_dir(folder.join("policy")).unwrap();
-        let service = Self { child: None, folder, group, variables: Vec::new(), ready_workers: true };
+        let (variables, ready_workers, without_peerpidfd) = (Vec::new(), true, false);
+        let service = Self { child: None, folder, group, variables, ready_workers, without_peerpidfd };
         service.write_policy(policy);
         service
     }
@@ -79,6 +82,9 @@ impl Service {
         command.args((!self.ready_workers).then_some("no-ready-workers"));
         command.env_clear().env("PATH", "/usr/bin:/bin").envs(self.variables.iter().copied());
         command.stdin(Stdio::null());
+        if self.without_peerpidfd {
+            testbed::confine::Filter::without_peerpidfd().install_on(&mut command);
+        }
         command
     }
 

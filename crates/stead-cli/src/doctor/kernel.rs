@@ -38,7 +38,9 @@ fn version() -> Finding {
     }
     if version < PEER_PIDFD {
         let found = format!("{release}: how a client is confined cannot be known (SO_PEERPIDFD, Linux 6.5)");
-        return Finding::note(what, found);
+        let how =
+            "Linux 6.5; until then the service serves only whom a rule names, and takes no clients' sockets";
+        return Finding::note(what, found).mend(how);
     }
     if version < EXIT_INFO {
         let found = format!("{release}: the exit status of what others reaped is lost (Linux 6.15 keeps it)");

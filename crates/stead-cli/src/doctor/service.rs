@@ -52,7 +52,10 @@ impl Seen {
             });
             if let Some(part) = &status.confined {
                 let found = format!("this process is confined more than the service: {part}");
-                findings.push(Finding::note("caller", found).mend("the service creates nothing for it"));
+                findings.push(
+                    Finding::note("caller", found)
+                        .mend("the service creates for it only what a rule names it for"),
+                );
             }
         }
         findings.push(policy(Path::new(DEFAULT_FOLDER)));

@@ -108,6 +108,13 @@ impl Filter {
         self
     }
 
+    /// Has not what Linux before 6.5 has not: a pidfd of who is at the other end of a socket.
+    #[must_use]
+    pub fn without_peerpidfd() -> Self {
+        const SO_PEERPIDFD: u32 = 77;
+        Self::new().deny_where(libc::SYS_getsockopt, 2, SO_PEERPIDFD, libc::ENOPROTOOPT)
+    }
+
     /// What Docker's default profile denies to a container without further capabilities.
     #[must_use]
     pub fn docker() -> Self {
