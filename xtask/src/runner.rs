@@ -93,7 +93,7 @@ pub fn summary(reports: &[Report]) -> u8 {
     u8::from(failed > 0)
 }
 
-/// The tests of these programs whose names contain the filter.
+/// The tests of these programs whose names contain the filter, or one of several with commas between them.
 ///
 /// # Errors
 ///
@@ -111,7 +111,8 @@ pub fn list<'a>(
             if is_role(&test.name) {
                 continue;
             }
-            if filter.is_none_or(|filter| test.to_string().contains(filter)) {
+            let wanted = |filter: &str| filter.split(',').any(|part| test.to_string().contains(part));
+            if filter.is_none_or(wanted) {
                 tests.push(test);
             }
         }

@@ -19,9 +19,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use testbed::{EnterOptions, Entry};
 
-/// How much longer everything may take in a machine whose every instruction is translated, and shared with others.
-const SLOW: u32 = 10;
-
 /// What the runner inside needs to know.
 #[derive(Debug, Serialize, Deserialize)]
 struct Plan {
@@ -175,8 +172,9 @@ fn in_machine(arguments: &[String]) -> io::Result<u8> {
     let mut machine = Machine::start(release, &[build::root(), &target])?;
     let quoted = |path: &Path| format!("'{}'", path.display());
     let script = format!(
-        "uname -srv\nsystemctl --version | head -n 1\ncd {}\nexport STEAD_SLOW={SLOW}\nexec {} test --plan {}\n",
+        "uname -srv\nsystemctl --version | head -n 1\ncd {}\nexport STEAD_SLOW={}\nexec {} test --plan {}\n",
         quoted(build::root()),
+        machine.slowness(),
         quoted(&runner.path),
         quoted(&file.0),
     );

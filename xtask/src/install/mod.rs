@@ -3,6 +3,7 @@
 
 mod deb;
 mod files;
+mod steps;
 mod trial;
 
 use std::fs;

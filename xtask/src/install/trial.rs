@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::steps::{IN_A_MACHINE, INSTALLED, STEPS, WORDS};
 use super::succeed;
 use crate::machine::{Machine, Release};
 
@@ -20,154 +21,6 @@ const PACKAGES: &str =
 /// How long systemd may take to start.
 const PATIENCE: Duration = Duration::from_secs(180);
 const BOOT: &str = include_str!("boot.sh");
-/// What the scripts use. (`! command` ends no script.)
-const WORDS: &str = r#"
-fails() { if "$@"; then return 1; fi; }
-until_gone() { for i in $(seq 300); do kill -0 $1 2>/dev/null || return 0; sleep 0.1; done; return 1; }
-"#;
-
-/// After so many steps the package is installed and tried, and nothing else was done to it.
-const INSTALLED: usize = 6;
-/// Where the kernel has cgroup controllers: what all clients together may use, and the service not with them. A systemd that
-/// does not know `DelegateSubgroup=` (before 254) starts the service in the unit's own group, where no process may be once
-/// controllers are turned on for what is below it.
-const CONTROLLERS: &[(&str, &str)] = &[
-    (
-        "a limit of the unit's bounds the clients and the service together",
-        r#"systemctl set-property --runtime stead.service MemoryMax=400M
-           test "$(cat /sys/fs/cgroup/system.slice/stead.service/memory.max)" = 419430400
-           fails stead run --as alice --s4u --logon batch -- sh -c 'head -c 800M /dev/zero | tail > /dev/null; test $? = 0'
-           systemctl is-active stead.service
-           stead run --as alice --s4u --logon batch -- true
-           systemctl set-property --runtime stead.service MemoryMax=infinity"#,
-    ),
-    (
-        "from systemd 254 on, controllers for the clients alone can be turned on, and a restart is none the worse",
-        r#"test "$(systemctl --version | sed -n '1s/systemd \([0-9]*\).*//p')" -ge 254 || exit 0
-           group=/sys/fs/cgroup/system.slice/stead.service
-           echo '+memory +pids' > $group/cgroup.subtree_control
-           echo 100M > $group/clients/memory.max
-           echo 20 > $group/clients/pids.max
-           fails stead run --as alice --s4u --logon batch -- sh -c 'head -c 300M /dev/zero | tail > /dev/null; test $? = 0'
-           fails stead run --as alice --s4u --logon batch -- sh -c 'for i in $(seq 40); do sleep 30 & done'
-           runuser -u alice -- stead run -- sleep 4321 > /dev/null &
-           until process=$(pgrep -f '^sleep 4321'); do sleep 0.1; done
-           systemctl restart stead
-           grep -x 0::/system.slice/stead.service/service /proc/$(systemctl show -p MainPID --value stead)/cgroup
-           test "$(cat $group/clients/memory.max)" = 104857600
-           stead kill $process
-           stead run --as alice --s4u --logon batch -- true
-           echo '-memory -pids' > $group/cgroup.subtree_control"#,
-    ),
-];
-
-/// What is done in it, one after the other: what is shown, and a script that fails where it does not hold.
-const STEPS: &[(&str, &str)] = &[
-    ("the package is installed", "useradd -m alice; dpkg -i /stead.deb"),
-    (
-        "users, folders and PAM services are there",
-        r#"getent group stead-audit
-           test "$(stat -c '%a %U %G' /run/stead)" = '755 root root'
-           test "$(stat -c '%a %U %G' /var/log/stead)" = '2750 root stead-audit'
-           for service in interactive network batch service; do test -s /etc/pam.d/stead-$service; done
-           stead policy check
-           systemctl is-enabled stead.socket stead.service
-           systemctl is-active stead.socket stead.service"#,
-    ),
-    (
-        "the service is started by a connection, and says when it is ready",
-        r#"systemctl stop stead.service
-           test "$(runuser -u alice -- stead run -- id -un)" = alice
-           systemctl is-active stead.service
-           test "$(systemctl show -p Type --value stead)" = notify
-           test "$(systemctl show -p WatchdogUSec --value stead)" = 1min"#,
-    ),
-    (
-        "a process is in a group of its own below the unit's",
-        r#"stead run --as alice --s4u --logon batch -- cat /proc/self/cgroup | grep -x '0::/system.slice/stead.service/clients/[0-9a-f]*'
-           runuser -u alice -- stead run -- cat /proc/self/cgroup | grep -x '0::/system.slice/stead.service/clients/[0-9a-f]*'
-           grep -x 0::/system.slice/stead.service/service /proc/$(systemctl show -p MainPID --value stead)/cgroup
-           test -z "$(ls -d /sys/fs/cgroup/system.slice/stead.service/clients/*/ 2>/dev/null)""#,
-    ),
-    (
-        "a logon at a terminal is a session of logind, in a scope of its own",
-        "stead run --as alice --s4u --logon interactive -- cat /proc/self/cgroup | grep -x '0::/user.slice/user-[0-9]*.slice/session-.*.scope'",
-    ),
-    ("nothing is missing", "stead doctor"),
-    (
-        "processes live on over a restart, and are known, daemons and all",
-        r#"runuser -u alice -- stead run -- sh -c 'setsid -f sleep 1234; exec sleep 4321' > /dev/null &
-           until daemon=$(pgrep -f '^sleep 1234'); do sleep 0.1; done
-           process=$(pgrep -f '^sleep 4321')
-           before=$(systemctl show -p MainPID --value stead)
-           systemctl restart stead
-           test "$before" != "$(systemctl show -p MainPID --value stead)"
-           kill -0 $daemon $process
-           stead ps | grep "$process "
-           stead kill --tree $process
-           until_gone $daemon
-           until_gone $process"#,
-    ),
-    (
-        "a reload takes a new policy",
-        r#"printf '[[deny]]\nclients = { users = ["alice"] }\nprivileges = ["tcb"]\n' > /etc/stead/policy.d/try.toml
-           systemctl reload stead
-           fails stead run --as alice --s4u --logon batch -- true
-           rm /etc/stead/policy.d/try.toml
-           systemctl reload stead
-           stead run --as alice --s4u --logon batch -- true"#,
-    ),
-    (
-        "a service that hangs is started anew by the watchdog",
-        r"mkdir -p /run/systemd/system/stead.service.d
-           printf '[Service]\nWatchdogSec=5\n' > /run/systemd/system/stead.service.d/try.conf
-           systemctl daemon-reload
-           systemctl restart stead
-           before=$(systemctl show -p MainPID --value stead)
-           kill -STOP $before
-           until after=$(systemctl show -p MainPID --value stead); test $after != $before -a $after != 0; do sleep 0.2; done
-           stead run --as alice --s4u --logon batch -- true
-           rm -r /run/systemd/system/stead.service.d
-           systemctl daemon-reload
-           systemctl restart stead",
-    ),
-    (
-        "the log is rotated",
-        r#"test "$(stat -c '%a %U %G' /var/log/stead/audit.jsonl)" = '640 root stead-audit'
-           logrotate --force /etc/logrotate.d/stead
-           stead run --as alice --s4u --logon batch -- true
-           until grep -q process-end /var/log/stead/audit.jsonl; do sleep 0.1; done"#,
-    ),
-    (
-        "an upgrade leaves processes and what was configured alone",
-        r#"echo '# mine' >> /etc/stead/policy.toml
-           runuser -u alice -- stead run -- sleep 4321 > /dev/null &
-           until process=$(pgrep -f '^sleep 4321'); do sleep 0.1; done
-           before=$(systemctl show -p MainPID --value stead)
-           dpkg --force-confold -i /stead.deb
-           tail -n 1 /etc/stead/policy.toml | grep '# mine'
-           test "$before" != "$(systemctl show -p MainPID --value stead)"
-           stead ps | grep "$process "
-           stead kill $process"#,
-    ),
-    (
-        "a removed package leaves its configuration and its counter of logon gids",
-        r"stead run --as alice --s4u --logon batch -- true
-           dpkg -r stead
-           fails systemctl is-active stead.socket
-           fails systemctl is-active stead.service
-           test -e /etc/stead/policy.toml -a -d /var/lib/stead -a ! -e /usr/bin/stead",
-    ),
-    (
-        "a purged one leaves the counter and the audit log, and can be installed again",
-        r"dpkg --purge stead
-           test ! -e /etc/stead/policy.toml -a ! -e /etc/pam.d/stead-batch -a -d /var/lib/stead -a -d /var/log/stead
-           dpkg -i /stead.deb
-           stead run --as alice --s4u --logon batch -- true
-           dpkg --purge stead",
-    ),
-];
-
 /// What runs each script, in a service's cgroup of its own; what does not end by itself is a failure.
 const IN_A_SERVICE: &[&str] = &[
     "systemd-run",
@@ -197,8 +50,8 @@ pub(super) fn run(package: &Path, machine: Option<Release>) -> io::Result<u8> {
             let copied = machine
                 .script(&format!("cp '{}' /stead.deb; uname -sr; systemctl --version", package.display()))?;
             io::stdout().write_all(&copied.1)?;
-            // Of the policy of limits for all clients together, which takes controllers.
-            try_all(&mut machine, STEPS.iter().take(INSTALLED).chain(CONTROLLERS).chain(&STEPS[INSTALLED..]))
+            let steps = STEPS[..INSTALLED].iter().chain(IN_A_MACHINE).chain(&STEPS[INSTALLED..]);
+            try_all(&mut machine, steps)
         }
     }
 }
@@ -207,11 +60,10 @@ impl Debian for Machine {
     fn script(&mut self, script: &str) -> io::Result<(bool, Vec<u8>)> {
         let mut said = Vec::new();
         let properties = IN_A_SERVICE.join(" ");
-        // Every instruction is translated, and takes ten times as long.
         let script = format!(
             "cat > /run/step <<'END OF THE STEP'\n{WORDS}{script}\nEND OF THE STEP\n\
              exec {properties} --property=RuntimeMaxSec={} bash -xe /run/step\n",
-            AT_MOST * 10
+            AT_MOST * self.slowness()
         );
         let status = self.run(&script, &mut said)?;
         Ok((status == 0, said))
@@ -242,8 +94,14 @@ fn try_all<'a>(
     let (mut failed, mut tried) = (0, 0);
     for (holds, script) in steps {
         tried += 1;
+        let begun = Instant::now();
         let (well, said) = debian.script(script)?;
-        println!("{:>6}  {holds}", if well { "ok" } else { "FAILED" });
+        if let Some(why) = skipped(&said).filter(|_| well) {
+            println!("skipped  {holds}: {why}");
+        } else {
+            let ended = if well { "ok" } else { "FAILED" };
+            println!("{ended:>7}  {holds} ({} s)", begun.elapsed().as_secs());
+        }
         if !well {
             failed += 1;
             io::stdout().write_all(&said)?;
@@ -256,6 +114,12 @@ fn try_all<'a>(
     io::stdout().write_all(&journal)?;
     println!("{failed} of {tried} failed");
     Ok(1)
+}
+
+/// Why a script that ended well did nothing, by its line `skipped: ..`.
+fn skipped(said: &[u8]) -> Option<String> {
+    let said = String::from_utf8_lossy(said);
+    said.lines().find_map(|line| line.strip_prefix("skipped: ")).map(str::to_owned)
 }
 
 /// Removed with all in it, once nothing is mounted there any more.

@@ -89,6 +89,8 @@ pub(super) fn made(release: Release) -> io::Result<PathBuf> {
         "chroot \"$1\" systemctl --quiet enable stead-machine.service".to_owned(),
         download("/vmlinuz"),
         download("/initrd.img"),
+        // Kept there until mmdebstrap has ended: nothing that is installed in the machine would be started.
+        "rm -f \"$1\"/usr/sbin/policy-rc.d".to_owned(),
         // Seen by a mount of its own, for /proc and /sys are mounted there now.
         format!(
             "unshare --mount sh -ec 'mount --bind \"$1\" \"$1\"/mnt; /sbin/mke2fs -q -F -t ext4 -d \"$1\"/mnt {}' sh \"$1\"",

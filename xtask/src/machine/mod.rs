@@ -15,13 +15,50 @@ use std::time::{Duration, Instant};
 
 pub use image::Release;
 
-/// How long it may take until the machine runs its first script. Without KVM every instruction is translated.
-const PATIENCE: Duration = Duration::from_secs(1200);
 const MEMORY_MIB: u32 = 4096;
+
+/// What executes the machine's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accelerator {
+    /// The processor.
+    Kvm,
+    /// QEMU, which translates them.
+    Tcg,
+}
+
+impl Accelerator {
+    /// Those to be tried, the fastest first.
+    fn all() -> Vec<Self> {
+        let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        // Where the processor does not do it a /dev/kvm says little: a KVM for virtual machines of virtual machines
+        // emulates the kernel of a guest that was not made for it, which takes many times as long as translating.
+        let by_hardware = flags.split_ascii_whitespace().any(|flag| matches!(flag, "vmx" | "svm"));
+        if by_hardware && fs::File::options().read(true).write(true).open("/dev/kvm").is_ok() {
+            return vec![Self::Kvm, Self::Tcg];
+        }
+        vec![Self::Tcg]
+    }
+
+    fn options(self) -> [&'static str; 4] {
+        match self {
+            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+        }
+    }
+
+    /// How long it may take until the machine runs its first script.
+    fn patience(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Kvm => 180,
+            Self::Tcg => 1200,
+        })
+    }
+}
 
 /// A machine that runs, until it is dropped.
 pub struct Machine {
     emulator: Child,
+    accelerator: Accelerator,
     exchange: Folder,
     scripts: u32,
 }
@@ -30,12 +67,31 @@ impl Machine {
     /// Starts one in which these folders are, read-only and at the same paths.
     pub fn start(release: Release, folders: &[&Path]) -> io::Result<Self> {
         let image = image::made(release)?;
+        let mut failed = None;
+        for accelerator in Accelerator::all() {
+            if let Some(error) = failed.take() {
+                eprintln!("with KVM, {error}");
+            }
+            let with = match accelerator {
+                Accelerator::Kvm => "with KVM",
+                Accelerator::Tcg => "without KVM, which takes a minute or some",
+            };
+            eprintln!("starting a {release} in QEMU, {with}");
+            match Self::start_with(accelerator, &image, folders) {
+                Ok(machine) => return Ok(machine),
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.unwrap_or_else(|| io::Error::other("nothing runs a machine here")))
+    }
+
+    fn start_with(accelerator: Accelerator, image: &Path, folders: &[&Path]) -> io::Result<Self> {
         let exchange = Folder(std::env::temp_dir().join(format!("stead-machine-{}", std::process::id())));
         fs::create_dir(&exchange.0)?;
         let mut shared = Vec::new();
         let mut command = Command::new("qemu-system-x86_64");
-        command.args(["-nodefaults", "-display", "none", "-no-reboot", "-machine", "q35", "-accel"]);
-        command.args(["tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", &MEMORY_MIB.to_string()]);
+        command.args(["-nodefaults", "-display", "none", "-no-reboot", "-machine", "q35"]);
+        command.args(accelerator.options()).args(["-smp", "2", "-m", &MEMORY_MIB.to_string()]);
         command.arg("-kernel").arg(image.join("vmlinuz")).arg("-initrd").arg(image.join("initrd.img"));
         command.args(["-append", "root=/dev/vda rw console=ttyS0 panic=-1 apparmor=1 security=apparmor"]);
         let disk = format!("file={},if=virtio,format=raw,snapshot=on", image.join("disk").display());
@@ -63,16 +119,23 @@ impl Machine {
                     _ => error,
                 }
             })?;
-        let mut machine = Self { emulator, exchange, scripts: 0 };
+        let mut machine = Self { emulator, accelerator, exchange, scripts: 0 };
         let begun = Instant::now();
-        eprintln!("starting a {release} in QEMU; without KVM that takes minutes");
         machine.run_within(
             "systemctl is-system-running --wait || systemctl --failed --no-pager",
-            PATIENCE,
+            accelerator.patience(),
             &mut io::sink(),
         )?;
         eprintln!("it runs, after {} s", begun.elapsed().as_secs());
         Ok(machine)
+    }
+
+    /// How much longer everything may take in it than usually.
+    pub fn slowness(&self) -> u32 {
+        match self.accelerator {
+            Accelerator::Kvm => 2,
+            Accelerator::Tcg => 10,
+        }
     }
 
     /// Runs a script in it as root, and gives its exit status; what it prints goes to `out` as it comes.
