@@ -143,6 +143,9 @@ fn many_names_do_not_wash_out_the_one_that_is_guessed_at() {
 }
 
 proptest! {
+    // Each is some thousand attempts.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn whatever_comes_memory_and_waits_are_bounded(
         steps in proptest::collection::vec((0_u32..2000, "[a-z]{0,3}", 0_u64..400_000, any::<bool>()), 1..2000),
@@ -164,7 +167,9 @@ proptest! {
         let wait = failures.begin(now, uid(1), "a").map_or_else(|Wait(wait)| wait, |_| Duration::ZERO);
         prop_assert!(failures.begin(now + wait.max(settings.longest_delay), uid(1), "a").is_ok());
     }
+}
 
+proptest! {
     #[test]
     fn clocks_that_stand_still_or_jump_do_not_panic(jumps in proptest::collection::vec(any::<u32>(), 1..100)) {
         let mut failures = Failures::new(FailedLogons { forget_after: Duration::ZERO, ..FailedLogons::default() });
