@@ -6,6 +6,7 @@ use stead::os::linux::{ClientExt, Gid, GroupSet, Uid, User};
 use stead::{Client, Confinement, ErrorKind, Impersonation, Token};
 use stead_protocol::{Failure, FailureKind};
 
+use super::accounts;
 use super::failure::failure;
 use crate::policy;
 
@@ -17,6 +18,8 @@ const PINNING: &str = "SO_PEERPIDFD (Linux 6.5)";
 pub(super) struct Caller {
     client: Client,
     pub(super) uid: Uid,
+    /// For whom counts what it holds.
+    pub(super) counted: Uid,
     /// What the policy knows of it.
     pub(super) policy: policy::Caller,
     pub(super) pid: u32,
@@ -29,8 +32,10 @@ impl Caller {
         let identity = client.identity()?;
         let (uid, pid) = (identity.uid, identity.pid);
         let gids = with(identity.groups, identity.gid);
-        let policy = policy::Caller::new(uid, gids).account_groups(account_groups(uid)?);
-        Ok(Self { client, uid, policy, pid })
+        let account_groups = groups_of_account(uid)?;
+        let counted = accounts::counted(uid, account_groups.is_some());
+        let policy = policy::Caller::new(uid, gids).account_groups(account_groups.unwrap_or_default());
+        Ok(Self { client, uid, counted, policy, pid })
     }
 
     /// Its own token. How it is confined is looked at now, and must be known.
@@ -89,8 +94,12 @@ pub(super) fn with(groups: &GroupSet, gid: Gid) -> impl Iterator<Item = Gid> {
 
 /// The groups that the account database has a user in; none where it does not know the user.
 pub(super) fn account_groups(uid: Uid) -> stead::Result<Vec<Gid>> {
+    Ok(groups_of_account(uid)?.unwrap_or_default())
+}
+
+fn groups_of_account(uid: Uid) -> stead::Result<Option<Vec<Gid>>> {
     match User::by_uid(uid)? {
-        Some(user) => Ok(with(&user.groups()?, user.gid()).collect()),
-        None => Ok(Vec::new()),
+        Some(user) => Ok(Some(with(&user.groups()?, user.gid()).collect())),
+        None => Ok(None),
     }
 }

@@ -13,11 +13,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use stead::os::linux::Uid;
 use stead_protocol::{Failure, FailureKind, NotDecoded, Request};
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
+use super::accounts::User;
 use super::caller::Caller;
 use super::failure::failure;
 use super::given::Given;
@@ -85,15 +85,15 @@ pub(super) struct Answer {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve(service: Arc<Service>, stream: UnixStream, uid: Uid, slot: ConnectionSlot) {
+pub(super) async fn serve(service: Arc<Service>, stream: UnixStream, user: User, slot: ConnectionSlot) {
     let transport = Transport::new(stream);
     let arrived = transport.arrived();
     let socket = transport.stream();
     let mut connection = Connection::new(transport);
     let mut state = None;
-    let end = calls(&service, &mut connection, &arrived, &socket, uid, &mut state).await;
+    let end = calls(&service, &mut connection, &arrived, &socket, user, &mut state).await;
     if let Err(error) = end {
-        tracing::debug!(%uid, %error, "a connection was ended");
+        tracing::debug!(uid = %user.uid, %error, "a connection was ended");
     }
     drop(connection);
     let rest = arrived.take(u64::MAX);
@@ -107,7 +107,7 @@ async fn calls(
     connection: &mut Connection,
     arrived: &Arc<Arrived>,
     socket: &Arc<UnixStream>,
-    uid: Uid,
+    user: User,
     kept: &mut Option<State>,
 ) -> zlink::Result<()> {
     for number in 0_u64.. {
@@ -116,7 +116,7 @@ async fn calls(
         let call = match received {
             Ok(call) => call,
             Err(error) => {
-                discard(service, uid, given).await;
+                discard(service, user, given).await;
                 return match error {
                     zlink::Error::UnexpectedEof => Ok(()),
                     error => Err(error),
@@ -133,10 +133,10 @@ async fn calls(
         // These two need nothing of the caller but its uid; which must be known to be its own all the same.
         if kept.is_none() && matches!(request, Ok(Request::Monitor(_) | Request::WaitProcess(_))) {
             let of = Arc::clone(socket);
-            match service.blocking(uid, move || State::of(&of)).await.and_then(|known| known) {
+            match service.blocking(user.counted, move || State::of(&of)).await.and_then(|known| known) {
                 Ok(state) => *kept = Some(state),
                 Err(failure) => {
-                    discard(service, uid, given).await;
+                    discard(service, user, given).await;
                     reply(connection, oneway, Err(failure)).await?;
                     continue;
                 }
@@ -148,18 +148,18 @@ async fn calls(
         }
         let result = match request {
             Ok(Request::Monitor(_)) if more => {
-                discard(service, uid, given).await;
-                return stream::monitor(service, connection, socket, uid).await;
+                discard(service, user, given).await;
+                return stream::monitor(service, connection, socket, user.uid).await;
             }
             Ok(Request::Monitor(_)) => {
-                discard(service, uid, given).await;
+                discard(service, user, given).await;
                 Err(FailureKind::ExpectedMore {}.while_doing(""))
             }
             Ok(Request::WaitProcess(call)) => {
-                discard(service, uid, given).await;
-                stream::wait(service, socket, uid, &call).await
+                discard(service, user, given).await;
+                stream::wait(service, socket, user.uid, &call).await
             }
-            Ok(request) => match handle(service, uid, socket, kept.take(), request, given).await {
+            Ok(request) => match handle(service, user, socket, kept.take(), request, given).await {
                 Ok((state, result)) => {
                     *kept = state;
                     result
@@ -167,7 +167,7 @@ async fn calls(
                 Err(failure) => return reply(connection, oneway, Err(failure)).await,
             },
             Err(result) => {
-                discard(service, uid, given).await;
+                discard(service, user, given).await;
                 result
             }
         };
@@ -177,9 +177,9 @@ async fn calls(
 }
 
 /// Closes what came with a call that takes none, on a thread that may wait.
-async fn discard(service: &Service, uid: Uid, given: Given) {
+async fn discard(service: &Service, user: User, given: Given) {
     if !given.is_empty() {
-        let _ = service.blocking_in(Kind::Files, uid, move || drop(given)).await;
+        let _ = service.blocking_in(Kind::Files, user.counted, move || drop(given)).await;
     }
 }
 
@@ -188,7 +188,7 @@ type Handled = Result<(Option<State>, Result<Answer, Failure>), Failure>;
 
 async fn handle(
     service: &Arc<Service>,
-    uid: Uid,
+    user: User,
     socket: &Arc<UnixStream>,
     state: Option<State>,
     request: Request,
@@ -201,7 +201,7 @@ async fn handle(
             Request::CloseSession(call) => Some(Request::CloseSession(call.clone())),
             _ => None,
         };
-        let handled = once(service, uid, socket, state, request, given).await;
+        let handled = once(service, user, socket, state, request, given).await;
         match (handled, again) {
             // Others still hold the session, or it has processes: no thread waits for them.
             (Ok((same, Err(failure))), Some(call))
@@ -218,7 +218,7 @@ async fn handle(
 
 async fn once(
     service: &Arc<Service>,
-    uid: Uid,
+    user: User,
     socket: &Arc<UnixStream>,
     state: Option<State>,
     request: Request,
@@ -237,7 +237,7 @@ async fn once(
         drop(given);
         (Some(state), result)
     };
-    let (state, result) = service.blocking_in(kind, uid, work).await?;
+    let (state, result) = service.blocking_in(kind, user.counted, work).await?;
     if let Err(failure) = &result
         && matches!(failure.kind, FailureKind::PolicyDenied { .. })
     {

@@ -5,6 +5,7 @@
 //! client controls is parsed here but the messages themselves, and what happens to this process ends nobody's
 //! session: the next run finds sessions and processes again.
 
+mod accounts;
 mod caller;
 mod client;
 mod connection;
@@ -46,12 +47,13 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 use stead::os::linux::{ClientExt, Uid};
-use stead_protocol::{Failure, FailureKind, SOCKET};
+use stead_protocol::{FailureKind, SOCKET};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::audit;
 use crate::policy::{Caller, DEFAULT_FOLDER, PolicyErrors};
+use accounts::User;
 use service::Service;
 use slots::ConnectionSlot;
 
@@ -261,21 +263,37 @@ async fn serve(
 /// Takes a connection, unless its user has as many as it may have.
 fn take(service: &Arc<Service>, stream: UnixStream) {
     let Some(uid) = stream.peer_cred().ok().and_then(|peer| Uid::new(peer.uid())) else { return };
-    let (slot, most) = place(service, &stream, uid);
-    if let Some(slot) = slot {
-        tokio::spawn(connection::serve(Arc::clone(service), stream, uid, slot));
-    } else {
-        let kind = FailureKind::QuotaReached { of: "connections".to_owned(), most: most as u64 };
-        refuse(&stream, &kind.while_doing("connecting to the service"));
+    if let Some(counted) = service.accounts.counted(uid) {
+        return admit(service, stream, User { uid, counted });
+    }
+    let Some(newcomer) = service.accounts.newcomer() else {
+        return refuse(&stream, accounts::NEWCOMERS);
+    };
+    let service = Arc::clone(service);
+    tokio::spawn(async move {
+        let counted = service.accounts.ask(uid).await;
+        drop(newcomer);
+        admit(&service, stream, User { uid, counted });
+    });
+}
+
+/// Serves a connection, if who it counts for has a place for it.
+fn admit(service: &Arc<Service>, stream: UnixStream, user: User) {
+    match place(service, &stream, user) {
+        (Some(slot), _) => {
+            tokio::spawn(connection::serve(Arc::clone(service), stream, user, slot));
+        }
+        (None, most) => refuse(&stream, most),
     }
 }
 
-/// A place for a connection of this user, and how many it may have.
-fn place(service: &Arc<Service>, stream: &UnixStream, uid: Uid) -> (Option<ConnectionSlot>, usize) {
+/// A place for a connection of this user, and how many who it counts for may have.
+fn place(service: &Arc<Service>, stream: &UnixStream, user: User) -> (Option<ConnectionSlot>, usize) {
+    let User { uid, counted } = user;
     let policy = service.policy();
     let quota = |caller: &Caller| policy.quota(caller).connections as usize;
     let most = quota(&Caller::new(uid, []));
-    if let Some(slot) = service.slots.connection(uid, most) {
+    if let Some(slot) = service.slots.connection(counted, most) {
         return (Some(slot), most);
     }
     // A rule for one of its groups may give it more: those are only asked for when it comes to that.
@@ -286,12 +304,13 @@ fn place(service: &Arc<Service>, stream: &UnixStream, uid: Uid) -> (Option<Conne
             Some(quota(&Caller::new(uid, caller::with(identity.groups, identity.gid))))
         })
         .map_or(most, |more| more.max(most));
-    (service.slots.connection(uid, most), most)
+    (service.slots.connection(counted, most), most)
 }
 
-/// Says why a connection is not served, if that can be said without waiting.
-fn refuse(stream: &UnixStream, failure: &Failure) {
-    if let Ok(mut message) = serde_json::to_vec(failure) {
+/// Says that a connection is not served because there are so many, if that can be said without waiting.
+fn refuse(stream: &UnixStream, most: usize) {
+    let kind = FailureKind::QuotaReached { of: "connections".to_owned(), most: most as u64 };
+    if let Ok(mut message) = serde_json::to_vec(&kind.while_doing("connecting to the service")) {
         message.push(0);
         let _ = rustix::net::send(
             stream,

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
+use super::accounts::Accounts;
 use super::caller::Caller;
 use super::failure::system;
 use super::file::Helpers;
@@ -34,6 +35,7 @@ pub(super) struct Service {
     pub(super) options: Options,
     policy: RwLock<Arc<Policy>>,
     pub(super) slots: Arc<Slots>,
+    pub(super) accounts: Accounts,
     pub(super) quotas: Quotas,
     failures: Mutex<Failures>,
     pub(super) sessions: Sessions,
@@ -65,6 +67,7 @@ impl Service {
             options,
             policy: RwLock::new(Arc::new(policy)),
             slots: Arc::default(),
+            accounts: Accounts::default(),
             quotas: Quotas::default(),
             failures,
             sessions,
@@ -121,7 +124,7 @@ impl Service {
     /// Counts one more that the caller holds, unless it has as many as it may have.
     pub(super) fn take(&self, caller: &Caller, holding: Holding) -> Result<Held, Failure> {
         let quota = self.policy().quota(&caller.policy);
-        self.quotas.take(caller.uid, holding, quota).map_err(|exceeded| {
+        self.quotas.take(caller.counted, holding, quota).map_err(|exceeded| {
             let of = match exceeded.holding {
                 Holding::Session => "sessions",
                 Holding::Process => "processes",

@@ -96,7 +96,7 @@ impl Slots {
         if kind == Kind::Call { self.in_place.try_acquire().ok() } else { None }
     }
 
-    /// A place for one more connection of this user, if it has fewer than `most`.
+    /// A place for one more connection that counts for this user, if it has fewer than `most`.
     pub(super) fn connection(self: &Arc<Self>, uid: Uid, most: usize) -> Option<ConnectionSlot> {
         let mut users = self.lock();
         let all: usize = users.values().map(|user| user.connections).sum();

@@ -149,7 +149,11 @@ impl Service {
 
     /// A part of the test's own program, played by another process of the test's user.
     pub fn part(&self, bed: &Bed, role: &str, variables: &[(&str, &str)]) -> Part {
-        let mut command = Command::new(bed.this_program());
+        self.part_by(Command::new(bed.this_program()), role, variables)
+    }
+
+    /// The same by a command that ends with the program.
+    pub fn part_by(&self, mut command: Command, role: &str, variables: &[(&str, &str)]) -> Part {
         command.args(["--exact", role, "--nocapture", "--test-threads=1"]);
         command.env(SOCKET, self.socket()).envs(variables.iter().copied());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());

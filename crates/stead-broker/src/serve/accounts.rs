@@ -1,0 +1,99 @@
+//! Which uids are an account's.
+//!
+//! All that are no account's count as one caller: anybody who was given subordinate uids (`/etc/subuid`) has tens of thousands
+//! to appear as, in a user namespace of its own and, by a setuid file, outside of it. The account database may be slow, or
+//! never answer; it is asked away from where connections are taken, and whoever it has told of once does not wait for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use stead::os::linux::{self, Uid};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The overflow uid, as which nobody can call: what no account's uids hold together counts for it.
+pub(super) const STRANGERS: Uid = match Uid::new(65_534) {
+    Some(uid) => uid,
+    None => unreachable!(),
+};
+/// How long it is remembered whether a uid is an account's.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+/// The uids of which it is remembered that they are no account's, at most.
+const MOST_STRANGERS: usize = 1 << 17;
+/// Connections that wait for the account database to know their users, of all together.
+pub(super) const NEWCOMERS: usize = 256;
+/// Users that it is asked for at a time.
+const ASKED: usize = 16;
+
+/// The user at the other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct User {
+    pub(super) uid: Uid,
+    /// For whom it counts what the connection occupies.
+    pub(super) counted: Uid,
+}
+
+/// What is known of the account database.
+#[derive(Debug)]
+pub(super) struct Accounts {
+    known: Mutex<HashMap<Uid, (bool, Instant)>>,
+    newcomers: Arc<Semaphore>,
+    asked: Semaphore,
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        let newcomers = Arc::new(Semaphore::new(NEWCOMERS));
+        Self { known: Mutex::default(), newcomers, asked: Semaphore::new(ASKED) }
+    }
+}
+
+impl Accounts {
+    /// For whom counts what a uid holds, where that is known already.
+    pub(super) fn counted(&self, uid: Uid) -> Option<Uid> {
+        if uid == Uid::ROOT || uid == STRANGERS {
+            return Some(uid);
+        }
+        let (is_one, since) = *self.lock().get(&uid)?;
+        (since.elapsed() < REMEMBERED).then(|| counted(uid, is_one))
+    }
+
+    /// A place to wait for the account database.
+    pub(super) fn newcomer(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.newcomers).try_acquire_owned().ok()
+    }
+
+    /// Asks the account database for whom counts what a uid holds.
+    pub(super) async fn ask(&self, uid: Uid) -> Uid {
+        let _turn = self.asked.acquire().await;
+        if let Some(counted) = self.counted(uid) {
+            return counted;
+        }
+        let found = tokio::task::spawn_blocking(move || linux::User::by_uid(uid)).await;
+        match found {
+            Ok(Ok(user)) => {
+                self.remember(uid, user.is_some());
+                counted(uid, user.is_some())
+            }
+            // No call of its can be answered either.
+            Ok(Err(_)) | Err(_) => STRANGERS,
+        }
+    }
+
+    fn remember(&self, uid: Uid, is_one: bool) {
+        let mut known = self.lock();
+        if known.len() >= MOST_STRANGERS {
+            known.retain(|_, (is_one, _)| *is_one);
+        }
+        known.insert(uid, (is_one, Instant::now()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uid, (bool, Instant)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// For whom counts what a uid holds, which is an account's or not.
+pub(super) fn counted(uid: Uid, is_an_accounts: bool) -> Uid {
+    if is_an_accounts { uid } else { STRANGERS }
+}
