@@ -20,8 +20,9 @@ pub(super) const STRANGERS: Uid = match Uid::new(65_534) {
 const REMEMBERED: Duration = Duration::from_secs(3600);
 /// The uids of which it is remembered that they are no account's, at most.
 const MOST_STRANGERS: usize = 1 << 17;
-/// Connections that wait for the account database to know their users, of all together.
-pub(super) const NEWCOMERS: usize = 256;
+/// Connections that wait for the account database to know their users, of all together: a server with a large quota may
+/// well begin with hundreds.
+pub(super) const NEWCOMERS: usize = 1024;
 /// Users that it is asked for at a time.
 const ASKED: usize = 16;
 
