@@ -84,7 +84,7 @@ impl Accounts {
     fn remember(&self, uid: Uid, is_one: bool) {
         let mut known = self.lock();
         if known.len() >= MOST_STRANGERS {
-            known.retain(|_, (is_one, _)| *is_one);
+            known.retain(|_, (is_one, since)| *is_one && since.elapsed() < REMEMBERED);
         }
         known.insert(uid, (is_one, Instant::now()));
     }
@@ -97,4 +97,36 @@ impl Accounts {
 /// For whom counts what a uid holds, which is an account's or not.
 pub(super) fn counted(uid: Uid, is_an_accounts: bool) -> Uid {
     if is_an_accounts { uid } else { STRANGERS }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uid(raw: u32) -> Uid {
+        Uid::new(raw).unwrap()
+    }
+
+    #[test]
+    fn an_accounts_uid_counts_for_itself_and_all_others_for_one_that_nobody_has() {
+        let accounts = Accounts::default();
+        assert_eq!(accounts.counted(Uid::ROOT), Some(Uid::ROOT), "without having been asked for");
+        assert_eq!(accounts.counted(uid(7)), None);
+        accounts.remember(uid(7), true);
+        accounts.remember(uid(8), false);
+        accounts.remember(uid(9), false);
+        let counted = [7, 8, 9].map(|raw| accounts.counted(uid(raw)));
+        assert_eq!(counted, [Some(uid(7)), Some(STRANGERS), Some(STRANGERS)]);
+    }
+
+    #[test]
+    fn of_strangers_no_more_are_remembered_than_there_is_room_for_and_accounts_stay() {
+        let accounts = Accounts::default();
+        accounts.remember(uid(7), true);
+        for raw in 0..2 * u32::try_from(MOST_STRANGERS).unwrap() {
+            accounts.remember(uid(100_000 + raw), false);
+        }
+        assert!(accounts.lock().len() <= MOST_STRANGERS);
+        assert_eq!(accounts.counted(uid(7)), Some(uid(7)));
+    }
 }
