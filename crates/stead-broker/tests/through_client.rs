@@ -1,10 +1,12 @@
-//! The library's own tests of who a client is, with clients that the service is asked for.
+//! The library's own tests of who a client is and how it is confined, with clients that the service is asked for.
 #![cfg(target_os = "linux")]
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::duplicate_mod, reason = "each file of tests has its support with it")]
 
 mod through_support;
 
+#[path = "../../stead/tests/client_confinement.rs"]
+mod client_confinement;
 #[path = "../../stead/tests/client_identity.rs"]
 mod client_identity;
 
@@ -14,16 +16,13 @@ use stead::{Client, Confinement};
 use testbed::Bed;
 use through_support::the_service;
 
-/// What to do about a confined client is for the service's policy to say. A client that is known here is shown to the
-/// service as well, where it can be seen: of one that the service refuses nothing is known.
+/// What to do about a confined client is for the service's policy to say.
 fn take_client(
     stream: &UnixStream,
     listener: &UnixListener,
     _confinement: Confinement,
 ) -> stead::Result<Client> {
-    let client = the_service(Bed::current().unwrap()).connect().client_of(stream, listener)?;
-    client.token()?;
-    Ok(client)
+    the_service(Bed::current().unwrap()).connect().client_of(stream, listener)
 }
 
 fn without_privileges_of_its_own(what: &str) {

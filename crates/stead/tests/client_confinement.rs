@@ -2,9 +2,16 @@
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    unused_qualifications,
+    dead_code,
+    reason = "`crate::` is not this where the service's tests take it in"
+)]
 
 #[path = "common/client.rs"]
 mod common;
+
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use common::{Server, may_inspect, play, played, refused, role};
 use stead::error::ConfinedPart;
@@ -13,6 +20,19 @@ use stead::token::ConfinementKnowledge;
 use stead::{Client, Confinement, ErrorKind};
 use testbed::Bed;
 use testbed::ClientBuilder;
+
+/// The client at the other end of a connection. The program says by whose privileges: the library's tests by their own,
+/// those of the service by the service's.
+fn take_client(
+    stream: &UnixStream,
+    _listener: &UnixListener,
+    confinement: Confinement,
+) -> stead::Result<Client> {
+    Client::with(confinement).of(stream)
+}
+
+/// This program has what it has.
+fn without_privileges_of_its_own(_what: &str) {}
 
 /// The client that `confine` makes is refused for `part`, also by a server that accepts what it cannot know.
 fn check(
@@ -26,7 +46,8 @@ fn check(
     let socket = server.accept();
     for choice in [Confinement::Refuse, Confinement::Unknown] {
         // In a PID namespace of its own it still has a number here.
-        let client = Client::with(choice).of(&socket).map_err(|error| error.to_string())?;
+        let client = crate::take_client(&socket, &server.listener, choice);
+        let client = client.map_err(|error| error.to_string())?;
         let error = client.token().expect_err("a confined client must be refused");
         assert_eq!(error.kind(), &ErrorKind::ClientConfined { part }, "{error}");
         assert!(error.to_string().contains(&part.to_string()), "{error}");
@@ -75,7 +96,7 @@ fn a_client_that_confines_itself_after_connecting_is_refused_from_then_on() {
     }
     let server = Server::new(bed, "later");
     let mut process = bed.client("alice").connect(&server.path);
-    let client = Client::of(server.accept()).unwrap();
+    let client = crate::take_client(&server.accept(), &server.listener, Confinement::Refuse).unwrap();
     client.token().unwrap();
     process.confine(&["--no-new-privs-thread"]);
     let part = ConfinedPart::NoNewPrivileges;
@@ -85,6 +106,7 @@ fn a_client_that_confines_itself_after_connecting_is_refused_from_then_on() {
 #[test]
 fn no_new_privs_is_carried_over_where_the_server_chose_so() {
     let bed = testbed::require!();
+    crate::without_privileges_of_its_own("what to do about a confined client");
     if !may_inspect() {
         testbed::skip!("needs CAP_SYS_PTRACE");
     }
@@ -132,6 +154,7 @@ fn serve_without_ptrace(bed: &Bed) {
 #[test]
 fn without_the_right_to_look_the_client_is_refused_unless_the_server_accepts_that() {
     let bed = testbed::require!();
+    crate::without_privileges_of_its_own("looking at its clients itself");
     if role().is_some() {
         return serve_without_ptrace(bed);
     }
@@ -144,68 +167,12 @@ fn without_the_right_to_look_the_client_is_refused_unless_the_server_accepts_tha
 #[test]
 fn in_a_container_its_client_is_confined_no_more_than_the_server() {
     let bed = testbed::require!();
+    crate::without_privileges_of_its_own("looking at its clients itself");
     if role().is_some() {
         // Both have the container's seccomp filter and bounding set.
         return serve_without_ptrace(bed);
     }
     let command = bed.docker_like(bed.this_program());
     let test = "in_a_container_its_client_is_confined_no_more_than_the_server";
-    assert!(played(&play(command, test, "server")).contains("served"));
-}
-
-/// On a kernel without SO_PEERPIDFD.
-fn serve_on_an_old_kernel(bed: &Bed) {
-    let server = Server::new(bed, "old");
-    let _process = bed.client("alice").connect(&server.path);
-    let socket = server.accept();
-    let error = Client::of(&socket).unwrap_err();
-    let needs = "SO_PEERPIDFD (Linux 6.5)".into();
-    assert_eq!(error.kind(), &ErrorKind::KernelTooOld { needs }, "{error}");
-    let client = Client::with(Confinement::Unknown).of(&socket).unwrap();
-    let token = client.token().unwrap();
-    assert_eq!(token.uid().as_raw(), bed.user("alice").uid);
-    assert_eq!(token.confinement(), &ConfinementKnowledge::Unknown);
-    assert!(token.to_string().ends_with("confinement unknown (ids and groups as of connect)"));
-    println!("served");
-}
-
-#[test]
-fn a_kernel_without_so_peerpidfd_is_too_old_unless_the_server_accepts_that() {
-    let bed = testbed::require!();
-    if role().is_some() {
-        testbed::confine::Filter::without_peerpidfd().install_on_this_thread().unwrap();
-        return serve_on_an_old_kernel(bed);
-    }
-    let test = "a_kernel_without_so_peerpidfd_is_too_old_unless_the_server_accepts_that";
-    let command = std::process::Command::new(bed.this_program());
-    assert!(played(&play(command, test, "server")).contains("served"));
-}
-
-/// On a kernel without PIDFD_GET_INFO.
-fn serve_without_pidfd_info(bed: &Bed) {
-    let server = Server::new(bed, "no-info");
-    let mut process = bed.client("alice").connect(&server.path);
-    let client = Client::of(server.accept()).unwrap();
-    let known = if may_inspect() { client.token().is_ok() } else { true };
-    assert!(known);
-    assert_eq!(process.tell(&format!("exec {} wait", bed.setuid_program().display())), "ok");
-    common::wait_for_status(process.pid(), |status| common::has_uid(status, 1, 0));
-    assert!(matches!(refused(&client), ErrorKind::ClientChanged { .. }));
-    println!("served");
-}
-
-#[test]
-fn before_pidfd_get_info_the_status_file_tells_whether_the_client_changed() {
-    let bed = testbed::require!();
-    if role().is_some() {
-        const PIDFD_GET_INFO: u32 = 0xC040_FF0B;
-        testbed::confine::Filter::new()
-            .deny_where(libc::SYS_ioctl, 1, PIDFD_GET_INFO, libc::ENOTTY)
-            .install_on_this_thread()
-            .unwrap();
-        return serve_without_pidfd_info(bed);
-    }
-    let test = "before_pidfd_get_info_the_status_file_tells_whether_the_client_changed";
-    let command = std::process::Command::new(bed.this_program());
     assert!(played(&play(command, test, "server")).contains("served"));
 }

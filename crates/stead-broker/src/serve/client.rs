@@ -1,11 +1,13 @@
 //! The caller's own token, and that of a client of its own.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, ErrorKind::NotFound};
+use std::os::fd::BorrowedFd;
 
-use rustix::net::SocketAddrUnix;
+use rustix::net::{AddressFamily, SocketAddrUnix};
+use stead::error::ConfinedPart;
 use stead::os::linux::Uid;
 use stead::{Client, Confinement, ImpersonationLevel};
-use stead_protocol::{ClientToken, Failure, FailureKind, OpenedToken, OwnToken};
+use stead_protocol::{ClientToken, Failure, FailureKind, OpenedToken, OwnToken, name_of};
 
 use super::connection::State;
 use super::diag::{self, Bound};
@@ -60,7 +62,7 @@ fn require_accepted_by(socket: BorrowedFd<'_>, listener: BorrowedFd<'_>, caller:
     if !listens {
         return Err(invalid(DOING, "what was passed as the listener does not listen"));
     }
-    let (of_listener, of_socket) = (look_up(listener)?, look_up(socket)?);
+    let (of_listener, of_socket) = (look_up(listener)?, look_up_accepted(socket)?);
     let Some(file) = of_listener.file.filter(|_| of_listener.listens) else {
         return Err(invalid(
             DOING,
@@ -109,11 +111,26 @@ fn require_no_connecting_end(socket: BorrowedFd<'_>) -> Result<(), Failure> {
     Err(invalid(DOING, "the other end has a name, as a listener's has: it may be what was connected to"))
 }
 
-fn look_up(socket: BorrowedFd<'_>) -> Result<Bound, Failure> {
-    diag::look_up(socket.as_fd()).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            invalid(DOING, "it is no Unix socket of the service's network namespace")
+/// The same of a socket that a listener accepted: it is of the network namespace of whoever connected
+/// (`unix_stream_connect` in net/unix/af_unix.c).
+fn look_up_accepted(socket: BorrowedFd<'_>) -> Result<Bound, Failure> {
+    let of_unix = || rustix::net::sockopt::socket_domain(socket) == Ok(AddressFamily::UNIX);
+    match diag::look_up(socket) {
+        Err(error) if error.kind() == NotFound && of_unix() => {
+            let part = name_of(ConfinedPart::NetworkNamespace);
+            Err(FailureKind::ClientConfined { part }.while_doing(DOING))
         }
+        found => found.map_err(not_found),
+    }
+}
+
+fn look_up(socket: BorrowedFd<'_>) -> Result<Bound, Failure> {
+    diag::look_up(socket).map_err(not_found)
+}
+
+fn not_found(error: io::Error) -> Failure {
+    match error.kind() {
+        NotFound => invalid(DOING, "it is no Unix socket of the service's network namespace"),
         _ => system(DOING, "NETLINK_SOCK_DIAG", error),
-    })
+    }
 }
