@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Server, has_uid, may_inspect, wait_for_status};
+use stead::error::ConfinedPart;
 use stead::{Client, Command, Confinement, ErrorKind, Impersonation, Token};
 use testbed::{Bed, RunningClient, User};
 
@@ -171,6 +172,40 @@ fn whenever_a_client_executes_or_ends_it_gets_its_own_process_or_none() {
         }
     }
     println!("{served} served, {refused} refused");
+}
+
+/// A new user namespace comes with a full bounding set: read there, the set says nothing of what the client had.
+#[test]
+fn a_client_of_fewer_rights_is_refused_at_every_moment_of_entering_a_namespace_that_has_all() {
+    let bed = testbed::require!();
+    testbed::time_limit!(if long() { 3600 } else { 300 });
+    if !may_inspect() {
+        testbed::skip!("needs CAP_SYS_PTRACE");
+    }
+    let confined = |part| ErrorKind::ClientConfined { part };
+    for _ in 0..if long() { 2000 } else { 40 } {
+        let server = Server::new(bed, "entering");
+        let process = bed.client("alice").smaller_bounding_set().try_connect(&server.path);
+        let Ok(mut process) = process else { testbed::skip!("the bounding set cannot be made smaller here") };
+        let client = Client::of(server.accept()).unwrap();
+        let inside = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| {
+                loop {
+                    let last = inside.load(Ordering::Acquire);
+                    let why = client.token().expect_err("a confined client must be refused").kind().clone();
+                    if last {
+                        break why;
+                    }
+                    let either = [ConfinedPart::BoundingSet, ConfinedPart::UserNamespace].map(confined);
+                    assert!(either.contains(&why), "{why:?}");
+                }
+            });
+            process.confine(&["--userns"]);
+            inside.store(true, Ordering::Release);
+            assert_eq!(asked.join().unwrap(), confined(ConfinedPart::UserNamespace));
+        });
+    }
 }
 
 #[test]

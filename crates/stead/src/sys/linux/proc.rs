@@ -5,10 +5,12 @@
 //! twice is refused. `stat`, where the name is not escaped (CVE-2017-1000367), is never read.
 #![forbid(unsafe_code)]
 
-use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::AsFd;
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::{read, retry_on_intr};
 
 /// What of `/proc/PID/status` matters here, in the kernel's raw numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,15 +153,14 @@ fn hexadecimal(text: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()
 }
 
-/// Reads a whole file of procfs below `directory`; these are small and of no known length.
+/// Reads a whole file of procfs below `directory`; these are small and of no known length, which `read_to_end` of std's
+/// would ask for.
 pub(crate) fn read_at(directory: impl AsFd, path: &str) -> io::Result<Vec<u8>> {
     let file = rustix::fs::openat(directory, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    read_all(file)
-}
-
-fn read_all(file: OwnedFd) -> io::Result<Vec<u8>> {
     let mut text = Vec::with_capacity(2048);
-    std::fs::File::from(file).read_to_end(&mut text)?;
+    while retry_on_intr(|| read(&file, spare_capacity(&mut text)))? > 0 {
+        text.reserve(1);
+    }
     Ok(text)
 }
 

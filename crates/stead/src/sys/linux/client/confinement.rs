@@ -21,12 +21,11 @@ use crate::token::ConfinementKnowledge;
 
 /// Each namespace of a thread, by its link in `/proc/PID/task/TID/ns`, which reads `user:[4026531837]`: the
 /// number is the inode's in the one file system of all namespaces, and reading the link costs half of what
-/// stat does. Those "for children" are what a
-/// process that the thread creates would be in.
-const NAMESPACES: [(&str, ConfinedPart); 10] = [
+/// stat does. Those "for children" are what a process that the thread creates would be in. The PID namespace that
+/// it is in itself shows in its status.
+const NAMESPACES: [(&str, ConfinedPart); 9] = [
     ("user", ConfinedPart::UserNamespace),
     ("mnt", ConfinedPart::MountNamespace),
-    ("pid", ConfinedPart::PidNamespace),
     ("pid_for_children", ConfinedPart::PidNamespace),
     ("net", ConfinedPart::NetworkNamespace),
     ("ipc", ConfinedPart::IpcNamespace),
@@ -324,14 +323,16 @@ fn look_at_threads(
 ) -> Result<Thread, Fault> {
     let first_name = pid.to_string();
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    let tasks = openat(process, "task", flags, Mode::empty()).map_err(|errno| fault(errno.into()))?;
+    let mut tasks = openat(process, "task", flags, Mode::empty())
+        .and_then(Dir::new)
+        .map_err(|errno| fault(errno.into()))?;
     let until = Instant::now() + PATIENCE;
     for pass in 0..PASSES {
         // Thousands of threads that come and go would cost the server seconds for each time it is asked.
         if pass > 0 && Instant::now() >= until {
             break;
         }
-        let threads = thread_names(&tasks).map_err(fault)?;
+        let threads = thread_names(&mut tasks).map_err(fault)?;
         if threads.len() > MOST_THREADS {
             let what = format!("more than {MOST_THREADS} threads");
             return Err(fault(io::Error::other(what)));
@@ -349,7 +350,7 @@ fn look_at_threads(
         // A listing can skip an entry when another thread ends meanwhile: only two equal ones count.
         if let Some(first) = first
             && steady
-            && thread_names(&tasks).map_err(fault)? == threads
+            && thread_names(&mut tasks).map_err(fault)? == threads
         {
             return Ok(first);
         }
@@ -363,9 +364,9 @@ fn look_at_threads(
     }
 }
 
-fn look_at_thread(tasks: &OwnedFd, thread: &str, own: &Own, findings: &mut Findings) -> io::Result<Thread> {
+fn look_at_thread(tasks: &Dir, thread: &str, own: &Own, findings: &mut Findings) -> io::Result<Thread> {
     let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
-    let thread = openat(tasks, thread, flags, Mode::empty())?;
+    let thread = openat(tasks.fd()?, thread, flags, Mode::empty())?;
     match look_at_living(&thread, own, findings) {
         // A first thread that has ended stays until the others have: it is nowhere, and asks for nothing.
         Err(error) if is_gone(&error) => {
@@ -377,10 +378,7 @@ fn look_at_thread(tasks: &OwnedFd, thread: &str, own: &Own, findings: &mut Findi
 }
 
 fn look_at_living(thread: &OwnedFd, own: &Own, findings: &mut Findings) -> io::Result<Thread> {
-    let links = open_links(thread)?;
-    look_at_places(thread, &links, own, findings)?;
     let label = look_at_label(thread, own, findings)?;
-    // Between two looks at where the thread is.
     let status = read_status(thread)?;
     if status.no_new_privs {
         findings.no_new_privs = true;
@@ -397,7 +395,13 @@ fn look_at_living(thread: &OwnedFd, own: &Own, findings: &mut Findings) -> io::R
     if status.bounding & own.status.bounding != own.status.bounding {
         note(&mut findings.confined, ConfinedPart::BoundingSet);
     }
-    look_at_places(thread, &links, own, findings)?;
+    // The server's is procfs's own (`Own::read`), and this thread is in one below.
+    if status.pid_namespaces != 1 {
+        note(&mut findings.confined, ConfinedPart::PidNamespace);
+    }
+    // After the status: in a new user namespace the bounding set is a full one, and nothing leads back out of it.
+    // A thread that is in the server's now was in it when its status was read.
+    look_at_places(thread, own, findings)?;
     Ok(Thread { status, label })
 }
 
@@ -412,10 +416,11 @@ fn is_filtered_more(client: &Status, shared: Shared) -> bool {
     strict || more
 }
 
-fn look_at_places(thread: &OwnedFd, links: &OwnedFd, own: &Own, findings: &mut Findings) -> io::Result<()> {
+fn look_at_places(thread: &OwnedFd, own: &Own, findings: &mut Findings) -> io::Result<()> {
+    let links = open_links(thread)?;
     for ((name, part), wanted) in NAMESPACES.into_iter().zip(own.namespaces) {
         if let Some(wanted) = wanted {
-            compare(namespace_of(links, name), &wanted, part, findings)?;
+            compare(namespace_of(&links, name), &wanted, part, findings)?;
         }
     }
     compare(root_of(thread), &own.root, ConfinedPart::RootDirectory, findings)
@@ -470,9 +475,10 @@ fn read_status(directory: &OwnedFd) -> io::Result<Status> {
 }
 
 /// The thread ids below `/proc/PID/task`, in order.
-fn thread_names(tasks: &OwnedFd) -> io::Result<Vec<String>> {
+fn thread_names(tasks: &mut Dir) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in Dir::read_from(tasks)? {
+    tasks.rewind();
+    while let Some(entry) = tasks.read() {
         let entry = entry?;
         if let Ok(name) = entry.file_name().to_str()
             && name.bytes().all(|byte| byte.is_ascii_digit())

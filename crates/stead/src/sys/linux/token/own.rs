@@ -74,11 +74,12 @@ pub(crate) fn login_uid(process: &OwnedFd) -> LoginUid {
 
 /// The label of the process whose directory in `/proc` this is; `None` where no module keeps labels.
 pub(crate) fn label(process: &OwnedFd) -> io::Result<Option<Label>> {
+    if !labels_are_kept() {
+        return Ok(None);
+    }
     let mut text = match proc::read_at(process, "attr/current") {
         // No module keeps labels, or the kernel has none at all.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
-            return Ok(None);
-        }
+        Err(error) if keeps_none(&error) => return Ok(None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         found => found?,
     };
@@ -86,6 +87,18 @@ pub(crate) fn label(process: &OwnedFd) -> io::Result<Option<Label>> {
         text.pop();
     }
     Ok((!text.is_empty()).then(|| Label(text.into())))
+}
+
+/// Whether a security module keeps labels: which modules there are is decided when the system starts.
+fn labels_are_kept() -> bool {
+    static KEPT: OnceLock<bool> = OnceLock::new();
+    // This thread's own: what another process's says is true of that one.
+    let own = || proc::read_at(CWD, "/proc/thread-self/attr/current");
+    *KEPT.get_or_init(|| !own().is_err_and(|error| keeps_none(&error)))
+}
+
+fn keeps_none(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
 }
 
 /// What has to be written to `attr/exec` for a label, as `label` reads it or somebody else writes it.
