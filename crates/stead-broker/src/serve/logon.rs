@@ -89,7 +89,8 @@ pub(super) fn log_on(
     };
     let added = service.sessions.add(record, session, counted);
     let (known, session) = added.map_err(|error| system(&doing, "write", error))?;
-    session::opened(service, state, &known, session)
+    // Nothing has been created in it yet.
+    session::opened(service, state, &known, session, Vec::new())
 }
 
 /// Whose failure it will be, if it fails: the account's, however it was spelled, where there is an account. It is

@@ -308,8 +308,9 @@ pub(super) fn opened(
     state: &mut State,
     known: &Arc<Known>,
     session: Arc<LogonSession>,
+    pids: Vec<u32>,
 ) -> Result<OpenedSession, Failure> {
-    let described = known.describe(session.processes().unwrap_or_default());
+    let described = known.describe(pids);
     let variable = |(name, value): (std::ffi::OsString, std::ffi::OsString)| Variable {
         name: Text::from(name.as_os_str()),
         value: Text::from(value.as_os_str()),
@@ -370,7 +371,8 @@ pub(super) fn open(
     let kind = logon_type(known.record.logon_type);
     let request = Request::new(privilege, &client).logon(LogonRequest::Type(kind));
     service.decide(&state.caller, &request)?;
-    opened(service, state, &known, session)
+    let pids = session.processes().unwrap_or_default();
+    opened(service, state, &known, session, pids)
 }
 
 /// Ends every process of a session.
