@@ -46,6 +46,8 @@ pub(crate) fn run(bench: &mut Bench) -> Outcome {
             &scenario,
             vec![
                 Method::batch("bare calls", BATCH, || bare_calls(&stream)),
+                Method::batch("bare calls, with those that tell a client", BATCH, || telling_calls(&stream))
+                    .note("nothing is compared"),
                 Method::batch("SO_PEERCRED and /proc/PID/status", BATCH, || from_proc(&stream))
                     .note("whoever has the pid by now"),
                 Method::batch("stead, Client::of", BATCH, || {
@@ -79,6 +81,26 @@ fn option(socket: &UnixStream, option: libc::c_int, into: &mut [u32]) -> Result<
 
 /// Ids, groups and label as of connect, a pidfd, and the ids of its process now; nothing is compared.
 fn bare_calls(socket: &UnixStream) -> io::Result<()> {
+    asking_calls(socket).map(drop)
+}
+
+/// The same, and what tells a client that is there from the server itself, a socket that nobody accepted, a process that has
+/// ended, and a level that was stated. The bound: whoever checks makes these calls.
+fn telling_calls(socket: &UnixStream) -> io::Result<()> {
+    let own_name = socket.local_addr()?;
+    let mut kind = [0];
+    option(socket, libc::SO_TYPE, &mut kind).map_err(io::Error::from_raw_os_error)?;
+    let its_name = socket.peer_addr()?;
+    let own = std::process::id();
+    let pidfd = asking_calls(socket)?;
+    let mut watched = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry, as is said, of an open descriptor.
+    let ended = unsafe { libc::poll(&raw mut watched, 1, 0) };
+    std::hint::black_box((own_name, kind, its_name, own, ended));
+    Ok(())
+}
+
+fn asking_calls(socket: &UnixStream) -> io::Result<OwnedFd> {
     let failed = io::Error::from_raw_os_error;
     let (mut ids, mut groups, mut label, mut number) = ([0; 3], [0; 64], [0; 64], [0]);
     option(socket, libc::SO_PEERCRED, &mut ids).map_err(failed)?;
@@ -93,7 +115,7 @@ fn bare_calls(socket: &UnixStream) -> io::Result<()> {
     // SAFETY: `info` is as large as the request's number says.
     unsafe { system_call!(IOCTL, pidfd.as_raw_fd(), 0xC040_FF0B_u32, info.as_mut_ptr()) }.map_err(failed)?;
     std::hint::black_box((ids, groups[0], labelled, info));
-    Ok(())
+    Ok(pidfd)
 }
 
 /// What many a server does.
