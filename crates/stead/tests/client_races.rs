@@ -208,6 +208,39 @@ fn a_client_of_fewer_rights_is_refused_at_every_moment_of_entering_a_namespace_t
     }
 }
 
+/// Its first thread has ended and shows nothing of where the others are; of those none is there for long, and a list of
+/// threads ends early where one ends.
+#[test]
+fn a_confined_client_whose_threads_hand_on_to_each_other_is_refused_at_every_moment() {
+    let bed = testbed::require!();
+    testbed::time_limit!(600);
+    if !may_inspect() {
+        testbed::skip!("needs CAP_SYS_PTRACE");
+    }
+    let server = Server::new(bed, "relay");
+    let process = bed.client("alice").namespace("net").try_connect(&server.path);
+    let Ok(mut process) = process else { testbed::skip!("a network namespace cannot be made here") };
+    let client = Client::of(server.accept()).unwrap();
+    assert_eq!(process.tell("relay"), "ok");
+    let end = Instant::now() + Duration::from_secs(if long() { 120 } else { 3 });
+    let mut named = 0_u32;
+    while Instant::now() < end {
+        let error = client.token().expect_err("a confined client must be refused");
+        match error.kind() {
+            ErrorKind::ClientConfined { part } => {
+                assert_eq!(*part, ConfinedPart::NetworkNamespace);
+                named += 1;
+            }
+            // Not once in all passes was one of its threads seen to the end.
+            _ => assert!(is_changed(&error), "{error}"),
+        }
+    }
+    println!("named {named} times");
+    wait_for_status(process.pid(), |status| {
+        status.contains("State:\tZ") && !status.contains("Threads:\t1\n")
+    });
+}
+
 #[test]
 fn whoever_has_the_number_of_a_client_that_ended_is_never_taken_for_it() {
     let bed = testbed::require!(alone);

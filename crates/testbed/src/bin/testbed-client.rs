@@ -29,7 +29,7 @@ confinement: --no-new-privs --no-new-privs-thread --seccomp --seccomp-thread
              --chroot DIRECTORY --drop-bounding --docker --fresh-files --empty-run --keep-capabilities
 after connecting: --exec-after PROGRAM --exit-after --fork-after --silent
 commands on the standard input: send TEXT | receive | probe | confine OPTION.. | exec PROGRAM [ARGUMENT..] |
-             stop | exit [N]
+             relay | stop | exit [N]
 ";
 
     #[derive(Default)]
@@ -126,6 +126,11 @@ commands on the standard input: send TEXT | receive | probe | confine OPTION.. |
             }
         });
         outcome.recv().map_err(io::Error::other)?
+    }
+
+    /// A thread that begins the next one and ends: there is always one, and never one for long.
+    fn relay() {
+        std::thread::spawn(relay);
     }
 
     fn run_confined(arguments: &[OsString]) -> io::Result<ExitCode> {
@@ -241,6 +246,11 @@ commands on the standard input: send TEXT | receive | probe | confine OPTION.. |
                     rustix::process::kill_process(own, rustix::process::Signal::STOP)
                         .map(|()| "ok".to_owned())
                         .map_err(Into::into)
+                }
+                "relay" => {
+                    say("ok")?;
+                    relay();
+                    testbed::end_this_thread()
                 }
                 "exit" => return Ok(ExitCode::from(rest.parse::<u8>().unwrap_or(0))),
                 _ => Err(io::Error::other("no such command")),

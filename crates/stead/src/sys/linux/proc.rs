@@ -19,6 +19,8 @@ pub(crate) struct Status {
     pub(crate) state: u8,
     /// The process's id, as seen from the procfs instance's own PID namespace.
     pub(crate) tgid: u32,
+    /// How many threads the process has, a first one that has ended among them; 0 of a thread that is just going.
+    pub(crate) threads: usize,
     /// How many PID namespaces see it, from the procfs instance's own inwards (Linux 4.1).
     pub(crate) pid_namespaces: usize,
     /// Real, effective, saved and file system uid.
@@ -57,6 +59,7 @@ pub(crate) fn parse_status(text: &[u8]) -> Option<Status> {
     Some(Status {
         state: *trim(required(text, b"State")?).first()?,
         tgid: decimal(trim(required(text, b"Tgid")?))?,
+        threads: usize::try_from(decimal(trim(required(text, b"Threads")?))?).ok()?,
         pid_namespaces: numbers(required(text, b"NStgid")?).collect::<Option<Vec<u32>>>()?.len(),
         uids: four(required(text, b"Uid")?)?,
         gids: four(required(text, b"Gid")?)?,

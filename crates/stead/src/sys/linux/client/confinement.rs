@@ -338,18 +338,26 @@ fn look_at_threads(
             return Err(fault(io::Error::other(what)));
         }
         let mut steady = true;
+        let mut living = false;
         let mut first = None;
         for thread in &threads {
             match look_at_thread(&tasks, thread, own, findings) {
-                Ok(read) if *thread == first_name => first = Some(read),
-                Ok(_) => {}
+                Ok(read) => {
+                    // A listing ends early where the thread that it has come to ends (`next_tid` of fs/proc/base.c).
+                    steady &= read.status.threads == threads.len();
+                    living |= !read.status.is_dead();
+                    if *thread == first_name {
+                        first = Some(read);
+                    }
+                }
                 Err(error) if is_gone(&error) => steady = false,
                 Err(error) => return Err(fault(error)),
             }
         }
-        // A listing can skip an entry when another thread ends meanwhile: only two equal ones count.
+        // What confines a process shows in those of its threads that live; and only two equal listings count.
         if let Some(first) = first
             && steady
+            && living
             && thread_names(&mut tasks).map_err(fault)? == threads
         {
             return Ok(first);
@@ -495,4 +503,29 @@ fn thread_names(tasks: &mut Dir) -> io::Result<Vec<String>> {
 
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_of_which_nothing_is_seen_but_a_first_thread_that_has_ended_was_not_looked_at() {
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+        let process = open_directory(&format!("/proc/{}", child.id())).unwrap();
+        while !read_status(&process).unwrap().is_dead() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let own = Own::read().unwrap();
+        let seen = look_at_threads(
+            &process,
+            child.id(),
+            &own,
+            &mut Findings::default(),
+            &Fault::Unreadable,
+            "looking at a client",
+        );
+        assert!(matches!(seen, Err(Fault::Final(_))));
+        child.wait().unwrap();
+    }
 }
