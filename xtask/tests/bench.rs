@@ -142,7 +142,7 @@ fn threads_that_create_processes_are_measured_together() {
 /// Users of any number, whose processes can be looked at, are only to be had where root made the bed.
 macro_rules! needs_roots_bed {
     ($bed:expr) => {
-        if $bed.mode() != Mode::Namespaces || testbed::confine::is_out_of_reach("sys_ptrace") {
+        if $bed.mode() != Mode::Namespaces || testbed::confine::blind_to_clients().is_some() {
             testbed::skip!("measuring what is done as clients needs a bed that root made");
         }
     };

@@ -40,7 +40,7 @@ fn check(test: &str, says: &str, client: impl Fn(ClientBuilder) -> ClientBuilder
     }
     let Some(bed) = Bed::shared() else { testbed::skip!("needs the testbed") };
     if !may_inspect() {
-        testbed::skip!("needs CAP_SYS_PTRACE");
+        testbed::skip!("needs CAP_SYS_PTRACE, and SO_PEERPIDFD (Linux 6.5)");
     }
     let said = hardened_server_says(bed, test, client(bed.client("alice")));
     assert!(said.contains(&format!("says: {says} / {says}")), "{said}");

@@ -61,7 +61,7 @@ macro_rules! refused {
         fn $name() {
             let bed = testbed::require!();
             if !may_inspect() {
-                testbed::skip!("needs CAP_SYS_PTRACE");
+                testbed::skip!("needs CAP_SYS_PTRACE, and SO_PEERPIDFD (Linux 6.5)");
             }
             if let Err(reason) = check(bed, ConfinedPart::$part, $confine) {
                 testbed::skip!("{reason}");
@@ -92,7 +92,7 @@ refused! {
 fn a_client_that_confines_itself_after_connecting_is_refused_from_then_on() {
     let bed = testbed::require!();
     if !may_inspect() {
-        testbed::skip!("needs CAP_SYS_PTRACE");
+        testbed::skip!("needs CAP_SYS_PTRACE, and SO_PEERPIDFD (Linux 6.5)");
     }
     let server = Server::new(bed, "later");
     let mut process = bed.client("alice").connect(&server.path);
@@ -108,7 +108,7 @@ fn no_new_privs_is_carried_over_where_the_server_chose_so() {
     let bed = testbed::require!();
     crate::without_privileges_of_its_own("what to do about a confined client");
     if !may_inspect() {
-        testbed::skip!("needs CAP_SYS_PTRACE");
+        testbed::skip!("needs CAP_SYS_PTRACE, and SO_PEERPIDFD (Linux 6.5)");
     }
     let choice = Confinement::Refuse.carry_no_new_privs();
     let server = Server::new(bed, "carried");

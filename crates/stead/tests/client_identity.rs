@@ -95,7 +95,7 @@ fn a_uid_above_two_to_the_31_is_as_any_other() {
 fn the_token_is_the_clients_ids_and_groups_and_nothing_else() {
     let bed = testbed::require!();
     if !may_inspect() {
-        testbed::skip!("needs CAP_SYS_PTRACE");
+        testbed::skip!("needs CAP_SYS_PTRACE, and SO_PEERPIDFD (Linux 6.5)");
     }
     let alice = bed.user("alice");
     let server = Server::new(bed, "token");
@@ -123,7 +123,7 @@ fn the_token_is_the_clients_ids_and_groups_and_nothing_else() {
 fn capabilities_that_a_clients_process_holds_are_not_in_its_token() {
     let bed = testbed::require!();
     if !may_inspect() {
-        testbed::skip!("needs CAP_SYS_PTRACE");
+        testbed::skip!("needs CAP_SYS_PTRACE, and SO_PEERPIDFD (Linux 6.5)");
     }
     let server = Server::new(bed, "capabilities");
     let held = ["net_admin", "sys_admin", "setuid"];
@@ -287,7 +287,7 @@ fn the_token_of_a_process_by_pidfd_is_the_processs_own() {
     let bed = testbed::require!();
     crate::without_privileges_of_its_own("another process's token");
     if !may_inspect() {
-        testbed::skip!("needs CAP_SYS_PTRACE");
+        testbed::skip!("needs CAP_SYS_PTRACE, and SO_PEERPIDFD (Linux 6.5)");
     }
     let server = Server::new(bed, "process");
     let mut process = match bed.client("alice").holding(&["net_admin"]).try_connect(&server.path) {

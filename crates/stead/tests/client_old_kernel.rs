@@ -42,6 +42,7 @@ fn a_kernel_without_so_peerpidfd_is_too_old_unless_the_server_accepts_that() {
 
 /// On a kernel without PIDFD_GET_INFO.
 fn serve_without_pidfd_info(bed: &Bed) {
+    testbed::confine::need_pinned_clients();
     let server = Server::new(bed, "no-info");
     let mut process = bed.client("alice").connect(&server.path);
     let client = Client::of(server.accept()).unwrap();

@@ -47,7 +47,7 @@ fn a_server_that_is_not_root_may_look_at_its_clients_with_cap_sys_ptrace() {
         return;
     }
     if !may_inspect() {
-        testbed::skip!("needs CAP_SYS_PTRACE");
+        testbed::skip!("needs CAP_SYS_PTRACE, and SO_PEERPIDFD (Linux 6.5)");
     }
     let mut command = bed.as_user("svc", &["setuid", "setgid", "setpcap", "sys_ptrace"], bed.this_program());
     command.env("STEAD_TEST_DIRECTORY", directory(bed, "svc"));
@@ -92,7 +92,7 @@ fn a_client_that_proc_hides_is_refused_unless_the_server_accepts_that() {
 fn a_server_that_impersonates_one_client_can_take_another() {
     let bed = testbed::require!();
     if !may_inspect() {
-        testbed::skip!("needs CAP_SYS_PTRACE");
+        testbed::skip!("needs CAP_SYS_PTRACE, and SO_PEERPIDFD (Linux 6.5)");
     }
     let server = Server::new(bed, "nested");
     let _alice = bed.client("alice").connect(&server.path);
@@ -122,6 +122,7 @@ fn a_seqpacket_client_is_known_as_well() {
     let bed = testbed::require!();
     let path = bed.scratch("seqpacket").join("socket");
     let address = SocketAddrUnix::new(&path).unwrap();
+    testbed::confine::need_pinned_clients();
     let listener: OwnedFd = make();
     rustix::net::bind(&listener, &address).unwrap();
     rustix::net::listen(&listener, 8).unwrap();
@@ -144,6 +145,7 @@ fn a_seqpacket_client_is_known_as_well() {
 #[test]
 fn a_connection_of_tokios_is_a_clients_as_any_other() {
     let bed = testbed::require!();
+    testbed::confine::need_pinned_clients();
     let server = Server::new(bed, "tokio");
     let _process = bed.client("alice").connect(&server.path);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -220,7 +222,7 @@ fn serve_fuse(mut device: std::fs::File, answering: &std::sync::atomic::AtomicBo
 fn a_client_on_a_file_system_of_its_own_that_never_answers_does_not_hold_the_server() {
     let bed = testbed::require!();
     if !may_inspect() {
-        testbed::skip!("needs CAP_SYS_PTRACE");
+        testbed::skip!("needs CAP_SYS_PTRACE, and SO_PEERPIDFD (Linux 6.5)");
     }
     let fuse = match Fuse::mount(bed, bed.user("alice")) {
         Ok(fuse) => fuse,

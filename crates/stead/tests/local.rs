@@ -35,6 +35,7 @@ impl Client {
         level: ImpersonationLevel,
         server: Option<u32>,
     ) -> Self {
+        testbed::confine::need_pinned_clients();
         let server = server.map_or_else(String::new, |uid| uid.to_string());
         let process = bed
             .as_user(user, &[], bed.this_program())
@@ -86,7 +87,7 @@ fn a_server_may_do_what_the_client_granted_and_no_more() {
     use ImpersonationLevel::{Anonymous, Identification, Impersonation};
     let bed = testbed::require!();
     if !may_inspect() {
-        testbed::skip!("needs CAP_SYS_PTRACE");
+        testbed::skip!("needs CAP_SYS_PTRACE, and SO_PEERPIDFD (Linux 6.5)");
     }
     let address = Address::path(bed.scratch("levels").join("socket"));
     let listener = ListenOptions::new().open_to_all().bind(&address).unwrap();

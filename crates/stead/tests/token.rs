@@ -56,7 +56,7 @@ fn without_privileges_of_its_own(_what: &str) {}
 fn a_process_of_a_clients_token_equals_the_control() {
     let bed = testbed::require!();
     if !may_inspect() {
-        testbed::skip!("needs CAP_SYS_PTRACE");
+        testbed::skip!("needs CAP_SYS_PTRACE, and SO_PEERPIDFD (Linux 6.5)");
     }
     for name in ["alice", "bob", "carol"] {
         if bed.find_user(name).is_none() {
@@ -77,7 +77,7 @@ fn a_process_of_a_clients_token_equals_the_control() {
 fn a_process_of_a_restricted_token_lacks_what_was_taken_and_nothing_else() {
     let bed = testbed::require!();
     if !may_inspect() {
-        testbed::skip!("needs CAP_SYS_PTRACE");
+        testbed::skip!("needs CAP_SYS_PTRACE, and SO_PEERPIDFD (Linux 6.5)");
     }
     let whole = client_token(bed, bed.client("alice"), Confinement::Refuse);
     let taken = bed.user("alice").groups[3];
@@ -104,7 +104,7 @@ fn a_process_of_a_restricted_token_lacks_what_was_taken_and_nothing_else() {
 fn a_process_for_a_client_under_no_new_privs_is_under_it_too() {
     let bed = testbed::require!();
     if !may_inspect() {
-        testbed::skip!("needs CAP_SYS_PTRACE");
+        testbed::skip!("needs CAP_SYS_PTRACE, and SO_PEERPIDFD (Linux 6.5)");
     }
     crate::without_privileges_of_its_own("what to do about a confined client");
     let choice = Confinement::Refuse.carry_no_new_privs();
@@ -116,7 +116,7 @@ fn a_process_for_a_client_under_no_new_privs_is_under_it_too() {
 fn a_process_of_another_processs_token_has_its_capabilities() {
     let bed = testbed::require!();
     if !may_inspect() {
-        testbed::skip!("needs CAP_SYS_PTRACE");
+        testbed::skip!("needs CAP_SYS_PTRACE, and SO_PEERPIDFD (Linux 6.5)");
     }
     crate::without_privileges_of_its_own("another process's token");
     let server = Server::new(bed, "process");
@@ -168,7 +168,7 @@ fn a_token_of_a_logon_says_which_session_it_belongs_to() {
 fn a_clients_token_as_json_is_what_the_kernel_tells() {
     let bed = testbed::require!();
     if !may_inspect() {
-        testbed::skip!("needs CAP_SYS_PTRACE");
+        testbed::skip!("needs CAP_SYS_PTRACE, and SO_PEERPIDFD (Linux 6.5)");
     }
     let alice = bed.user("alice");
     let json = serde_json::to_value(client_token(bed, bed.client("alice"), Confinement::Refuse)).unwrap();

@@ -67,17 +67,21 @@ pub(super) const IN_A_MACHINE: &[(&str, &str)] = &[
            in_batch true"#,
     ),
     (
-        "before systemd 254, controllers for the clients alone are in the way of a restart until they are off again",
+        "before systemd 254, controllers for the clients alone are in the way of a restart while one runs, until they are off again",
         r#"test "$(systemd)" -lt 254 || skip "this is systemd $(systemd)"
            group=/sys/fs/cgroup/system.slice/stead.service
            echo '+memory +pids +cpu' > $group/cgroup.subtree_control
            echo 100M > $group/clients/memory.max
            test "$(stead run --as alice --s4u --logon batch -- sh -c 'head -c 300M /dev/zero | tail > /dev/null; echo $?')" = 137
+           as_alice -- sleep 4321 > /dev/null &
+           until process=$(pgrep -f '^sleep 4321'); do sleep 0.1; done
            fails systemctl restart stead
            echo '-memory -pids -cpu' > $group/cgroup.subtree_control
            systemctl reset-failed stead.service
            systemctl restart stead
-           stead run --as alice --s4u --logon batch -- true"#,
+           stead ps | grep "$process "
+           stead kill $process
+           until_gone $process"#,
     ),
     (
         "from systemd 254 on, controllers for the clients alone hold, also over a restart",

@@ -266,11 +266,11 @@ pub fn call<M: Method>(
 
 /// Ends the test as skipped where the service refused a caller whom it can never see, as in an ordinary container.
 pub fn skip_if_unseen(kind: &FailureKind) {
-    let unseen = matches!(kind, FailureKind::ConfinementUnknown { .. });
-    if unseen && testbed::confine::is_out_of_reach("sys_ptrace") {
-        testbed::skip_test(
-            "the service serves nobody whose confinement it cannot read: needs CAP_SYS_PTRACE",
-        );
+    let unseen = matches!(kind, FailureKind::ConfinementUnknown { .. } | FailureKind::KernelTooOld { .. });
+    if let Some(what) = testbed::confine::blind_to_clients().filter(|_| unseen) {
+        testbed::skip_test(format_args!(
+            "the service serves nobody whose confinement it cannot read: needs {what}"
+        ));
     }
 }
 

@@ -46,6 +46,7 @@ impl TheService {
                 "the service serves nobody whose confinement it cannot read: needs CAP_SYS_PTRACE",
             );
         }
+        testbed::confine::need_pinned_clients();
         let folder = bed.scratch("service");
         Self::write_policy(&folder, policy);
         Self::in_folder(folder, variables)

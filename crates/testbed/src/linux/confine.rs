@@ -221,6 +221,21 @@ pub fn is_out_of_reach(capability: &str) -> bool {
     asked.is_some_and(|asked| rustix::thread::capability_is_in_bounding_set(asked).is_ok_and(|there| !there))
 }
 
+/// What is not there without which nobody can tell how a client of another user is confined, from its connection.
+pub fn blind_to_clients() -> Option<&'static str> {
+    if is_out_of_reach("sys_ptrace") {
+        return Some("CAP_SYS_PTRACE");
+    }
+    (!sys::has_peer_pidfd()).then_some("SO_PEERPIDFD (Linux 6.5)")
+}
+
+/// Ends a test as skipped where a client is no more than its ids, as it is for a kernel before 6.5.
+pub fn need_pinned_clients() {
+    if !sys::has_peer_pidfd() {
+        crate::skip_test("needs SO_PEERPIDFD (Linux 6.5)");
+    }
+}
+
 /// How the library's errors name this capability where it is missing (`"sys_resource"`: `CAP_SYS_RESOURCE`, and more in a
 /// user namespace).
 pub fn missing_name(capability: &str) -> String {

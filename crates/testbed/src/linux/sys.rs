@@ -111,6 +111,23 @@ pub(crate) fn keep_descriptors_to_oneself() {
     unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
+/// Whether this kernel gives a pidfd of who is at the other end of a Unix socket (Linux 6.5).
+pub(crate) fn has_peer_pidfd() -> bool {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+    const SO_PEERPIDFD: libc::c_int = 77;
+    let Ok((socket, _other)) = std::os::unix::net::UnixStream::pair() else { return false };
+    let mut pidfd: libc::c_int = -1;
+    let mut length = 4;
+    let (at, size) = ((&raw mut pidfd).cast(), &raw mut length);
+    // SAFETY: the kernel writes no more than the four bytes of `pidfd`, and `length`, both of which live until it returns.
+    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PEERPIDFD, at, size) };
+    if result == 0 && pidfd >= 0 {
+        // SAFETY: the kernel made the descriptor for this call, and nobody else knows of it.
+        drop(unsafe { OwnedFd::from_raw_fd(pidfd) });
+    }
+    result == 0
+}
+
 /// Puts a seccomp filter on the calling thread.
 pub(crate) fn install_seccomp(program: &[libc::sock_filter]) -> std::io::Result<()> {
     let Ok(len) = u16::try_from(program.len()) else { return Err(std::io::ErrorKind::InvalidInput.into()) };
