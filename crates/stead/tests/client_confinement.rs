@@ -130,6 +130,7 @@ fn no_new_privs_is_carried_over_where_the_server_chose_so() {
 /// What a server that may not look at other users' processes says.
 fn serve_without_ptrace(bed: &Bed) {
     assert!(!may_inspect());
+    testbed::confine::need_pinned_clients();
     let server = Server::new(bed, "blind");
     let _process = bed.client("alice").connect(&server.path);
     let socket = server.accept();

@@ -37,6 +37,7 @@ fn directory(bed: &Bed, user: &str) -> std::path::PathBuf {
 #[test]
 fn a_server_that_is_not_root_may_look_at_its_clients_with_cap_sys_ptrace() {
     let bed = testbed::require!();
+    testbed::confine::need_pinned_clients();
     if role().is_some() {
         let (_process, client) = serve(bed, Confinement::Refuse);
         let token = client.token().unwrap();

@@ -321,6 +321,23 @@ fn a_program_started_inside_an_impersonation_is_the_servers_work_and_the_tokens_
 }
 
 #[test]
+fn before_linux_6_4_a_program_is_started_inside_an_impersonation_just_as_well() {
+    let bed = testbed::require!();
+    let mut server = std::process::Command::new(bed.this_program());
+    let test = "a_program_started_inside_an_impersonation_is_the_servers_work_and_the_tokens_process";
+    server.args(["--exact", test, "--nocapture"]);
+    testbed::confine::Filter::without_auxiliary_vector().install_on(&mut server);
+    let output = server.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    testbed::skip_if_skipped(&output.stdout);
+}
+
+#[test]
 fn a_client_is_identified_inside_an_impersonation_as_by_the_server() {
     let bed = testbed::require!();
     let (_process, bob) = client(bed, "bob");

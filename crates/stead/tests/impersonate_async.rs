@@ -129,6 +129,7 @@ fn the_runtimes_thread_reads_nothing_of_the_clients_process() {
 #[test]
 fn a_client_that_has_ended_when_the_future_is_polled_is_refused() {
     let bed = testbed::require!();
+    testbed::confine::need_pinned_clients();
     let (process, client) = client(bed, "alice");
     let acting = client.impersonate_async(|_| ());
     drop(process);

@@ -115,6 +115,13 @@ impl Filter {
         Self::new().deny_where(libc::SYS_getsockopt, 2, SO_PEERPIDFD, libc::ENOPROTOOPT)
     }
 
+    /// Has not what Linux before 6.4 has not: the auxiliary vector from prctl(2).
+    #[must_use]
+    pub fn without_auxiliary_vector() -> Self {
+        const PR_GET_AUXV: u32 = 0x4155_5856;
+        Self::new().deny_where(libc::SYS_prctl, 0, PR_GET_AUXV, libc::EINVAL)
+    }
+
     /// What Docker's default profile denies to a container without further capabilities.
     #[must_use]
     pub fn docker() -> Self {
