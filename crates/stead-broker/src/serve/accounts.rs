@@ -16,13 +16,15 @@ pub(super) const STRANGERS: Uid = match Uid::new(65_534) {
     Some(uid) => uid,
     None => unreachable!(),
 };
-/// How long it is remembered whether a uid is an account's.
+/// How long it is remembered that a uid is no account's.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 /// The uids of which it is remembered that they are no account's, at most.
 const MOST_STRANGERS: usize = 1 << 17;
 /// Connections that wait for the account database to know their users, of all together: a server with a large quota may
 /// well begin with hundreds.
 pub(super) const NEWCOMERS: usize = 1024;
+/// How long a connection waits for it.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Users that it is asked for at a time.
 const ASKED: usize = 16;
 
@@ -39,13 +41,13 @@ pub(super) struct User {
 pub(super) struct Accounts {
     known: Mutex<HashMap<Uid, (bool, Instant)>>,
     newcomers: Arc<Semaphore>,
-    asked: Semaphore,
+    asked: Arc<Semaphore>,
 }
 
 impl Default for Accounts {
     fn default() -> Self {
         let newcomers = Arc::new(Semaphore::new(NEWCOMERS));
-        Self { known: Mutex::default(), newcomers, asked: Semaphore::new(ASKED) }
+        Self { known: Mutex::default(), newcomers, asked: Arc::new(Semaphore::new(ASKED)) }
     }
 }
 
@@ -56,7 +58,8 @@ impl Accounts {
             return Some(uid);
         }
         let (is_one, since) = *self.lock().get(&uid)?;
-        (since.elapsed() < REMEMBERED).then(|| counted(uid, is_one))
+        // That an account which is no more counts for itself harms nobody.
+        (is_one || since.elapsed() < REMEMBERED).then(|| counted(uid, is_one))
     }
 
     /// A place to wait for the account database.
@@ -66,25 +69,27 @@ impl Accounts {
 
     /// Asks the account database for whom counts what a uid holds.
     pub(super) async fn ask(&self, uid: Uid) -> Uid {
-        let _turn = self.asked.acquire().await;
+        // Where it does not answer no call of its can be answered either.
+        tokio::time::timeout(PATIENCE, self.answer(uid)).await.ok().flatten().unwrap_or(STRANGERS)
+    }
+
+    async fn answer(&self, uid: Uid) -> Option<Uid> {
+        let turn = Arc::clone(&self.asked).acquire_owned().await.ok()?;
         if let Some(counted) = self.counted(uid) {
-            return counted;
+            return Some(counted);
         }
-        let found = tokio::task::spawn_blocking(move || linux::User::by_uid(uid)).await;
-        match found {
-            Ok(Ok(user)) => {
-                self.remember(uid, user.is_some());
-                counted(uid, user.is_some())
-            }
-            // No call of its can be answered either.
-            Ok(Err(_)) | Err(_) => STRANGERS,
-        }
+        // The turn is over when the database has answered, whoever waits for that.
+        let asked = move || (linux::User::by_uid(uid), turn);
+        let (found, _turn) = tokio::task::spawn_blocking(asked).await.ok()?;
+        let is_one = found.ok()?.is_some();
+        self.remember(uid, is_one);
+        Some(counted(uid, is_one))
     }
 
     fn remember(&self, uid: Uid, is_one: bool) {
         let mut known = self.lock();
         if known.len() >= MOST_STRANGERS {
-            known.retain(|_, (is_one, since)| *is_one && since.elapsed() < REMEMBERED);
+            known.retain(|_, (is_one, _)| *is_one);
         }
         known.insert(uid, (is_one, Instant::now()));
     }

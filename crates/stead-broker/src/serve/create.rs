@@ -87,6 +87,7 @@ pub(super) fn create(
         proof: Proof::of(child.as_fd(), child.id()),
         uid: held.uid().as_raw(),
         owner: state.caller.uid.as_raw(),
+        counted: Some(state.caller.counted.as_raw()),
         session: session.as_ref().map(|session| session.id().to_string()),
         program: call.program.clone().unwrap_or_else(|| Text::from("(an open file)")),
         since: now(),

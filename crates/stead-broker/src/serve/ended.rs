@@ -17,6 +17,8 @@ const MOST_TREES: usize = 16;
 pub(super) struct Ended {
     /// Who asked for it.
     pub(super) owner: u32,
+    /// For whom that counts.
+    pub(super) counted: u32,
     /// As whom it ran.
     pub(super) uid: u32,
     /// In seconds since 1970.
@@ -28,8 +30,8 @@ pub(super) struct Ended {
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
     ended: HashMap<u64, Ended>,
-    /// The oldest first.
-    of_owner: HashMap<u32, VecDeque<u64>>,
+    /// Of whom they count for, the oldest first.
+    counted: HashMap<u32, VecDeque<u64>>,
 }
 
 /// What one more was too much for.
@@ -42,13 +44,13 @@ pub(super) struct Surplus {
 }
 
 impl Remembered {
-    /// One more, the last of its owner's.
+    /// One more, the last of whom it counts for.
     pub(super) fn add(&mut self, id: u64, ended: Ended) -> Surplus {
         self.ended.insert(id, ended);
-        let of_owner = self.of_owner.entry(ended.owner).or_default();
-        of_owner.push_back(id);
-        let tree = of_owner.len().checked_sub(MOST_TREES + 1).map(|at| of_owner[at]);
-        let record = if of_owner.len() > MOST_REMEMBERED { of_owner.pop_front() } else { None };
+        let counted = self.counted.entry(ended.counted).or_default();
+        counted.push_back(id);
+        let tree = counted.len().checked_sub(MOST_TREES + 1).map(|at| counted[at]);
+        let record = if counted.len() > MOST_REMEMBERED { counted.pop_front() } else { None };
         if let Some(id) = record {
             self.ended.remove(&id);
         }
@@ -60,11 +62,11 @@ impl Remembered {
     }
 
     pub(super) fn forget(&mut self, id: u64) {
-        let Some(Ended { owner, .. }) = self.ended.remove(&id) else { return };
-        if let Some(of_owner) = self.of_owner.get_mut(&owner) {
-            of_owner.retain(|one| *one != id);
-            if of_owner.is_empty() {
-                self.of_owner.remove(&owner);
+        let Some(Ended { counted, .. }) = self.ended.remove(&id) else { return };
+        if let Some(ids) = self.counted.get_mut(&counted) {
+            ids.retain(|one| *one != id);
+            if ids.is_empty() {
+                self.counted.remove(&counted);
             }
         }
     }
@@ -88,7 +90,7 @@ mod tests {
     use super::*;
 
     fn ended(owner: u32, when: u64) -> Ended {
-        Ended { owner, uid: owner, when, end: End::Status(0) }
+        Ended { owner, counted: owner, uid: owner, when, end: End::Status(0) }
     }
 
     #[test]
@@ -120,6 +122,6 @@ mod tests {
         for (id, _) in remembered.until(u64::MAX) {
             remembered.forget(id);
         }
-        assert!(remembered.ended.is_empty() && remembered.of_owner.is_empty());
+        assert!(remembered.ended.is_empty() && remembered.counted.is_empty());
     }
 }

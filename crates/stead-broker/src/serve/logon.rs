@@ -57,7 +57,7 @@ pub(super) fn log_on(
     let logon = prepare(service, call, given, &doing)?;
     // Dropped unsaid, it has failed.
     let attempt =
-        if call.s4u { None } else { Some(service.attempt(caller.uid, &counted_as(call)?, &doing)?) };
+        if call.s4u { None } else { Some(service.attempt(caller.counted, &counted_as(call)?, &doing)?) };
     let session = logon.open().map_err(|error| failure(&error));
     let kind = stead_protocol::name_of(logon_type(call.logon_type));
     service.note_logon(caller, &client, &kind, session.as_ref().err());
@@ -89,8 +89,12 @@ pub(super) fn log_on(
     };
     let added = service.sessions.add(record, session, counted);
     let (known, session) = added.map_err(|error| system(&doing, "write", error))?;
+    // It is held before anybody can find it: who opened it, and went away, would end it or set it free.
+    state.ties.hold(service, &known, &state.caller)?;
+    service.sessions.publish(&known);
     // Nothing has been created in it yet.
-    session::opened(service, state, &known, session, Vec::new())
+    let opened = session::opened(service, state, &known, session, Vec::new());
+    opened.inspect_err(|_| state.ties.lose(&known.record.id))
 }
 
 /// Whose failure it will be, if it fails: the account's, however it was spelled, where there is an account. It is

@@ -45,6 +45,8 @@ pub(super) struct Record {
     pub(super) proof: Proof,
     pub(super) uid: u32,
     pub(super) owner: u32,
+    /// For whom it counts; the owner where an earlier version did not write it down.
+    pub(super) counted: Option<u32>,
     pub(super) session: Option<String>,
     pub(super) program: Text,
     pub(super) since: u64,
@@ -88,6 +90,11 @@ pub(super) struct Held {
 }
 
 impl Record {
+    /// The uid for which it counts.
+    pub(super) fn counted(&self) -> u32 {
+        self.counted.unwrap_or(self.owner)
+    }
+
     /// Whether a control group holds its tree.
     fn is_in_a_group(&self) -> bool {
         self.containment == groups::CONTAINMENT
@@ -261,7 +268,8 @@ impl Processes {
     /// Of a process that has ended little is kept, and of each user's not many.
     pub(super) fn remember(&self, record: &Record, (when, end): (u64, End)) {
         let Some(id) = parsed(&record.id) else { return };
-        let ended = Ended { owner: record.owner, uid: record.uid, when, end };
+        let Record { owner, uid, .. } = *record;
+        let ended = Ended { owner, counted: record.counted(), uid, when, end };
         let Surplus { tree, record } = self.remembered().add(id, ended);
         // What the tree is known by is let go of when nobody locks anything.
         let dropped = tree.and_then(|id| self.lock().remove(&id));

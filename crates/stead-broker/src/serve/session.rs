@@ -130,8 +130,12 @@ impl Sessions {
             _counted: counted,
             record,
         });
-        self.lock().insert(known.record.id.clone(), Arc::clone(&known));
         Ok((known, session))
+    }
+
+    /// From now on others find it.
+    pub(super) fn publish(&self, known: &Arc<Known>) {
+        self.lock().insert(known.record.id.clone(), Arc::clone(known));
     }
 
     /// Knows the sessions again that an earlier run of the service opened and that live.
@@ -318,9 +322,13 @@ pub(super) fn opened(
     let environment = session.environment().into_iter().map(variable).collect();
     let (umask, audit_session) = (session.umask(), session.audit_session());
     let token = AnyToken::Primary(session.token().clone());
-    state.ties.hold(service, known, &state.caller)?;
+    let new = state.ties.hold(service, known, &state.caller)?;
     let kept = state.keep(Held { token, origin: Origin::Logon { session, s4u: known.record.s4u } });
-    let kept = kept.inspect_err(|_| state.ties.let_go(&known.record.id))?;
+    let kept = kept.inspect_err(|_| {
+        if new {
+            state.ties.lose(&known.record.id);
+        }
+    })?;
     Ok(OpenedSession {
         session: described,
         token: kept.token,

@@ -106,8 +106,10 @@ impl Holders {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn are_none(&self) -> bool {
-        self.lock().is_empty()
+    /// Whether whoever held it was lost, and nobody holds it or has let go of it since.
+    fn are_lost(&self) -> bool {
+        let holding = self.lock();
+        holding.is_empty() && !holding.is_let_go
     }
 
     /// Whether the last of them wanted the session to go on without anybody.
@@ -117,8 +119,7 @@ impl Holders {
 
     /// Whether the session is still to be ended; whoever asks does it.
     fn take_to_be_ended(&self) -> bool {
-        let mut holding = self.lock();
-        std::mem::take(&mut holding.to_be_ended) && holding.is_empty()
+        std::mem::take(&mut self.lock().to_be_ended) && self.are_lost()
     }
 
     fn leave_to_be_ended(&self) {
@@ -201,15 +202,16 @@ impl Tie {
 pub(super) struct Ties(Vec<Tie>);
 
 impl Ties {
-    /// The connection holds a session from now on; one that is not tied to anybody needs no holding.
+    /// The connection holds a session from now on, if it did not before; one that is not tied to anybody needs no holding.
     pub(super) fn hold(
         &mut self,
         service: &Arc<Service>,
         known: &Arc<Known>,
         caller: &Caller,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let held = self.0.iter().any(|tie| Arc::ptr_eq(&tie.known, known));
-        if known.is_tied() && !held {
+        let new = known.is_tied() && !held;
+        if new {
             let holder = Holder::of(caller);
             self.0.push(Tie { service: Arc::clone(service), known: Arc::clone(known), holder });
             known.change(service, |holding| {
@@ -222,7 +224,12 @@ impl Ties {
                 holding.connected.push(holder);
             })?;
         }
-        Ok(())
+        Ok(new)
+    }
+
+    /// The connection was to hold a session, and cannot be given it: as if it had been lost.
+    pub(super) fn lose(&mut self, id: &str) {
+        Self::lose_all(self.0.extract_if(.., |tie| tie.known.record.id == id).collect());
     }
 
     /// The connection wants a session no more: its processes may go on.
@@ -238,8 +245,12 @@ impl Ties {
 
     /// The connection is lost: what nobody else holds ends, with its processes.
     pub(super) fn lost(&mut self) {
+        Self::lose_all(std::mem::take(&mut self.0));
+    }
+
+    fn lose_all(ties: Vec<Tie>) {
         // A restart of the service is nobody's going away.
-        let ties = self.0.drain(..).filter(|tie| !tie.service.is_stopping());
+        let ties = ties.into_iter().filter(|tie| !tie.service.is_stopping());
         let last: Vec<Tie> = ties.filter(Tie::lose).collect();
         if let Some(service) = last.first().map(|tie| Arc::clone(&tie.service)) {
             end(&service, last.iter().map(|tie| &tie.known));
@@ -310,7 +321,7 @@ fn end<'a>(service: &Service, sessions: impl IntoIterator<Item = &'a Arc<Known>>
     };
     let sessions: Vec<(&Arc<Known>, Arc<LogonSession>)> = sessions.into_iter().filter_map(attached).collect();
     for (known, session) in &sessions {
-        if known.holders.are_none() {
+        if known.holders.are_lost() {
             service.note_session_lost(&known.record);
             hang_up(session);
         }
@@ -320,8 +331,8 @@ fn end<'a>(service: &Service, sessions: impl IntoIterator<Item = &'a Arc<Known>>
         while session.processes().is_ok_and(|pids| !pids.is_empty()) && Instant::now() < give_up {
             std::thread::sleep(LOOK);
         }
-        // Who opened it again meanwhile keeps it.
-        if known.holders.are_none()
+        // Who opened it again meanwhile keeps it, or has let go of it.
+        if known.holders.are_lost()
             && let Err(error) = session.terminate()
         {
             tracing::warn!(session = known.record.id, %error, "a session cannot be ended yet");

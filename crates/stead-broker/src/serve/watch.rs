@@ -150,7 +150,7 @@ fn found_again(service: &Service, record: Record) -> Tracked {
     let pidfd = record.proof.find(record.pid);
     if let Some(pidfd) = &pidfd {
         held.child = pidfd.as_fd().try_clone_to_owned().ok().and_then(|pidfd| Child::adopt(pidfd).ok());
-        held.counted = Uid::new(record.owner).map(|owner| service.quotas.adopt(owner, Holding::Process));
+        held.counted = Uid::new(record.counted()).map(|uid| service.quotas.adopt(uid, Holding::Process));
     }
     // Without a pidfd it has ended while there was no service, and only its worker may know how.
     Tracked::new(record, pidfd, held)

@@ -366,7 +366,9 @@ impl Running {
         }
         as_server(|| match status::send_to_group(self.pidfd(), signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
-            // Older than Linux 6.9: its members are found by their session, each pinned by a pidfd.
+            // Older than Linux 6.9: its members are found by their session, each pinned by a pidfd. The number of one that
+            // others have reaped may be a stranger's.
+            Err(Errno::INVAL) if self.leader_reaped_at().is_some() => Ok(()),
             Err(Errno::INVAL) => posix_session::signal_members(self.pid, signal)
                 .map_err(|errno| cannot_signal(doing, "pidfd_send_signal", errno)),
             Err(errno) => Err(cannot_signal(doing, "pidfd_send_signal", errno)),
@@ -418,12 +420,13 @@ impl Running {
         if self.reaped_at.is_some() {
             return self.reaped_at;
         }
-        // The kernel hangs a pidfd up when the process has been reaped, by whomever.
-        let mut fds = [PollFd::from_borrowed_fd(self.pidfd(), PollFlags::empty())];
-        let reaped = poll(&mut fds, Some(&status::timespec(Duration::ZERO))).is_ok_and(|ready| ready > 0)
-            && fds[0].revents().contains(PollFlags::HUP);
+        // The kernel hangs a pidfd up when the process has been reaped, by whomever (Linux 6.9).
+        let mut fds = [PollFd::from_borrowed_fd(self.pidfd(), PollFlags::IN)];
+        let ready = poll(&mut fds, Some(&status::timespec(Duration::ZERO))) != Ok(0);
+        let hung_up = ready && fds[0].revents().contains(PollFlags::HUP);
+        let silent = ready && !status::hangs_up(self.pidfd()) && !status::is_collectable(self.pidfd());
         // Reaped by others, nobody knows when: no member is proven to be the tree's.
-        reaped.then_some(LONG_AGO)
+        (hung_up || silent).then_some(LONG_AGO)
     }
 
     pub(crate) fn containment(&self) -> Containment {

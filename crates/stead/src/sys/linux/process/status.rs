@@ -59,6 +59,19 @@ pub(crate) fn collect(pidfd: BorrowedFd<'_>) -> Result<Collected, Errno> {
     }
 }
 
+/// Whether a process that has ended is a child of this one, and nobody has reaped it.
+pub(crate) fn is_collectable(pidfd: BorrowedFd<'_>) -> bool {
+    waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT)
+        .is_ok()
+}
+
+/// Whether the kernel hangs a pidfd up when its process is reaped: it does where pidfds have a file system.
+pub(crate) fn hangs_up(pidfd: BorrowedFd<'_>) -> bool {
+    /// `PID_FS_MAGIC` (linux/magic.h).
+    const PIDFS: i64 = 0x5049_4446;
+    rustix::fs::fstatfs(pidfd).is_ok_and(|found| found.f_type == PIDFS)
+}
+
 fn status_of(status: &rustix::process::WaitIdStatus) -> Option<ExitStatus> {
     // The encoding of wait(2): the exit code in the second byte, the signal in the first, 0x80 for a core
     // dump.
