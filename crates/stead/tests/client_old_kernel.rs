@@ -15,7 +15,7 @@ use testbed::Bed;
 /// On a kernel without SO_PEERPIDFD.
 fn serve_on_an_old_kernel(bed: &Bed) {
     let server = Server::new(bed, "old");
-    let _process = bed.client("alice").connect(&server.path);
+    let mut process = bed.client("alice").connect(&server.path);
     let socket = server.accept();
     let error = Client::of(&socket).unwrap_err();
     let needs = "SO_PEERPIDFD (Linux 6.5)".into();
@@ -25,6 +25,11 @@ fn serve_on_an_old_kernel(bed: &Bed) {
     assert_eq!(token.uid().as_raw(), bed.user("alice").uid);
     assert_eq!(token.confinement(), &ConfinementKnowledge::Unknown);
     assert!(token.to_string().ends_with("confinement unknown (ids and groups as of connect)"));
+    assert_eq!(process.tell(&format!("exec {} wait", bed.setuid_program().display())), "ok");
+    common::wait_for_status(process.pid(), |status| common::has_uid(status, 1, 0));
+    assert!(matches!(refused(&client), ErrorKind::ClientChanged { .. }));
+    drop(process);
+    assert!(client.token().is_ok(), "by the ids of connect, as long as nothing speaks against them");
     println!("served");
 }
 

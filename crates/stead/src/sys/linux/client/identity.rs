@@ -85,10 +85,16 @@ impl Peer {
     /// A real or saved id unlike the effective one is a set-user-ID program: its user is whoever started
     /// it, and what it does for them is not for us to repeat.
     pub(crate) fn verify(&self, doing: &'static str) -> Result<()> {
-        let Some(pidfd) = &self.pidfd else { return Ok(()) };
-        let now = pidfd::ids(pidfd.as_fd(), Some(self.pid))
-            .map_err(|source| Error::system(doing, "ioctl(PIDFD_GET_INFO)", source))?
-            .ok_or_else(|| gone(doing))?;
+        let now = match &self.pidfd {
+            Some(pidfd) => pidfd::ids(pidfd.as_fd(), Some(self.pid))
+                .map_err(|source| Error::system(doing, "ioctl(PIDFD_GET_INFO)", source))?
+                .ok_or_else(|| gone(doing))?,
+            // Nothing pins it: what its number leads to may be another process, and is believed where it makes matters worse.
+            None => match pidfd::ids_of(self.pid) {
+                Ok(now) => now,
+                Err(_) => return Ok(()),
+            },
+        };
         if now.pid != self.pid {
             return Err(changed(doing, format!("it was process {}, it is {}", self.pid, now.pid)));
         }

@@ -61,13 +61,15 @@ pub(crate) fn ids(pidfd: BorrowedFd<'_>, pid: Option<u32>) -> io::Result<Option<
         Err(error) => match error.raw_os_error() {
             Some(libc::ESRCH) => return Ok(None),
             // What kernels and filters without it answer.
-            Some(libc::ENOTTY | libc::EINVAL | libc::EPERM | libc::ENOSYS) => match from_status(pidfd, pid) {
-                Ok(found) => found,
-                // No pidfd at all, whose readiness would mean nothing.
-                Err(error) if error.raw_os_error() == Some(libc::EBADF) => return Err(error),
-                Err(_) if has_ended(pidfd)? => return Ok(None),
-                Err(error) => return Err(error),
-            },
+            Some(libc::ENOTTY | libc::EINVAL | libc::EPERM | libc::ENOSYS) => {
+                match pid.map_or_else(|| pid_of(pidfd), Ok).and_then(ids_of) {
+                    Ok(found) => found,
+                    // No pidfd at all, whose readiness would mean nothing.
+                    Err(error) if error.raw_os_error() == Some(libc::EBADF) => return Err(error),
+                    Err(_) if has_ended(pidfd)? => return Ok(None),
+                    Err(error) => return Err(error),
+                }
+            }
             _ => return Err(error),
         },
     };
@@ -92,11 +94,8 @@ fn info(pidfd: BorrowedFd<'_>) -> io::Result<Ids> {
     })
 }
 
-fn from_status(pidfd: BorrowedFd<'_>, pid: Option<u32>) -> io::Result<Ids> {
-    let pid = match pid {
-        Some(pid) => pid,
-        None => pid_of(pidfd)?,
-    };
+/// The ids of the process that is called so now, by its status.
+pub(crate) fn ids_of(pid: u32) -> io::Result<Ids> {
     let path = format!("/proc/{pid}/status");
     let text = proc::read_at(rustix::fs::CWD, &path)?;
     let status = proc::parse_status(&text).ok_or_else(|| proc::malformed(&path))?;
