@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use rustix::io::Errno;
 
 use super::{level, pidfd, socket};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ConfinedPart, Error, ErrorKind, Result};
 use crate::sys::elsewhere::ClientElsewhere;
 use crate::sys::proc;
 use crate::sys::token::{Gid, GroupSet, Label, Uid};
@@ -87,7 +87,14 @@ impl Peer {
     pub(crate) fn verify(&self, doing: &'static str) -> Result<()> {
         let now = match &self.pidfd {
             Some(pidfd) => pidfd::ids(pidfd.as_fd(), Some(self.pid))
-                .map_err(|source| Error::system(doing, "ioctl(PIDFD_GET_INFO)", source))?
+                .map_err(|source| match source.kind() {
+                    // Before Linux 6.13 they are read in /proc, where the client may be hidden (hidepid=).
+                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+                        let part = ConfinedPart::NoNewPrivileges;
+                        Error::new(doing, ErrorKind::ConfinementUnknown { part }).with_source(source)
+                    }
+                    _ => Error::system(doing, "ioctl(PIDFD_GET_INFO)", source),
+                })?
                 .ok_or_else(|| gone(doing))?,
             // Nothing pins it: what its number leads to may be another process, and is believed where it makes matters worse.
             None => match pidfd::ids_of(self.pid) {
