@@ -32,6 +32,12 @@ fn members(group: &Path) -> Vec<u32> {
     text.lines().map(|line| line.parse().unwrap()).collect()
 }
 
+/// Ends all that is in a named group, and the group: it goes with its process only where nobody else is in it by then.
+fn ended(child: &mut Child, group: &Cgroup) {
+    assert!(group.kill_tree().unwrap());
+    child.wait().unwrap();
+}
+
 /// The value of a line `NAME VALUE`.
 fn value(group: &Path, file: &str, name: &str) -> u64 {
     let text = std::fs::read_to_string(group.join(file)).unwrap();
@@ -127,8 +133,7 @@ fn what_is_above_the_limits_of_a_group_the_kernel_kills_refuses_or_makes_wait() 
             let killed = value(&path.join(name), "memory.events", "oom_kill");
             assert_eq!(killed, u64::from(status != 0), "{name}");
             assert!(members(&path.join(name)).contains(&child.id()), "one process is killed, not the tree");
-            child.kill_tree().unwrap();
-            child.wait().unwrap();
+            ended(&mut child, &named(name));
         }
     } else {
         missing.push("memory");
@@ -142,8 +147,7 @@ fn what_is_above_the_limits_of_a_group_the_kernel_kills_refuses_or_makes_wait() 
             // Itself and what the shell began: a shell that cannot fork ends, and leaves its place.
             assert_eq!(members(&path.join(name)).len(), running, "{name}");
             assert_eq!(value(&path.join(name), "pids.events", "max") > 0, running != 9, "{name}");
-            child.kill_tree().unwrap();
-            child.wait().unwrap();
+            ended(&mut child, &named(name));
         }
     } else {
         missing.push("pids");
@@ -153,12 +157,10 @@ fn what_is_above_the_limits_of_a_group_the_kernel_kills_refuses_or_makes_wait() 
         let group = named("slow").cpu_max(Duration::from_millis(50), Duration::from_millis(100));
         let (mut child, _) = started("echo 1; while :; do :; done", group, bed, 1);
         until("it was made to wait", || value(&path.join("slow"), "cpu.stat", "nr_throttled") > 2);
-        child.kill_tree().unwrap();
-        child.wait().unwrap();
+        ended(&mut child, &named("slow"));
     } else {
         missing.push("cpu");
     }
-    until("the groups are gone", || Cgroup::delegated(&path).unwrap().names().unwrap().is_empty());
     std::fs::remove_dir(path).unwrap();
     if !missing.is_empty() {
         testbed::skip!("cgroup controllers {} are not to be had here", missing.join(", "));
