@@ -145,7 +145,7 @@ fn command(program: &Program, place: &dyn Place) -> Command {
 }
 
 /// Runs the tests, several at a time, and then those that failed once more, one at a time: on a machine with other work
-/// a deadline passes that would not otherwise. The reports come in the order in which they ended, with each test's index.
+/// a deadline passes that would not otherwise. What a test prints that is the only one is shown. The reports come in the order in which they ended, with each test's index.
 pub fn run_all(tests: &[Test<'_>], place: &dyn Place) -> Vec<(usize, Report)> {
     run_selected(tests, &(0..tests.len()).collect::<Vec<_>>(), place)
 }
@@ -163,7 +163,7 @@ pub fn run_selected(tests: &[Test<'_>], which: &[usize], place: &dyn Place) -> V
                         return;
                     };
                     let test = &tests[index];
-                    let outcome = run_one(test, place)
+                    let outcome = run_one(test, place, which.len() == 1)
                         .unwrap_or_else(|error| Outcome::Failed(format!("could not be run: {error}\n")));
                     let name = match place.name() {
                         "" => test.to_string(),
@@ -180,7 +180,7 @@ pub fn run_selected(tests: &[Test<'_>], which: &[usize], place: &dyn Place) -> V
     let mut reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
     for (index, report) in &mut reports {
         let Outcome::Failed(output) = &report.outcome else { continue };
-        if matches!(run_one(&tests[*index], place), Ok(Outcome::Passed)) {
+        if matches!(run_one(&tests[*index], place, false), Ok(Outcome::Passed)) {
             report.outcome = Outcome::Unsteady(output.clone());
             say(report);
         }
@@ -205,7 +205,7 @@ pub fn say(report: &Report) {
     };
 }
 
-fn run_one(test: &Test<'_>, place: &dyn Place) -> io::Result<Outcome> {
+fn run_one(test: &Test<'_>, place: &dyn Place, show: bool) -> io::Result<Outcome> {
     if test.ignored {
         return Ok(Outcome::Skipped("marked #[ignore]".to_owned()));
     }
@@ -218,6 +218,9 @@ fn run_one(test: &Test<'_>, place: &dyn Place) -> io::Result<Outcome> {
     let mut child = command.spawn()?;
     let ended = wait(&mut child, &output)?;
     let text = output.read();
+    if show && ended.is_some_and(|status| status.success()) {
+        let _ = write!(io::stdout(), "{text}");
+    }
     Ok(match ended {
         None => Outcome::Failed(format!("{text}\nkilled: it took too long\n")),
         Some(status) if status.success() => skip_reason(&text).map_or(Outcome::Passed, Outcome::Skipped),
