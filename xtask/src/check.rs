@@ -13,9 +13,12 @@ const MIRI: [&[&str]; 3] = [
     &["-p", "stead", "--lib", "--", "sys::sid", "sys::dacl", "proc::tests", "posix_acl", "worker::model"],
 ];
 
-/// The unsafe parts: all of the library's own tests, creating real processes among them.
-const SANITIZED: [&[&str]; 2] =
-    [&["-p", "stead", "--lib", "--all-features"], &["-p", "fuzz-targets", "--test", "corpora"]];
+/// The unsafe parts: all of the library's own tests, creating real processes among them, and the trampoline's.
+const SANITIZED: [&[&str]; 3] = [
+    &["-p", "stead-trampoline", "--tests"],
+    &["-p", "stead", "--lib", "--all-features"],
+    &["-p", "fuzz-targets", "--test", "corpora"],
+];
 
 /// Runs the checks that are named, or all of them; one whose tools are missing is skipped, and says why.
 pub fn run(arguments: &[String]) -> io::Result<u8> {
