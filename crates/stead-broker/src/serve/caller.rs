@@ -87,6 +87,11 @@ pub(super) fn identified(connection: impl AsFd) -> stead::Result<Client> {
     }
 }
 
+/// Whether a session or process of `uid` that `owner` asked for is any of the caller's business.
+pub(super) fn may_see(caller: Uid, owner: u32, uid: u32) -> bool {
+    caller == Uid::ROOT || [owner, uid].contains(&caller.as_raw())
+}
+
 /// The groups, and one more.
 pub(super) fn with(groups: &GroupSet, gid: Gid) -> impl Iterator<Item = Gid> {
     groups.as_slice().iter().copied().chain([gid]).collect::<Vec<_>>().into_iter()

@@ -22,7 +22,7 @@ use stead_protocol::{
 };
 use tokio::sync::watch;
 
-use super::caller::Caller;
+use super::caller::{Caller, may_see};
 use super::ended::{Ended, Remembered, Surplus};
 use super::failure::{failure, invalid};
 use super::folder::{Folder, Unfinished, now, parsed, written};
@@ -429,9 +429,4 @@ impl Processes {
         drop(guard);
         killed.map(|()| (found, Nothing {})).map_err(|error| failure(&error))
     }
-}
-
-/// Whether a process of `uid` that `owner` asked for is any of the caller's business.
-fn may_see(caller: Uid, owner: u32, uid: u32) -> bool {
-    caller == Uid::ROOT || [owner, uid].contains(&caller.as_raw())
 }

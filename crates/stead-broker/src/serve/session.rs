@@ -17,6 +17,7 @@ use stead_protocol::{
     CloseSession, Failure, FailureKind, Nothing, OpenSession, OpenedSession, TerminateSession, Text, Variable,
 };
 
+use super::caller::may_see;
 use super::connection::State;
 use super::explain::{logon_type, subject};
 use super::failure::failure;
@@ -344,7 +345,7 @@ pub(super) fn list(service: &Service, state: &State) -> wire::Sessions {
     service.sessions.sweep();
     let uid = state.caller.uid;
     let all: Vec<Arc<Known>> = service.sessions.lock().values().cloned().collect();
-    let seen = all.into_iter().filter(|known| may_see(uid, &known.record));
+    let seen = all.into_iter().filter(|known| may_see(uid, known.record.owner, known.record.uid));
     let describe = |known: Arc<Known>| {
         let session = service.sessions.attach(&known).ok()?;
         match session.processes() {
@@ -357,10 +358,6 @@ pub(super) fn list(service: &Service, state: &State) -> wire::Sessions {
         }
     };
     wire::Sessions { sessions: seen.filter_map(describe).collect() }
-}
-
-fn may_see(uid: Uid, record: &Record) -> bool {
-    uid == Uid::ROOT || [record.owner, record.uid].contains(&uid.as_raw())
 }
 
 /// Opens a session that the caller's user opened before.
@@ -390,7 +387,7 @@ pub(super) fn terminate(
     call: &TerminateSession,
 ) -> Result<Nothing, Failure> {
     let uid = state.caller.uid;
-    let known = service.sessions.find(&call.session, |record| may_see(uid, record))?;
+    let known = service.sessions.find(&call.session, |record| may_see(uid, record.owner, record.uid))?;
     if known.record.owner != uid.as_raw() {
         // Its user could end its processes itself; not from a sandbox, though.
         state.caller.require_free()?;

@@ -90,6 +90,11 @@ impl Holding {
         self.earlier.retain(|one| *one != holder);
     }
 
+    /// Whether whoever held it was lost, and nobody holds it or has let go of it since.
+    fn is_lost(&self) -> bool {
+        self.is_empty() && !self.is_let_go
+    }
+
     /// One that held it wants it no more.
     fn let_go(&mut self) {
         self.is_let_go |= self.is_empty();
@@ -106,10 +111,8 @@ impl Holders {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether whoever held it was lost, and nobody holds it or has let go of it since.
     fn are_lost(&self) -> bool {
-        let holding = self.lock();
-        holding.is_empty() && !holding.is_let_go
+        self.lock().is_lost()
     }
 
     /// Whether the last of them wanted the session to go on without anybody.
@@ -119,7 +122,8 @@ impl Holders {
 
     /// Whether the session is still to be ended; whoever asks does it.
     fn take_to_be_ended(&self) -> bool {
-        std::mem::take(&mut self.lock().to_be_ended) && self.are_lost()
+        let mut holding = self.lock();
+        std::mem::take(&mut holding.to_be_ended) && holding.is_lost()
     }
 
     fn leave_to_be_ended(&self) {
