@@ -4,84 +4,30 @@
 //! the connection's state, and with the descriptors that came with the call, which are closed there too. A
 //! caller has a bounded number of such threads at a time.
 
-use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 use stead_protocol::{Failure, FailureKind, NotDecoded, Request};
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use super::accounts::User;
-use super::caller::Caller;
-use super::failure::failure;
+use super::answer::Answer;
 use super::given::Given;
-use super::process::Tracked;
 use super::service::Service;
-use super::session::Closer;
 use super::slots::{ConnectionSlot, Kind};
-use super::tie::Ties;
-use super::token::Held;
-use super::transport::{Arrived, Transport};
-use super::{dispatch, introspect, stream};
-
-pub(super) type Connection = zlink::Connection<Transport>;
+use super::state::State;
+use super::transport::{Arrived, Connection, Transport};
+use super::{calls, introspect, stream};
 
 /// What a call looks like before its method is known.
 #[derive(Debug, Deserialize)]
 struct Incoming {
     method: String,
     parameters: Option<Box<RawValue>>,
-}
-
-/// What a connection knows between its calls.
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) caller: Caller,
-    /// The tokens it opened.
-    pub(super) tokens: BTreeMap<u64, Held>,
-    pub(super) next_token: u64,
-    /// Processes that it created suspended: they end with it if nobody resumes them.
-    pub(super) suspended: Vec<Weak<Tracked>>,
-    /// Sessions that end with it.
-    pub(super) ties: Ties,
-    /// The session whose end its call waits for.
-    pub(super) closing: Option<Closer>,
-}
-
-impl State {
-    fn of(socket: &UnixStream) -> Result<Self, Failure> {
-        let caller = Caller::of(socket).map_err(|error| failure(&error))?;
-        Ok(Self {
-            caller,
-            tokens: BTreeMap::new(),
-            next_token: 1,
-            suspended: Vec::new(),
-            ties: Ties::default(),
-            closing: None,
-        })
-    }
-}
-
-impl Drop for State {
-    fn drop(&mut self) {
-        for process in self.suspended.iter().filter_map(Weak::upgrade) {
-            process.abandon();
-        }
-        self.ties.lost();
-    }
-}
-
-/// What a call is answered with.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) parameters: Value,
-    pub(super) descriptors: Vec<OwnedFd>,
 }
 
 /// Serves one connection to its end.
@@ -91,7 +37,7 @@ pub(super) async fn serve(service: Arc<Service>, stream: UnixStream, user: User,
     let socket = transport.stream();
     let mut connection = Connection::new(transport);
     let mut state = None;
-    let end = calls(&service, &mut connection, &arrived, &socket, user, &mut state).await;
+    let end = answer_calls(&service, &mut connection, &arrived, &socket, user, &mut state).await;
     if let Err(error) = end {
         tracing::debug!(uid = %user.uid, %error, "a connection was ended");
     }
@@ -102,7 +48,7 @@ pub(super) async fn serve(service: Arc<Service>, stream: UnixStream, user: User,
     drop(slot);
 }
 
-async fn calls(
+async fn answer_calls(
     service: &Arc<Service>,
     connection: &mut Connection,
     arrived: &Arc<Arrived>,
@@ -225,7 +171,7 @@ async fn once(
     mut given: Given,
 ) -> Handled {
     let began = Instant::now();
-    let kind = dispatch::slot_of(&request);
+    let kind = calls::slot_of(&request);
     let (inner, socket) = (Arc::clone(service), Arc::clone(socket));
     let work = move || {
         // The caller becomes known with its first call, on the same thread: each handing over costs time.
@@ -233,7 +179,7 @@ async fn once(
             Ok(state) => state,
             Err(failure) => return (None, Err(failure)),
         };
-        let result = unharmed(|| dispatch::handle(&inner, &mut state, request, &mut given));
+        let result = unharmed(|| calls::handle(&inner, &mut state, request, &mut given));
         drop(given);
         (Some(state), result)
     };

@@ -4,13 +4,33 @@
 //! between pieces that go, would each keep a page from going back to the kernel.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 
-use super::process::End;
+use serde::{Deserialize, Serialize};
 
 /// The statuses that are told of one user's processes at most.
 const MOST_REMEMBERED: usize = 256;
 /// The processes of one user that have ended and whose trees can still be ended: each holds descriptors.
 const MOST_TREES: usize = 16;
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum End {
+    /// With this wait status.
+    Status(i32),
+    /// Nobody can tell.
+    Lost,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(raw) => write!(formatter, "wait status {raw:#06x}"),
+            Self::Lost => formatter.write_str("nobody can tell"),
+        }
+    }
+}
 
 /// A process that has ended.
 #[derive(Debug, Clone, Copy)]

@@ -5,21 +5,26 @@
 //! another descriptor in the place of the one that was opened: the program is executed from a copy that the client
 //! may execute and not read, which the kernel then keeps from being traced (`would_dump` in fs/exec.c).
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{CWD, FileType, MemfdFlags, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde::{Deserialize, Serialize};
+use stead::os::linux::Uid;
 use stead_protocol::OpenFile;
 
 /// How the program is told that it is the helper.
 pub(super) const ARGUMENT: &str = "--stead-internal-open-file";
 /// A path, and options.
 const LARGEST: usize = 64 << 10;
+/// Helpers that run as one user at a time, whoever asked for them.
+const AT_ONCE: usize = 16;
 
 /// What the helper answers; an opened file comes beside it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,6 +37,54 @@ pub(super) enum Told {
     Special,
     /// Options that contradict each other.
     Options(String),
+}
+
+/// The helpers, and what they are executed from.
+#[derive(Debug, Default)]
+pub(super) struct Helpers {
+    program: OnceLock<OwnedFd>,
+    of_user: Arc<Mutex<HashMap<Uid, usize>>>,
+}
+
+/// One helper's place.
+#[derive(Debug)]
+pub(super) struct Place {
+    of_user: Arc<Mutex<HashMap<Uid, usize>>>,
+    uid: Uid,
+}
+
+impl Helpers {
+    /// A place for one more as this user, if there is one.
+    pub(super) fn place(&self, uid: Uid) -> Option<Place> {
+        let mut of_user = self.of_user.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = of_user.entry(uid).or_default();
+        if *count >= AT_ONCE {
+            return None;
+        }
+        *count += 1;
+        Some(Place { of_user: Arc::clone(&self.of_user), uid })
+    }
+
+    /// What they are executed from.
+    pub(super) fn program(&self) -> io::Result<OwnedFd> {
+        if let Some(program) = self.program.get() {
+            return program.try_clone();
+        }
+        let program = copy_of_this_program()?;
+        self.program.get_or_init(|| program).try_clone()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut of_user = self.of_user.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = of_user.get_mut(&self.uid) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                of_user.remove(&self.uid);
+            }
+        }
+    }
 }
 
 /// Is the helper, where the program was executed as that: it then never returns.
@@ -136,7 +189,7 @@ fn flags_of(request: &OpenFile) -> Result<OFlags, Told> {
 }
 
 /// A copy of this program that others may execute and not read.
-pub(super) fn copy_of_this_program() -> io::Result<OwnedFd> {
+fn copy_of_this_program() -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // From Linux 6.3 on a memory file has to say that it is to be executed.
     let copy = match rustix::fs::memfd_create("stead-open-file", flags | MemfdFlags::EXEC) {

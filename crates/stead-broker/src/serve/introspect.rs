@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use stead_protocol::{Failure, FailureKind, INTERFACE, NAME};
 
-use super::connection::Answer;
+use super::answer::Answer;
 
 const OWN_NAME: &str = "org.varlink.service";
 

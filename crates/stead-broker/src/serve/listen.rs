@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::FlockOperation;
 use rustix::net::{AddressFamily, SocketType};
 
-use super::ServeError;
 use super::folder::Folder;
+use super::options::ServeError;
 
 /// How long a service that was killed may seem to run.
 const LINGERING: Duration = Duration::from_secs(2);

@@ -23,7 +23,7 @@ use stead_protocol::{
 use tokio::sync::watch;
 
 use super::caller::{Caller, may_see};
-use super::ended::{Ended, Remembered, Surplus};
+use super::ended::{End, Ended, Remembered, Surplus};
 use super::failure::{failure, invalid};
 use super::folder::{Folder, Unfinished, now, parsed, written};
 use super::groups::{self, Groups};
@@ -54,16 +54,6 @@ pub(super) struct Record {
     /// Whether it needed no rule of the policy.
     pub(super) own: bool,
     pub(super) end: Option<(u64, End)>,
-}
-
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum End {
-    /// With this wait status.
-    Status(i32),
-    /// Nobody can tell.
-    Lost,
 }
 
 /// A process, with what is held of it.

@@ -13,14 +13,15 @@ use tokio::time::Instant;
 
 use super::accounts::Accounts;
 use super::caller::Caller;
+use super::ended::End;
 use super::failure::system;
-use super::file::Helpers;
 use super::folder::now;
 use super::groups::Groups;
-use super::process::{End, Processes, Record};
+use super::helper::Helpers;
+use super::options::{Options, ServeError};
+use super::process::{Processes, Record};
 use super::session::Sessions;
 use super::slots::{Kind, Slots};
-use super::{Options, ServeError};
 use crate::audit::{self, Event, Log, Outcome};
 use crate::policy::{Decision, Policy, Privilege, Request, RuleRef, Subject};
 use crate::throttle::{Attempt, Failures, Held, Holding, Quotas, Wait};
@@ -249,7 +250,7 @@ impl Service {
 
     /// A process has ended.
     pub(super) fn note_end(&self, process: &Record, end: End) {
-        let mut record = of_process(Event::ProcessEnd, process, &[]).detail(super::watch::shown(end));
+        let mut record = of_process(Event::ProcessEnd, process, &[]).detail(end.to_string());
         if let Some(owner) = Uid::new(process.owner) {
             record = record.caller(owner, None, None);
         }

@@ -13,20 +13,12 @@ use serde::{Deserialize, Serialize};
 use stead::os::linux::{LogonSessionExt, Uid};
 use stead::{ErrorKind, LogonSession, SessionId};
 use stead_protocol as wire;
-use stead_protocol::{
-    CloseSession, Failure, FailureKind, Nothing, OpenSession, OpenedSession, TerminateSession, Text, Variable,
-};
+use stead_protocol::{Failure, FailureKind, Text};
 
-use super::caller::may_see;
-use super::connection::State;
-use super::explain::{logon_type, subject};
 use super::failure::failure;
 use super::folder::Folder;
-use super::service::Service;
-use super::tie::{self, Holder, Holders};
-use super::token::{AnyToken, Held, Origin};
-use crate::policy::{LogonRequest, Privilege, Request};
-use crate::throttle::{Held as Counted, Holding};
+use super::holders::{Holder, Holders};
+use crate::throttle::{Held as Counted, Holding, Quotas};
 
 /// A worker that was let go of just now takes this long to notice at most.
 const LET_GO: Duration = Duration::from_secs(5);
@@ -66,9 +58,9 @@ pub(super) struct Known {
 
 /// Who waits for a session's end is to be told what PAM said to it; of a session that nobody holds any more nobody is.
 #[derive(Debug, Default)]
-struct Closing {
+pub(super) struct Closing {
     waiting: usize,
-    session: Option<Arc<LogonSession>>,
+    pub(super) session: Option<Arc<LogonSession>>,
 }
 
 /// One who waits for a session's end.
@@ -76,9 +68,14 @@ struct Closing {
 pub(super) struct Closer(Arc<Known>);
 
 impl Closer {
-    fn of(known: &Arc<Known>) -> Self {
+    pub(super) fn of(known: &Arc<Known>) -> Self {
         known.closing().waiting += 1;
         Self(Arc::clone(known))
+    }
+
+    /// Whether it is this session's.
+    pub(super) fn is_of(&self, known: &Arc<Known>) -> bool {
+        Arc::ptr_eq(&self.0, known)
     }
 }
 
@@ -140,7 +137,7 @@ impl Sessions {
     }
 
     /// Knows the sessions again that an earlier run of the service opened and that live.
-    pub(super) fn recover(&self, service: &Service) -> stead::Result<()> {
+    pub(super) fn recover(&self, quotas: &Quotas) -> stead::Result<()> {
         let living: Vec<String> =
             LogonSession::detached_sessions()?.into_iter().map(|id| id.to_string()).collect();
         // A logon that nobody was told of has no process, and ends by itself.
@@ -152,21 +149,13 @@ impl Sessions {
                 self.folder.remove(&record.id);
                 continue;
             }
-            let counted = service.quotas.adopt(owner, Holding::Session);
+            let counted = quotas.adopt(owner, Holding::Session);
             let (attached, holders) = (Mutex::default(), Holders::written(&record.holders));
             let (closing, worker) = Default::default();
             let known = Known { id, attached, holders, closing, worker, _counted: counted, record };
             self.lock().insert(known.record.id.clone(), Arc::new(known));
         }
         Ok(())
-    }
-
-    /// Holds tied sessions that were recovered for those who held them.
-    pub(super) fn recover_ties(&self, service: &Arc<Service>) {
-        let known: Vec<Arc<Known>> = self.lock().values().cloned().collect();
-        for session in known {
-            tie::recover(service, &session);
-        }
     }
 
     /// Writes down who holds a session now; of one that has ended nothing is kept.
@@ -178,17 +167,15 @@ impl Sessions {
         self.folder.write(&record.id, &record)
     }
 
-    /// Ends the sessions whose last holder was lost and that could not be ended then.
-    pub(super) fn end_lost(&self, service: &Service) {
-        let known: Vec<Arc<Known>> = self.lock().values().cloned().collect();
-        tie::sweep(service, &known);
+    /// All of them, as they are now.
+    pub(super) fn all(&self) -> Vec<Arc<Known>> {
+        self.lock().values().cloned().collect()
     }
 
     /// Forgets the sessions that have ended.
     pub(super) fn sweep(&self) {
         let Ok(living) = LogonSession::detached_sessions() else { return };
-        let known: Vec<Arc<Known>> = self.lock().values().cloned().collect();
-        for session in known {
+        for session in self.all() {
             // Asked again under the session's lock: one that is being opened is not ended.
             if !living.contains(&session.id) && session.is_let_go() && session.is_closed(Duration::ZERO) {
                 self.forget(&session.record.id);
@@ -196,7 +183,7 @@ impl Sessions {
         }
     }
 
-    fn forget(&self, id: &str) {
+    pub(super) fn forget(&self, id: &str) {
         if let Some(known) = self.lock().remove(id) {
             self.folder.remove(id);
             tracing::info!(session = id, uid = known.record.uid, "a logon session has ended");
@@ -204,7 +191,7 @@ impl Sessions {
     }
 
     /// The session of this id, if `owns` holds for it; who may not see it is told that there is none.
-    fn find(&self, id: &str, may: impl Fn(&Record) -> bool) -> Result<Arc<Known>, Failure> {
+    pub(super) fn find(&self, id: &str, may: impl Fn(&Record) -> bool) -> Result<Arc<Known>, Failure> {
         let found = self.lock().get(id).cloned().filter(|known| may(&known.record));
         found.ok_or_else(no_such)
     }
@@ -250,9 +237,8 @@ impl Sessions {
 
     /// All of them, each with its id.
     pub(super) fn all_attached(&self) -> Vec<(String, Arc<LogonSession>)> {
-        let known: Vec<Arc<Known>> = self.lock().values().cloned().collect();
         let attached = |known: &Arc<Known>| Some((known.record.id.clone(), self.attach(known).ok()?));
-        known.iter().filter_map(attached).collect()
+        self.all().iter().filter_map(attached).collect()
     }
 
     /// The session that a process of an earlier run is in.
@@ -281,7 +267,7 @@ impl Known {
         ended != Ok(0)
     }
 
-    fn closing(&self) -> MutexGuard<'_, Closing> {
+    pub(super) fn closing(&self) -> MutexGuard<'_, Closing> {
         self.closing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -289,7 +275,7 @@ impl Known {
         self.attached.lock().is_ok_and(|attached| attached.strong_count() == 0)
     }
 
-    fn describe(&self, pids: Vec<u32>) -> wire::Session {
+    pub(super) fn describe(&self, pids: Vec<u32>) -> wire::Session {
         wire::Session {
             id: self.record.id.clone(),
             uid: self.record.uid,
@@ -305,146 +291,4 @@ impl Known {
 
 fn no_such() -> Failure {
     FailureKind::NoSuchHandle { of: "session".to_owned() }.while_doing("looking up a session")
-}
-
-/// What who opened a session is told of it; the connection holds it from now on.
-pub(super) fn opened(
-    service: &Arc<Service>,
-    state: &mut State,
-    known: &Arc<Known>,
-    session: Arc<LogonSession>,
-    pids: Vec<u32>,
-) -> Result<OpenedSession, Failure> {
-    let described = known.describe(pids);
-    let variable = |(name, value): (std::ffi::OsString, std::ffi::OsString)| Variable {
-        name: Text::from(name.as_os_str()),
-        value: Text::from(value.as_os_str()),
-    };
-    let environment = session.environment().into_iter().map(variable).collect();
-    let (umask, audit_session) = (session.umask(), session.audit_session());
-    let token = AnyToken::Primary(session.token().clone());
-    let new = state.ties.hold(service, known, &state.caller)?;
-    let kept = state.keep(Held { token, origin: Origin::Logon { session, s4u: known.record.s4u } });
-    let kept = kept.inspect_err(|_| {
-        if new {
-            state.ties.lose(&known.record.id);
-        }
-    })?;
-    Ok(OpenedSession {
-        session: described,
-        token: kept.token,
-        context: kept.context,
-        environment,
-        umask,
-        audit_session,
-    })
-}
-
-/// The sessions that the caller may see.
-pub(super) fn list(service: &Service, state: &State) -> wire::Sessions {
-    service.sessions.sweep();
-    let uid = state.caller.uid;
-    let all: Vec<Arc<Known>> = service.sessions.lock().values().cloned().collect();
-    let seen = all.into_iter().filter(|known| may_see(uid, known.record.owner, known.record.uid));
-    let describe = |known: Arc<Known>| {
-        let session = service.sessions.attach(&known).ok()?;
-        match session.processes() {
-            // Its worker was killed, and somebody holds a token of it still.
-            Err(error) if *error.kind() == ErrorKind::SessionEnded => {
-                service.sessions.forget(&known.record.id);
-                None
-            }
-            pids => Some(known.describe(pids.unwrap_or_default())),
-        }
-    };
-    wire::Sessions { sessions: seen.filter_map(describe).collect() }
-}
-
-/// Opens a session that the caller's user opened before.
-pub(super) fn open(
-    service: &Arc<Service>,
-    state: &mut State,
-    call: &OpenSession,
-) -> Result<OpenedSession, Failure> {
-    let uid = state.caller.uid;
-    let own = |record: &Record| uid == Uid::ROOT || record.owner == uid.as_raw();
-    let known = service.sessions.find(&call.session, own)?;
-    let session = service.sessions.attach(&known)?;
-    // It was the policy's to give, and is the policy's to take.
-    let client = subject(&known.record.user_name)?;
-    let privilege = if known.record.s4u { Privilege::Tcb } else { Privilege::Logon };
-    let kind = logon_type(known.record.logon_type);
-    let request = Request::new(privilege, &client).logon(LogonRequest::Type(kind));
-    service.decide(&state.caller, &request)?;
-    let pids = session.processes().unwrap_or_default();
-    opened(service, state, &known, session, pids)
-}
-
-/// Ends every process of a session.
-pub(super) fn terminate(
-    service: &Service,
-    state: &mut State,
-    call: &TerminateSession,
-) -> Result<Nothing, Failure> {
-    let uid = state.caller.uid;
-    let known = service.sessions.find(&call.session, |record| may_see(uid, record.owner, record.uid))?;
-    if known.record.owner != uid.as_raw() {
-        // Its user could end its processes itself; not from a sandbox, though.
-        state.caller.require_free()?;
-    }
-    let session = service.sessions.attach(&known)?;
-    session.terminate().map_err(|error| failure(&error))?;
-    state.let_go(&call.session);
-    Ok(Nothing {})
-}
-
-/// Lets go of a session and of the connection's tokens of it, and ends it if it is over.
-pub(super) fn close(service: &Service, state: &mut State, call: &CloseSession) -> Result<Nothing, Failure> {
-    let uid = state.caller.uid;
-    let own = |record: &Record| uid == Uid::ROOT || record.owner == uid.as_raw();
-    let known = service.sessions.find(&call.session, own)?;
-    let closer = state.closing.take().filter(|closer| Arc::ptr_eq(&closer.0, &known));
-    let closer = closer.unwrap_or_else(|| Closer::of(&known));
-    let mut closing = known.closing();
-    // Before this connection lets go of it.
-    let session = match closing.session.take() {
-        Some(session) => Ok(session),
-        None => service.sessions.attach(&known),
-    };
-    state.let_go(&call.session);
-    state.ties.let_go(&call.session);
-    known.let_go_earlier(service, &state.caller);
-    let session = match session {
-        Err(failure) if failure.kind == (FailureKind::SessionEnded {}) => return Ok(Nothing {}),
-        attached => attached?,
-    };
-    let waits_for = |what: &str| {
-        FailureKind::DeadlinePassed { waiting_for: what.to_owned() }.while_doing("closing a session")
-    };
-    let is_over = session.processes().map_err(|error| failure(&error))?.is_empty();
-    let alone = if is_over { Arc::try_unwrap(session) } else { Err(session) };
-    match alone {
-        Err(session) => {
-            closing.session = Some(session);
-            drop(closing);
-            state.closing = Some(closer);
-            Err(waits_for(if is_over { "others to let go of the session" } else { "its processes to end" }))
-        }
-        Ok(session) => {
-            drop(closing);
-            let closed = session.close().map_err(|error| failure(&error));
-            service.sessions.forget(&call.session);
-            closed.map(|()| Nothing {})
-        }
-    }
-}
-
-impl State {
-    /// Drops the tokens of a session.
-    fn let_go(&mut self, id: &str) {
-        self.tokens.retain(|_, held| match &held.origin {
-            Origin::Logon { session, .. } => session.id().to_string() != id,
-            _ => true,
-        });
-    }
 }

@@ -13,10 +13,11 @@ use stead_protocol::{Failure, FailureKind, WaitProcess, Waited};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::connection::{Answer, Connection};
+use super::answer::Answer;
+use super::ended::End;
 use super::failure::invalid;
-use super::process::End;
 use super::service::Service;
+use super::transport::Connection;
 
 /// How often it is looked whether the caller is still there.
 const LOOK: Duration = Duration::from_secs(1);

@@ -5,131 +5,25 @@
 //! next run waits for these to end in place of their connections.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use serde::{Deserialize, Serialize};
 use stead::LogonSession;
 use stead_protocol::{Failure, FailureKind};
 
 use super::caller::Caller;
 use super::failure::system;
-use super::proof::Proof;
+use super::holders::{Holder, Holding};
+use super::pidfd::readable;
 use super::service::Service;
 use super::session::Known;
-use super::watch::readable;
 
 /// How long processes have to end by themselves, as a session worker gives them whose server is lost.
 const GRACE: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(10);
 /// When what could not be waited for is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// A process that holds a session: it made the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Holder {
-    pid: u32,
-    proof: Proof,
-}
-
-impl Holder {
-    pub(super) fn of(caller: &Caller) -> Self {
-        let proof = match caller.pidfd() {
-            Some(pidfd) => Some(Proof::of(pidfd, caller.pid)),
-            // Before Linux 6.5: whoever is called so now.
-            None => Proof::of_number(caller.pid),
-        };
-        Self { pid: caller.pid, proof: proof.unwrap_or_default() }
-    }
-}
-
-/// Who holds a session.
-#[derive(Debug, Default)]
-pub(super) struct Holders(Mutex<Holding>);
-
-#[derive(Debug, Default)]
-struct Holding {
-    /// One for each connection.
-    connected: Vec<Holder>,
-    /// Those whose connections ended with an earlier run of the service.
-    earlier: Vec<Holder>,
-    /// What is written down.
-    written: Vec<Holder>,
-    /// The last of them was lost, and the session could not be ended.
-    to_be_ended: bool,
-    /// The last of them let go of it: it is tied to nobody any more, whoever opens it afterwards.
-    is_let_go: bool,
-}
-
-impl Holding {
-    fn is_empty(&self) -> bool {
-        self.connected.is_empty() && self.earlier.is_empty()
-    }
-
-    /// Each process once.
-    fn all(&self) -> Vec<Holder> {
-        let mut all: Vec<Holder> = Vec::new();
-        for holder in self.connected.iter().chain(&self.earlier) {
-            if !all.contains(holder) {
-                all.push(*holder);
-            }
-        }
-        all
-    }
-
-    /// One connection of this process less.
-    fn disconnect(&mut self, holder: Holder) {
-        if let Some(at) = self.connected.iter().position(|one| *one == holder) {
-            self.connected.swap_remove(at);
-        }
-    }
-
-    /// A process that holds by none but an earlier run's connection holds no more.
-    fn forget_earlier(&mut self, holder: Holder) {
-        self.earlier.retain(|one| *one != holder);
-    }
-
-    /// Whether whoever held it was lost, and nobody holds it or has let go of it since.
-    fn is_lost(&self) -> bool {
-        self.is_empty() && !self.is_let_go
-    }
-
-    /// One that held it wants it no more.
-    fn let_go(&mut self) {
-        self.is_let_go |= self.is_empty();
-    }
-}
-
-impl Holders {
-    /// As they are written down for a session that was opened just now, or by an earlier run.
-    pub(super) fn written(holders: &[Holder]) -> Self {
-        Self(Mutex::new(Holding { written: holders.to_vec(), ..Holding::default() }))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Holding> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn are_lost(&self) -> bool {
-        self.lock().is_lost()
-    }
-
-    /// Whether the last of them wanted the session to go on without anybody.
-    pub(super) fn have_let_go(&self) -> bool {
-        self.lock().is_let_go
-    }
-
-    /// Whether the session is still to be ended; whoever asks does it.
-    fn take_to_be_ended(&self) -> bool {
-        let mut holding = self.lock();
-        std::mem::take(&mut holding.to_be_ended) && holding.is_lost()
-    }
-
-    fn leave_to_be_ended(&self) {
-        self.lock().to_be_ended = true;
-    }
-}
 
 impl Known {
     /// Changes who holds the session, and writes that down where other processes do than before.
@@ -268,8 +162,14 @@ impl Drop for Ties {
     }
 }
 
-/// Holds a session of an earlier run for the processes that did, each until it ends.
-pub(super) fn recover(service: &Arc<Service>, known: &Arc<Known>) {
+/// Holds the sessions of an earlier run for the processes that did, each until it ends.
+pub(super) fn recover(service: &Arc<Service>) {
+    for known in service.sessions.all() {
+        hold_again(service, &known);
+    }
+}
+
+fn hold_again(service: &Arc<Service>, known: &Arc<Known>) {
     if !known.is_tied() {
         return;
     }
@@ -283,7 +183,7 @@ pub(super) fn recover(service: &Arc<Service>, known: &Arc<Known>) {
         let runtime = service.runtime().clone();
         runtime.spawn(async move {
             // One that is not found has ended while there was no service.
-            while let Some(process) = holder.proof.find(holder.pid) {
+            while let Some(process) = holder.find() {
                 match readable(process).await {
                     Ok(_) => break,
                     Err(error) => {
@@ -304,8 +204,9 @@ pub(super) fn recover(service: &Arc<Service>, known: &Arc<Known>) {
     }
 }
 
-/// Ends what could not be ended when its last holder was lost.
-pub(super) fn sweep(service: &Service, sessions: &[Arc<Known>]) {
+/// Ends the sessions that could not be ended when their last holder was lost.
+pub(super) fn sweep(service: &Service) {
+    let sessions = service.sessions.all();
     let lost: Vec<&Arc<Known>> = sessions.iter().filter(|known| known.holders.take_to_be_ended()).collect();
     if !service.is_stopping() {
         end(service, lost);

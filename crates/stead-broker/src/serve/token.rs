@@ -1,23 +1,16 @@
-//! The tokens of a connection.
+//! A token that is held for a caller, and where it comes from.
 
 use std::sync::Arc;
 
-use stead::os::linux::{CapabilitySet, Gid, Limit, LoginUid, RestrictionExt, TokenExt, Uid};
-use stead::token::{Restriction, TokenKind};
+use stead::os::linux::{Gid, Limit, LoginUid, TokenExt, Uid};
+use stead::token::TokenKind;
 use stead::{Impersonation, LogonSession, Primary, Token};
 use stead_protocol as wire;
-use stead_protocol::{
-    CloseToken, DescribeToken, DuplicateToken, Failure, FailureKind, Nothing, OpenedToken, RestrictToken,
-    Text,
-};
+use stead_protocol::{Failure, Text};
 
 use super::caller::{account_groups, with};
-use super::connection::State;
-use super::failure::{failure, invalid};
+use super::failure::failure;
 use crate::policy::Subject;
-
-/// How many tokens a connection may hold.
-const MOST: usize = 256;
 
 /// A token of either kind.
 #[derive(Debug, Clone)]
@@ -68,7 +61,8 @@ impl Held {
         }
     }
 
-    fn context(&self) -> wire::Token {
+    /// What it says.
+    pub(super) fn context(&self) -> wire::Token {
         match &self.token {
             AnyToken::Primary(token) => context(token, true),
             AnyToken::Impersonation(token) => context(token, false),
@@ -109,84 +103,5 @@ fn context<K: TokenKind>(token: &Token<K>, primary: bool) -> wire::Token {
         session: token.logon_session_id().map(|id| id.to_string()),
         logon_gid: token.logon_gid().map(Gid::as_raw),
         user_name: token.user_name().ok().flatten().map(|name| Text::from(&*name)),
-    }
-}
-
-impl State {
-    /// Keeps a token for the connection.
-    pub(super) fn keep(&mut self, held: Held) -> Result<OpenedToken, Failure> {
-        if self.tokens.len() >= MOST {
-            let kind = FailureKind::QuotaReached { of: "tokens".to_owned(), most: MOST as u64 };
-            return Err(kind.while_doing("keeping a token"));
-        }
-        let number = self.next_token;
-        self.next_token += 1;
-        let context = held.context();
-        self.tokens.insert(number, held);
-        Ok(OpenedToken { token: number, context })
-    }
-
-    /// The token of this number.
-    pub(super) fn token(&self, number: u64) -> Result<&Held, Failure> {
-        self.tokens.get(&number).ok_or_else(|| {
-            FailureKind::NoSuchHandle { of: "token".to_owned() }.while_doing("looking up a token")
-        })
-    }
-
-    pub(super) fn describe_token(&self, call: &DescribeToken) -> Result<OpenedToken, Failure> {
-        Ok(OpenedToken { token: call.token, context: self.token(call.token)?.context() })
-    }
-
-    pub(super) fn duplicate_token(&mut self, call: &DuplicateToken) -> Result<OpenedToken, Failure> {
-        let held = self.token(call.token)?;
-        let token = if call.primary {
-            if call.level.is_some() {
-                let what = "a primary token has no level of its own";
-                return Err(invalid("duplicating a token", what));
-            }
-            AnyToken::Primary(held.to_primary().map_err(|error| failure(&error))?)
-        } else {
-            let level = call.level.unwrap_or(wire::Level::Impersonation);
-            let duplicate = match &held.token {
-                AnyToken::Primary(token) => token.duplicate(level.into()),
-                AnyToken::Impersonation(token) => token.duplicate(level.into()),
-            };
-            AnyToken::Impersonation(duplicate.map_err(|error| failure(&error))?)
-        };
-        let origin = held.origin.clone();
-        self.keep(Held { token, origin })
-    }
-
-    pub(super) fn restrict_token(&mut self, call: &RestrictToken) -> Result<OpenedToken, Failure> {
-        let held = self.token(call.token)?;
-        let mut restriction = Restriction::new();
-        if call.without_privileges {
-            restriction = restriction.without_privileges();
-        }
-        for raw in &call.without_groups {
-            let gid = Gid::new(*raw).ok_or_else(|| invalid("restricting a token", "-1 is no group"))?;
-            restriction = restriction.without_group(gid);
-        }
-        if call.without_capabilities != 0 {
-            // Every one but those named, whether this version knows its name or not.
-            restriction =
-                restriction.capabilities_within(CapabilitySet::from_bits(!call.without_capabilities));
-        }
-        if call.no_new_privs {
-            restriction = restriction.no_new_privs();
-        }
-        let token = match &held.token {
-            AnyToken::Primary(token) => token.restrict(&restriction).map(AnyToken::Primary),
-            AnyToken::Impersonation(token) => token.restrict(&restriction).map(AnyToken::Impersonation),
-        };
-        let token = token.map_err(|error| failure(&error))?;
-        let origin = held.origin.clone();
-        self.keep(Held { token, origin })
-    }
-
-    pub(super) fn close_token(&mut self, call: &CloseToken) -> Result<Nothing, Failure> {
-        self.token(call.token)?;
-        self.tokens.remove(&call.token);
-        Ok(Nothing {})
     }
 }

@@ -28,6 +28,9 @@ const HALF_SENT: Duration = Duration::from_secs(10);
 /// How long a caller may leave a reply unread.
 const UNREAD: Duration = Duration::from_secs(30);
 
+/// A connection of Varlink's.
+pub(super) type Connection = zlink::Connection<Transport>;
+
 /// A connected socket with limits.
 #[derive(Debug)]
 pub(super) struct Transport {

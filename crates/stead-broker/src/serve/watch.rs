@@ -1,17 +1,17 @@
 //! What the service watches: the ends of processes, old records, its service manager.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use stead::os::linux::{LogonSessionExt, Uid};
 use stead::{Child, LogonSession, LogonType};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
-use super::process::{End, Held, Record, Tracked};
+use super::pidfd::readable;
+use super::process::{Held, Record, Tracked};
 use super::service::Service;
+use super::tie;
 use crate::throttle::Holding;
 
 /// How often what is over is forgotten.
@@ -84,17 +84,9 @@ pub(super) fn sweep_desktops() {
     }
 }
 
-// tokio's sound successor of this call is an unsafe one: an `OwnedFd` fulfils its contract by its type.
-#[allow(deprecated)]
-pub(super) async fn readable(pidfd: OwnedFd) -> std::io::Result<OwnedFd> {
-    let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
-    pidfd.readable().await.map(drop)?;
-    Ok(pidfd.into_inner())
-}
-
 /// Knows again what an earlier run of the service left, and goes on watching it.
 pub(super) fn recover(service: &Arc<Service>) {
-    if let Err(error) = service.sessions.recover(service) {
+    if let Err(error) = service.sessions.recover(&service.quotas) {
         tracing::error!(%error, "the sessions of the service's last run cannot be found");
     }
     let written = service.processes.written();
@@ -113,7 +105,7 @@ pub(super) fn recover(service: &Arc<Service>) {
         }
     }
     // Only now: how the processes of a session that is over end is told like any other's.
-    service.sessions.recover_ties(service);
+    tie::recover(service);
 }
 
 /// Ends what an earlier run was creating when it was killed, and had not written down: whoever asked for it was told that
@@ -164,7 +156,7 @@ pub(super) async fn sweep(service: Arc<Service>) {
         let service = Arc::clone(&service);
         let swept = tokio::task::spawn_blocking(move || {
             service.processes.sweep();
-            service.sessions.end_lost(&service);
+            tie::sweep(&service);
             service.sessions.sweep();
             service.ready.let_go_after(READY);
             // Where calls keep coming the threads that wait never all end.
@@ -182,13 +174,5 @@ pub(super) async fn watchdog() {
         rounds.tick().await;
         // Said by a task, as connections are: threads that wait are callers' to keep waiting.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
-    }
-}
-
-/// How it ended, for the log.
-pub(super) fn shown(end: End) -> String {
-    match end {
-        End::Status(raw) => format!("wait status {raw:#06x}"),
-        End::Lost => "nobody can tell".to_owned(),
     }
 }

@@ -1,10 +1,8 @@
 //! Files, opened as a client by a helper process that is the client.
 
-use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -13,68 +11,21 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
     recvmsg, socketpair,
 };
-use stead::os::linux::{CommandExt, Uid, User};
+use stead::os::linux::{CommandExt, User};
 use stead::{Command, Stdio};
 use stead_protocol::{Failure, FailureKind, OpenFile, OpenedFile, SystemError};
 
-use super::connection::State;
-use super::failure::{failure, invalid, system};
-use super::helper::{self, Told};
-use super::service::Service;
-use super::token::Origin;
 use crate::policy::{Privilege, Request};
+use crate::serve::failure::{failure, invalid, system};
+use crate::serve::helper::{self, Told};
+use crate::serve::service::Service;
+use crate::serve::state::State;
+use crate::serve::token::Origin;
 
 /// How long a helper may take where the caller does not say.
 const USUAL: Duration = Duration::from_secs(10);
 /// How long it may take at most.
 const LONGEST: Duration = Duration::from_secs(60);
-/// Helpers that run as one user at a time, whoever asked for them.
-const AT_ONCE: usize = 16;
-
-/// The helpers, and what they are executed from.
-#[derive(Debug, Default)]
-pub(super) struct Helpers {
-    program: OnceLock<OwnedFd>,
-    of_user: Arc<Mutex<HashMap<Uid, usize>>>,
-}
-
-/// One helper's place.
-struct Place {
-    of_user: Arc<Mutex<HashMap<Uid, usize>>>,
-    uid: Uid,
-}
-
-impl Helpers {
-    fn place(&self, uid: Uid) -> Option<Place> {
-        let mut of_user = self.of_user.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = of_user.entry(uid).or_default();
-        if *count >= AT_ONCE {
-            return None;
-        }
-        *count += 1;
-        Some(Place { of_user: Arc::clone(&self.of_user), uid })
-    }
-
-    fn program(&self) -> io::Result<OwnedFd> {
-        if let Some(program) = self.program.get() {
-            return program.try_clone();
-        }
-        let program = helper::copy_of_this_program()?;
-        self.program.get_or_init(|| program).try_clone()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut of_user = self.of_user.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = of_user.get_mut(&self.uid) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                of_user.remove(&self.uid);
-            }
-        }
-    }
-}
 
 /// Opens a file with the rights of a token.
 pub(super) fn open(

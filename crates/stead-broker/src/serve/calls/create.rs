@@ -10,17 +10,18 @@ use stead::process::Containment;
 use stead::{Command, PtySize, Stdio};
 use stead_protocol::{CreateProcess, CreatedProcess, Failure, FailureKind, Text};
 
-use super::connection::State;
 use super::explain::desktop_request;
-use super::failure::{failure, invalid, system};
-use super::folder::{new_id, now, written};
-use super::given::Given;
-use super::process::{Held as HeldProcess, Record, Tracked};
-use super::proof::Proof;
-use super::service::Service;
-use super::token::{Held, Origin};
-use super::{groups, limits, strings, watch};
+use super::strings;
 use crate::policy::{Privilege, ProgramRequest, Request, RuleRef, Subject};
+use crate::serve::failure::{failure, invalid, system};
+use crate::serve::folder::{new_id, now, written};
+use crate::serve::given::Given;
+use crate::serve::process::{Held as HeldProcess, Record, Tracked};
+use crate::serve::proof::Proof;
+use crate::serve::service::Service;
+use crate::serve::state::State;
+use crate::serve::token::{Held, Origin};
+use crate::serve::{groups, limits, watch};
 use crate::throttle::Holding;
 
 const DOING: &str = "creating a process";

@@ -7,13 +7,13 @@ use stead::os::linux::{Uid, User};
 use stead_protocol as wire;
 use stead_protocol::{ExplainPolicy, Explanation, Failure, FailureKind, Text};
 
-use super::caller::{account_groups, with};
-use super::connection::State;
-use super::failure::{failure, invalid};
-use super::service::Service;
 use crate::policy::{
     Caller, DesktopRequest, LogonRequest, Privilege, ProgramRequest, Request, RuleRef, Subject,
 };
+use crate::serve::caller::{account_groups, with};
+use crate::serve::failure::{failure, invalid};
+use crate::serve::service::Service;
+use crate::serve::state::State;
 
 const DOING: &str = "explaining the policy";
 

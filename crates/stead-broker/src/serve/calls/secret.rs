@@ -19,7 +19,7 @@ use stead_protocol::conversation::{Question, decode_answer};
 use stead_protocol::{Failure, LONGEST_SECRET};
 use zeroize::Zeroizing;
 
-use super::failure::{invalid, system};
+use crate::serve::failure::{invalid, system};
 
 const READING: &str = "reading the secret";
 /// A caller has the secret at hand when it calls.

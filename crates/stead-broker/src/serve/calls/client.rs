@@ -9,14 +9,14 @@ use stead::os::linux::Uid;
 use stead::{Client, Confinement, ImpersonationLevel};
 use stead_protocol::{ClientToken, Failure, FailureKind, OpenedToken, OwnToken, name_of};
 
-use super::connection::State;
-use super::diag::{self, Bound};
-use super::failure::{failure, invalid, system};
-use super::given::Given;
-use super::limits;
-use super::service::{Service, denied};
-use super::token::{AnyToken, Held, Origin};
 use crate::policy::{Privilege, Request};
+use crate::serve::diag::{self, Bound};
+use crate::serve::failure::{failure, invalid, system};
+use crate::serve::given::Given;
+use crate::serve::limits;
+use crate::serve::service::{Service, denied};
+use crate::serve::state::State;
+use crate::serve::token::{AnyToken, Held, Origin};
 
 const DOING: &str = "taking a caller's client";
 /// What the name of a client's end begins with where it says which level the client grants.

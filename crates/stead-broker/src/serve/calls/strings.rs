@@ -9,7 +9,7 @@ use stead::error::ProgramFault;
 use stead_protocol::frame::Malformed;
 use stead_protocol::{CreateProcess, Failure, FailureKind, LARGEST_STRINGS, Strings, name_of};
 
-use super::failure::{invalid, system};
+use crate::serve::failure::{invalid, system};
 
 const DOING: &str = "reading the arguments and the environment of a new process";
 

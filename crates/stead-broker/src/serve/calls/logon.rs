@@ -8,17 +8,18 @@ use stead::{Account, Lifetime, Logon};
 use stead_protocol as wire;
 use stead_protocol::{Failure, LogOn, OpenedSession, Text, Variable};
 
-use super::connection::State;
 use super::explain::{logon_type, subject};
-use super::failure::{failure, invalid, system};
-use super::folder::now;
-use super::given::Given;
 use super::secret::{self, Talk};
-use super::service::{Service, denied};
-use super::session::{self, Record};
-use super::tie::Holder;
-use super::watch;
+use super::session::opened;
 use crate::policy::{LogonRequest, Privilege, Request, Subject};
+use crate::serve::failure::{failure, invalid, system};
+use crate::serve::folder::now;
+use crate::serve::given::Given;
+use crate::serve::holders::Holder;
+use crate::serve::service::{Service, denied};
+use crate::serve::session::Record;
+use crate::serve::state::State;
+use crate::serve::watch;
 use crate::throttle::Holding;
 
 /// The longest that a logon may be given.
@@ -93,8 +94,8 @@ pub(super) fn log_on(
     state.ties.hold(service, &known, &state.caller)?;
     service.sessions.publish(&known);
     // Nothing has been created in it yet.
-    let opened = session::opened(service, state, &known, session, Vec::new());
-    opened.inspect_err(|_| state.ties.lose(&known.record.id))
+    let told = opened(service, state, &known, session, Vec::new());
+    told.inspect_err(|_| state.ties.lose(&known.record.id))
 }
 
 /// Whose failure it will be, if it fails: the account's, however it was spelled, where there is an account. It is

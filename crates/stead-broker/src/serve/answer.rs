@@ -1,0 +1,28 @@
+//! What a call is answered with.
+
+use std::os::fd::OwnedFd;
+
+use serde::Serialize;
+use serde_json::Value;
+use stead_protocol::{Failure, FailureKind};
+
+/// What a call is answered with.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) parameters: Value,
+    pub(super) descriptors: Vec<OwnedFd>,
+}
+
+impl Answer {
+    /// A reply alone.
+    pub(super) fn plain(reply: &impl Serialize) -> Result<Self, Failure> {
+        Self::with(reply, Vec::new())
+    }
+
+    /// A reply with descriptors.
+    pub(super) fn with(reply: &impl Serialize, descriptors: Vec<OwnedFd>) -> Result<Self, Failure> {
+        let parameters: Value = serde_json::to_value(reply)
+            .map_err(|error| FailureKind::Other { text: error.to_string() }.while_doing("writing a reply"))?;
+        Ok(Self { parameters, descriptors })
+    }
+}

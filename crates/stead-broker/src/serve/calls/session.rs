@@ -1,0 +1,151 @@
+//! Logon sessions, as callers find, hold and end them.
+
+use std::sync::Arc;
+
+use stead::os::linux::{LogonSessionExt, Uid};
+use stead::{ErrorKind, LogonSession};
+use stead_protocol as wire;
+use stead_protocol::{
+    CloseSession, Failure, FailureKind, Nothing, OpenSession, OpenedSession, TerminateSession, Text, Variable,
+};
+
+use super::explain::{logon_type, subject};
+use crate::policy::{LogonRequest, Privilege, Request};
+use crate::serve::caller::may_see;
+use crate::serve::failure::failure;
+use crate::serve::service::Service;
+use crate::serve::session::{Closer, Known, Record};
+use crate::serve::state::State;
+use crate::serve::token::{AnyToken, Held, Origin};
+
+/// What who opened a session is told of it; the connection holds it from now on.
+pub(super) fn opened(
+    service: &Arc<Service>,
+    state: &mut State,
+    known: &Arc<Known>,
+    session: Arc<LogonSession>,
+    pids: Vec<u32>,
+) -> Result<OpenedSession, Failure> {
+    let described = known.describe(pids);
+    let variable = |(name, value): (std::ffi::OsString, std::ffi::OsString)| Variable {
+        name: Text::from(name.as_os_str()),
+        value: Text::from(value.as_os_str()),
+    };
+    let environment = session.environment().into_iter().map(variable).collect();
+    let (umask, audit_session) = (session.umask(), session.audit_session());
+    let token = AnyToken::Primary(session.token().clone());
+    let new = state.ties.hold(service, known, &state.caller)?;
+    let kept = state.keep(Held { token, origin: Origin::Logon { session, s4u: known.record.s4u } });
+    let kept = kept.inspect_err(|_| {
+        if new {
+            state.ties.lose(&known.record.id);
+        }
+    })?;
+    Ok(OpenedSession {
+        session: described,
+        token: kept.token,
+        context: kept.context,
+        environment,
+        umask,
+        audit_session,
+    })
+}
+
+/// The sessions that the caller may see.
+pub(super) fn list(service: &Service, state: &State) -> wire::Sessions {
+    service.sessions.sweep();
+    let uid = state.caller.uid;
+    let all: Vec<Arc<Known>> = service.sessions.all();
+    let seen = all.into_iter().filter(|known| may_see(uid, known.record.owner, known.record.uid));
+    let describe = |known: Arc<Known>| {
+        let session = service.sessions.attach(&known).ok()?;
+        match session.processes() {
+            // Its worker was killed, and somebody holds a token of it still.
+            Err(error) if *error.kind() == ErrorKind::SessionEnded => {
+                service.sessions.forget(&known.record.id);
+                None
+            }
+            pids => Some(known.describe(pids.unwrap_or_default())),
+        }
+    };
+    wire::Sessions { sessions: seen.filter_map(describe).collect() }
+}
+
+/// Opens a session that the caller's user opened before.
+pub(super) fn open(
+    service: &Arc<Service>,
+    state: &mut State,
+    call: &OpenSession,
+) -> Result<OpenedSession, Failure> {
+    let uid = state.caller.uid;
+    let own = |record: &Record| uid == Uid::ROOT || record.owner == uid.as_raw();
+    let known = service.sessions.find(&call.session, own)?;
+    let session = service.sessions.attach(&known)?;
+    // It was the policy's to give, and is the policy's to take.
+    let client = subject(&known.record.user_name)?;
+    let privilege = if known.record.s4u { Privilege::Tcb } else { Privilege::Logon };
+    let kind = logon_type(known.record.logon_type);
+    let request = Request::new(privilege, &client).logon(LogonRequest::Type(kind));
+    service.decide(&state.caller, &request)?;
+    let pids = session.processes().unwrap_or_default();
+    opened(service, state, &known, session, pids)
+}
+
+/// Ends every process of a session.
+pub(super) fn terminate(
+    service: &Service,
+    state: &mut State,
+    call: &TerminateSession,
+) -> Result<Nothing, Failure> {
+    let uid = state.caller.uid;
+    let known = service.sessions.find(&call.session, |record| may_see(uid, record.owner, record.uid))?;
+    if known.record.owner != uid.as_raw() {
+        // Its user could end its processes itself; not from a sandbox, though.
+        state.caller.require_free()?;
+    }
+    let session = service.sessions.attach(&known)?;
+    session.terminate().map_err(|error| failure(&error))?;
+    state.let_go(&call.session);
+    Ok(Nothing {})
+}
+
+/// Lets go of a session and of the connection's tokens of it, and ends it if it is over.
+pub(super) fn close(service: &Service, state: &mut State, call: &CloseSession) -> Result<Nothing, Failure> {
+    let uid = state.caller.uid;
+    let own = |record: &Record| uid == Uid::ROOT || record.owner == uid.as_raw();
+    let known = service.sessions.find(&call.session, own)?;
+    let closer = state.closing.take().filter(|closer| closer.is_of(&known));
+    let closer = closer.unwrap_or_else(|| Closer::of(&known));
+    let mut closing = known.closing();
+    // Before this connection lets go of it.
+    let session = match closing.session.take() {
+        Some(session) => Ok(session),
+        None => service.sessions.attach(&known),
+    };
+    state.let_go(&call.session);
+    state.ties.let_go(&call.session);
+    known.let_go_earlier(service, &state.caller);
+    let session = match session {
+        Err(failure) if failure.kind == (FailureKind::SessionEnded {}) => return Ok(Nothing {}),
+        attached => attached?,
+    };
+    let waits_for = |what: &str| {
+        FailureKind::DeadlinePassed { waiting_for: what.to_owned() }.while_doing("closing a session")
+    };
+    let is_over = session.processes().map_err(|error| failure(&error))?.is_empty();
+    let alone = if is_over { Arc::try_unwrap(session) } else { Err(session) };
+    match alone {
+        Err(session) => {
+            closing.session = Some(session);
+            drop(closing);
+            state.closing = Some(closer);
+            Err(waits_for(if is_over { "others to let go of the session" } else { "its processes to end" }))
+        }
+        Ok(session) => {
+            drop(closing);
+            let closed = session.close().map_err(|error| failure(&error));
+            service.sessions.forget(&call.session);
+            closed.map(|()| Nothing {})
+        }
+    }
+}
