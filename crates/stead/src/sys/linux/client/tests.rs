@@ -41,12 +41,33 @@ fn role_connects_and_waits() {
     }
 }
 
+/// Not a test of its own, but what one runs: it has no_new_privs, and threads that come and go.
+#[test]
+fn role_confined_connects_and_waits_with_threads_that_come_and_go() {
+    if let Some(path) = std::env::var_os(HELPER) {
+        rustix::thread::set_no_new_privs(true).unwrap();
+        for _ in 0..64 {
+            std::thread::spawn(|| {
+                loop {
+                    std::thread::spawn(|| {}).join().unwrap();
+                }
+            });
+        }
+        let stream = UnixStream::connect(path).unwrap();
+        let _ = std::io::Read::read(&mut &stream, &mut [0]);
+    }
+}
+
 /// Another process, connected to a listener of this one.
 fn connected(name: &str) -> (UnixStream, Child, Place) {
+    connected_as(name, "role_connects_and_waits")
+}
+
+fn connected_as(name: &str, role: &str) -> (UnixStream, Child, Place) {
     let place = Place::new(name);
     let listener = place.listen();
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "sys::linux::client::tests::role_connects_and_waits"])
+        .args(["--exact", &format!("sys::linux::client::tests::{role}")])
         .env(HELPER, place.0.join("socket"))
         .stdout(Stdio::null())
         .spawn()
@@ -176,6 +197,19 @@ fn what_is_no_connected_unix_socket_is_refused() {
     assert!(matches!(kind(&unconnected), ErrorKind::NoIdentity { .. }));
 
     assert!(matches!(kind(std::fs::File::open("/dev/null").unwrap()), ErrorKind::InvalidInput { .. }));
+}
+
+#[test]
+fn a_client_is_refused_for_what_confines_it_however_its_threads_come_and_go() {
+    let role = "role_confined_connects_and_waits_with_threads_that_come_and_go";
+    let (stream, mut child, _place) = connected_as("churning", role);
+    let began = std::time::Instant::now();
+    let refused = Client::of(&stream).unwrap().token().unwrap_err();
+    println!("after {:?}", began.elapsed());
+    let part = ConfinedPart::NoNewPrivileges;
+    assert_eq!(refused.kind(), &ErrorKind::ClientConfined { part });
+    drop(stream);
+    child.wait().unwrap();
 }
 
 #[test]
