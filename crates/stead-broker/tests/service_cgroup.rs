@@ -4,9 +4,9 @@
 
 mod service_support;
 
-use service_support::{Service, Unit, alive, call, everything, members, own, shell};
+use service_support::{Service, Unit, alive, call, everything, members, own, refusal, shell};
 use stead_protocol::client::Connection;
-use stead_protocol::{KillTree, LogOn, OpenSession, OpenedSession, Process, WaitProcess};
+use stead_protocol::{FailureKind, KillTree, LogOn, OpenSession, OpenedSession, Process, WaitProcess};
 use testbed::until;
 
 fn policy() -> String {
@@ -78,6 +78,37 @@ fn daemons_that_left_their_tree_are_ended_with_it_also_after_a_restart() {
     assert!(alive(neighbour.pid), "a neighbour in the session was ended");
     kill_tree(&mut root, &neighbour);
     until("the neighbour has ended", || !alive(neighbour.pid));
+}
+
+#[test]
+fn a_tree_that_lives_is_known_however_many_processes_of_its_user_end_after_it() {
+    const REMEMBERED: usize = 256;
+    let bed = testbed::require!();
+    let unit = Unit::require(bed);
+    let mut service = Service::start_in(bed, &policy(), Some(unit.service()));
+    let mut root = service.connect();
+    let token = own(&mut root).token;
+    let trees = [(), ()].map(|()| start(&mut root, token, "setsid -f sleep 1000; exit 7"));
+    let ended = start(&mut root, token, "exit 7");
+    for process in trees.iter().chain([&ended]) {
+        assert_eq!(code(&mut root, process), Some(7));
+    }
+    for _ in 0..REMEMBERED + 8 {
+        let process = start(&mut root, token, "exit 0");
+        assert_eq!(code(&mut root, &process), Some(0));
+    }
+    let of = "process".to_owned();
+    let forgotten = refusal(&mut root, &KillTree { process: ended.id }, &[]);
+    assert_eq!(forgotten, FailureKind::NoSuchHandle { of }, "nobody is left in its group");
+    let [one, other] = trees;
+    kill_tree(&mut root, &one);
+    assert!(!unit.of(&one).exists(), "an empty group stayed");
+    service.kill();
+    service.run(bed);
+    let mut root = service.connect();
+    assert_eq!(code(&mut root, &other), Some(7), "it is told how it ended");
+    kill_tree(&mut root, &other);
+    assert!(!unit.of(&other).exists(), "an empty group stayed");
 }
 
 #[test]

@@ -260,11 +260,21 @@ impl Processes {
         let Some(id) = parsed(&record.id) else { return };
         let Record { owner, uid, .. } = *record;
         let ended = Ended { owner, counted: record.counted(), uid, when, end };
-        let Surplus { tree, record } = self.remembered().add(id, ended);
+        let Surplus { tree, records } = self.remembered().add(id, ended);
         // What the tree is known by is let go of when nobody locks anything.
         let dropped = tree.and_then(|id| self.lock().remove(&id));
         drop(dropped);
-        if let Some(id) = record {
+        for id in records {
+            self.forget_unless_populated(id);
+        }
+    }
+
+    /// A tree that lives on can still be ended, by its group.
+    fn forget_unless_populated(&self, id: u64) {
+        if !self.groups.is_populated(&written(id)) {
+            self.remembered().forget(id);
+            let dropped = self.lock().remove(&id);
+            drop(dropped);
             self.unwrite(id);
         }
     }
@@ -280,16 +290,8 @@ impl Processes {
     /// Forgets processes that ended long ago.
     pub(super) fn sweep(&self) {
         let old = self.remembered().until(now().saturating_sub(REMEMBERED.as_secs()));
-        for (id, ended) in old {
-            // A tree that lives on can still be ended.
-            let lives =
-                |one: Arc<Tracked>| one.record.is_in_a_group() && self.groups.is_populated(&one.record.id);
-            if !self.recall(id, ended).is_some_and(lives) {
-                self.remembered().forget(id);
-                let dropped = self.lock().remove(&id);
-                drop(dropped);
-                self.unwrite(id);
-            }
+        for id in old {
+            self.forget_unless_populated(id);
         }
         self.groups.sweep();
     }
