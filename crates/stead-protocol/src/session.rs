@@ -54,7 +54,7 @@ pub struct LogOn {
     pub account: Account,
     /// How.
     pub logon_type: LogonType,
-    /// A pipe, a socket or a memory file with the secret, and nothing else, in it.
+    /// A pipe, a Unix stream socket or a memory file with the secret, and nothing else, in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<Index>,
     /// A stream socket over which questions are asked and answered; see [`conversation`](crate::conversation).

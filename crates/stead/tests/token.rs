@@ -100,6 +100,26 @@ fn a_process_of_a_restricted_token_lacks_what_was_taken_and_nothing_else() {
     assert_eq!(process.effective_groups(), before.effective_groups());
 }
 
+/// CVE-2000-0506: with CAP_SETUID missing, `setuid(getuid())` succeeds and leaves the saved uid 0.
+#[test]
+fn a_setuid_program_is_never_root_with_a_part_of_its_capabilities() {
+    let bed = testbed::require!();
+    if !may_inspect() {
+        testbed::skip!("needs CAP_SYS_PTRACE, and SO_PEERPIDFD (Linux 6.5)");
+    }
+    let whole = client_token(bed, bed.client("alice"), Confinement::Refuse);
+    let less = whole.restrict(&Restriction::new().without_capability(Capability::Setuid)).unwrap();
+    let became = |token: &Token<Primary>| {
+        let mut command = Command::new(bed.setuid_program());
+        command.args(["confine", "--", "grep", "^Uid:", "/proc/self/status"]);
+        String::from_utf8(command.output_as(token).unwrap().stdout).unwrap()
+    };
+    let alice = bed.user("alice").uid;
+    // The control: it is root's where nothing was taken.
+    assert_eq!(became(&whole), format!("Uid:\t{alice}\t0\t0\t0\n"));
+    assert_eq!(became(&less), format!("Uid:\t{alice}\t{alice}\t{alice}\t{alice}\n"));
+}
+
 #[test]
 fn a_process_for_a_client_under_no_new_privs_is_under_it_too() {
     let bed = testbed::require!();

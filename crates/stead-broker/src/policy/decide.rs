@@ -115,10 +115,10 @@ pub(super) fn title(rule: &Rule) -> String {
     }
 }
 
-/// What needs no rule: the caller's own uid, and no group that the caller does not have.
+/// What needs no rule: the caller's own uid and its own groups; without one of them it could be let into what is shut to
+/// that group, and the kernel lets nobody drop one who has no privilege for it (CVE-2014-8989).
 pub(super) fn as_itself(caller: &Caller, request: &Request<'_>) -> bool {
-    let own = request.client.uid == Some(caller.uid)
-        && request.client.gids.as_slice().iter().all(|gid| caller.gids.contains(*gid));
+    let own = request.client.uid == Some(caller.uid) && request.client.gids == caller.gids;
     let asked = match request.privilege {
         Privilege::AssignPrimaryToken => {
             matches!(request.desktop, DesktopRequest::None | DesktopRequest::Own)

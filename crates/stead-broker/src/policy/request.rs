@@ -40,7 +40,8 @@ pub struct Subject {
     /// The groups that its process will have: the kernel's of a connected client, the token's of a session, the
     /// account database's before a logon.
     pub gids: GroupSet,
-    /// The groups that the account database has it in: they count for `[[deny]]` rules only.
+    /// The groups that the account database has it in, and those that were taken from its token: they count for
+    /// `[[deny]]` rules only.
     pub account_gids: GroupSet,
 }
 

@@ -354,6 +354,11 @@ impl Processes {
         call: &GetProcess,
     ) -> Result<(wire::Process, Option<OwnedFd>), Failure> {
         let found = self.seen(caller.uid, &call.process)?;
+        // With a pidfd of one of its own user's, a sandboxed process could take that one's descriptors (pidfd_getfd(2)), which
+        // it cannot even name where it has pids of its own.
+        if found.record.uid == caller.uid.as_raw() && caller.require_free().is_err() {
+            return Ok((found.describe(), None));
+        }
         let pidfd = found.pidfd();
         let pidfd = pidfd.map_err(|error| super::failure::system("looking up a process", "fcntl", error))?;
         Ok((found.describe(), pidfd))

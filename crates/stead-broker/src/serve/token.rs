@@ -35,9 +35,16 @@ pub(super) enum Origin {
 pub(super) struct Held {
     pub(super) token: AnyToken,
     pub(super) origin: Origin,
+    /// The groups that were taken from it: what is denied to them stays denied.
+    pub(super) taken: Vec<Gid>,
 }
 
 impl Held {
+    /// One that nothing was taken from.
+    pub(super) fn whole(token: AnyToken, origin: Origin) -> Self {
+        Self { token, origin, taken: Vec::new() }
+    }
+
     pub(super) fn uid(&self) -> Uid {
         match &self.token {
             AnyToken::Primary(token) => token.uid(),
@@ -56,8 +63,8 @@ impl Held {
     /// Whom it is for, as the policy sees it.
     pub(super) fn subject(&self) -> Result<Subject, Failure> {
         match &self.token {
-            AnyToken::Primary(token) => subject(token),
-            AnyToken::Impersonation(token) => subject(token),
+            AnyToken::Primary(token) => subject(token, &self.taken),
+            AnyToken::Impersonation(token) => subject(token, &self.taken),
         }
     }
 
@@ -70,10 +77,11 @@ impl Held {
     }
 }
 
-fn subject<K: TokenKind>(token: &Token<K>) -> Result<Subject, Failure> {
+fn subject<K: TokenKind>(token: &Token<K>, taken: &[Gid]) -> Result<Subject, Failure> {
     let name = token.user_name().map_err(|error| failure(&error))?;
     let name = name.map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let of_account = account_groups(token.uid()).map_err(|error| failure(&error))?;
+    let mut of_account = account_groups(token.uid()).map_err(|error| failure(&error))?;
+    of_account.extend(taken);
     Ok(Subject::new(token.uid(), name, with(token.groups(), token.gid())).account_groups(of_account))
 }
 

@@ -81,9 +81,13 @@ fn without_a_policy_everyone_creates_processes_as_itself_and_nothing_else() {
 }
 
 #[test]
-fn as_itself_is_with_no_group_that_the_caller_does_not_have() {
+fn as_itself_is_with_the_callers_groups_no_more_and_no_fewer() {
     let dropped_a_group = caller(ALICE);
     assert!(!Policy::without_rules().decide(&dropped_a_group, &run(&alice(), "x")).allowed);
+    let has_one_more = Caller::new(Uid::new(ALICE).unwrap(), [gid(ALICE), gid(STUDENTS), gid(4242)]);
+    for privilege in [Privilege::AssignPrimaryToken, Privilege::Impersonate] {
+        assert!(!Policy::without_rules().decide(&has_one_more, &Request::new(privilege, &alice())).allowed);
+    }
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub(super) fn own_token(state: &mut State, _call: &OwnToken) -> Result<OpenedTok
     let token = state.caller.token()?;
     // What it may use at most is what the caller's process may use.
     let limits = limits::of_caller(&state.caller)?;
-    state.keep(Held { token: AnyToken::Impersonation(token), origin: Origin::Own(limits.into()) })
+    state.keep(Held::whole(AnyToken::Impersonation(token), Origin::Own(limits.into())))
 }
 
 pub(super) fn client_token(
@@ -42,7 +42,7 @@ pub(super) fn client_token(
     let client =
         Client::with(Confinement::Refuse).level(level).of(socket).map_err(|error| failure(&error))?;
     let token = client.token().map_err(|error| failure(&error))?;
-    let held = Held { token: AnyToken::Impersonation(token), origin: Origin::Client };
+    let held = Held::whole(AnyToken::Impersonation(token), Origin::Client);
     let subject = held.subject()?;
     let request = Request::new(Privilege::Impersonate, &subject);
     // Whose socket it is the caller knows; what the service calls that user it need not be told.

@@ -36,7 +36,8 @@ pub(super) fn open(
     let held = state.token(call.token)?;
     let doing = format!("opening {} as uid {}", call.path.to_string_lossy(), held.uid());
     // Who gave its own credentials to the caller did so to be acted for; everybody else is the policy's to give.
-    if !matches!(held.origin, Origin::Logon { s4u: false, .. }) {
+    let by_credentials = matches!(held.origin, Origin::Logon { s4u: false, .. });
+    if !by_credentials || !held.taken.is_empty() {
         let subject = held.subject()?;
         service.decide(&state.caller, &Request::new(Privilege::Impersonate, &subject))?;
     }

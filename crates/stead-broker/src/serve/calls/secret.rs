@@ -1,7 +1,7 @@
 //! Secrets, read from descriptors that a caller passes, and the conversation of a logon.
 //!
 //! A descriptor of a caller's may be anything, and reading it may then wait for ever (a file of its own file
-//! system). Only a pipe without a name, a socket and a memory file are read, none of which can, without waiting in the
+//! system). Only a pipe without a name, a Unix stream socket and a memory file are read, none of which can, without waiting in the
 //! kernel.
 
 use std::fs::File;
@@ -43,7 +43,7 @@ pub(super) fn read(descriptor: BorrowedFd<'_>) -> Result<Secret, Failure> {
             let mut own = File::from(own);
             read_to_end(descriptor, &mut bytes, |rest| own.read(rest))
         }
-        FileType::Socket => read_to_end(descriptor, &mut bytes, |rest| {
+        FileType::Socket if is_stream(descriptor) => read_to_end(descriptor, &mut bytes, |rest| {
             let (_, length) = rustix::net::recv(descriptor, rest, RecvFlags::DONTWAIT)?;
             Ok(length)
         }),
@@ -53,7 +53,10 @@ pub(super) fn read(descriptor: BorrowedFd<'_>) -> Result<Secret, Failure> {
             File::from(own).read_at(&mut bytes, 0)
         }
         _ => {
-            return Err(invalid(READING, "it is passed in a pipe without a name, a socket or a memory file"));
+            return Err(invalid(
+                READING,
+                "it is passed in a pipe without a name, a Unix stream socket or a memory file",
+            ));
         }
     };
     let length = length.map_err(|error| match error.kind() {
@@ -72,6 +75,14 @@ fn type_of(descriptor: BorrowedFd<'_>) -> io::Result<(FileType, (u32, u32))> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let found = rustix::fs::statx(descriptor, "", flags, StatxFlags::TYPE)?;
     Ok((FileType::from_raw_mode(found.stx_mode.into()), (found.stx_dev_major, found.stx_dev_minor)))
+}
+
+/// Whether it is a Unix stream socket. Others may have an error for poll(2) that no read takes away (`IP_RECVERR` in
+/// ip(7)): waiting for them would never wait.
+fn is_stream(socket: BorrowedFd<'_>) -> bool {
+    let kind = rustix::net::sockopt::socket_type(socket);
+    let family = rustix::net::sockopt::socket_domain(socket);
+    (kind, family) == (Ok(SocketType::STREAM), Ok(AddressFamily::UNIX))
 }
 
 /// The kernel's own file system of pipes without names.
@@ -101,9 +112,13 @@ fn read_to_end(
     Ok(length)
 }
 
+/// Waits until there may be something; not again where the time is up, whatever poll(2) says.
 fn wait(descriptor: BorrowedFd<'_>, what: PollFlags, until: Instant) -> io::Result<()> {
     loop {
         let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         let timeout = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
         match poll(&mut [PollFd::from_borrowed_fd(descriptor, what)], Some(&timeout)) {
             Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
@@ -124,13 +139,7 @@ impl Talk {
         if type_of(socket.as_fd()).map_err(|error| system(DOING, "statx", error))?.0 != FileType::Socket {
             return Err(wrong());
         }
-        let kind = rustix::net::sockopt::socket_type(&socket).map_err(|_| wrong())?;
-        let family = rustix::net::sockopt::socket_domain(&socket).map_err(|_| wrong())?;
-        if (kind, family) == (SocketType::STREAM, AddressFamily::UNIX) {
-            Ok(Self(socket))
-        } else {
-            Err(wrong())
-        }
+        if is_stream(socket.as_fd()) { Ok(Self(socket)) } else { Err(wrong()) }
     }
 
     fn say(&self, question: &Question) -> io::Result<()> {
@@ -212,6 +221,31 @@ mod tests {
         let program = File::open(std::env::current_exe().unwrap()).unwrap();
         assert!(read(program.as_fd()).is_err());
         assert!(read(File::open("/dev/zero").unwrap().as_fd()).is_err());
+    }
+
+    /// One with an error queued for it has an error for ever, of which no read tells (`IP_RECVERR`).
+    #[test]
+    fn a_socket_that_could_keep_its_reader_busy_is_not_read() {
+        let began = Instant::now();
+        let datagram = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(read(datagram.as_fd()).is_err());
+        let (packets, _other) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        assert!(read(packets.as_fd()).is_err());
+        assert!(began.elapsed() < PATIENCE);
+    }
+
+    #[test]
+    fn nothing_is_waited_for_again_when_the_time_is_up_whatever_poll_says() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"x").unwrap();
+        let error = wait(reader.as_fd(), PollFlags::IN, Instant::now()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[test]

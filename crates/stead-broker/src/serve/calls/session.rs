@@ -35,7 +35,7 @@ pub(super) fn opened(
     let (umask, audit_session) = (session.umask(), session.audit_session());
     let token = AnyToken::Primary(session.token().clone());
     let new = state.ties.hold(service, known, &state.caller)?;
-    let kept = state.keep(Held { token, origin: Origin::Logon { session, s4u: known.record.s4u } });
+    let kept = state.keep(Held::whole(token, Origin::Logon { session, s4u: known.record.s4u }));
     let kept = kept.inspect_err(|_| {
         if new {
             state.ties.lose(&known.record.id);

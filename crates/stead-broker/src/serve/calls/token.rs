@@ -33,8 +33,8 @@ pub(super) fn duplicate(state: &mut State, call: &DuplicateToken) -> Result<Open
         };
         AnyToken::Impersonation(duplicate.map_err(|error| failure(&error))?)
     };
-    let origin = held.origin.clone();
-    state.keep(Held { token, origin })
+    let duplicate = Held { token, ..held.clone() };
+    state.keep(duplicate)
 }
 
 /// A token of less.
@@ -44,9 +44,11 @@ pub(super) fn restrict(state: &mut State, call: &RestrictToken) -> Result<Opened
     if call.without_privileges {
         restriction = restriction.without_privileges();
     }
+    let mut taken = held.taken.clone();
     for raw in &call.without_groups {
         let gid = Gid::new(*raw).ok_or_else(|| invalid("restricting a token", "-1 is no group"))?;
         restriction = restriction.without_group(gid);
+        taken.push(gid);
     }
     if call.without_capabilities != 0 {
         // Every one but those named, whether this version knows its name or not.
@@ -60,8 +62,8 @@ pub(super) fn restrict(state: &mut State, call: &RestrictToken) -> Result<Opened
         AnyToken::Impersonation(token) => token.restrict(&restriction).map(AnyToken::Impersonation),
     };
     let token = token.map_err(|error| failure(&error))?;
-    let origin = held.origin.clone();
-    state.keep(Held { token, origin })
+    let restricted = Held { token, taken, origin: held.origin.clone() };
+    state.keep(restricted)
 }
 
 /// Gives a token back.

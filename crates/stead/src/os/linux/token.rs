@@ -107,12 +107,16 @@ pub trait RestrictionExt: Sized {
     #[must_use]
     fn without_group(self, gid: Gid) -> Self;
 
-    /// Takes this capability from every set, the bounding set included.
+    /// Takes this capability from every set, the bounding set included, and sets no_new_privs with that.
+    ///
+    /// Without it a set-user-ID program would get a part of its capabilities, and what it then fails at unseen may leave it
+    /// root (CVE-2000-0506).
     #[doc(alias = "PrivilegesToDelete")]
     #[must_use]
     fn without_capability(self, capability: Capability) -> Self;
 
-    /// Takes every capability that is not in `kept`, from every set.
+    /// Takes every capability that is not in `kept`, from every set, as
+    /// [`without_capability`](RestrictionExt::without_capability) takes one.
     #[must_use]
     fn capabilities_within(self, kept: CapabilitySet) -> Self;
 

@@ -29,6 +29,10 @@ impl Taken {
         let kept = context.groups.as_slice().iter().copied().filter(|gid| !self.groups.contains(gid));
         let left = |set: CapabilitySet| CapabilitySet::from_bits(set.bits() & !self.capabilities.bits());
         let sets = context.capabilities;
+        let bounding = left(sets.bounding);
+        // A set-user-ID program that gets some of its capabilities and not others goes on after calls that it never
+        // expects to fail: without CAP_SETUID it stays root (CVE-2000-0506).
+        let no_new_privs = self.no_new_privs || bounding != sets.bounding;
         Ok(SecurityContext {
             groups: kept.collect::<GroupSet>(),
             capabilities: CapabilitySets {
@@ -36,9 +40,9 @@ impl Taken {
                 effective: left(sets.effective),
                 inheritable: left(sets.inheritable),
                 ambient: left(sets.ambient),
-                bounding: left(sets.bounding),
+                bounding,
             },
-            no_new_privs: context.no_new_privs || self.no_new_privs,
+            no_new_privs: context.no_new_privs || no_new_privs,
             ..context.clone()
         })
     }

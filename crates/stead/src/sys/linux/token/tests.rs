@@ -159,6 +159,16 @@ fn capabilities_within_a_set_are_no_more_than_it() {
 }
 
 #[test]
+fn no_setuid_program_ever_gets_a_part_of_its_capabilities() {
+    let without = |capability| Restriction::new().without_capability(capability);
+    let restricted = token().restrict(&without(Capability::Setuid)).unwrap();
+    assert!(restricted.data().context.no_new_privs);
+    // What could not come back anyway changes nothing.
+    let again = Restriction::new().capabilities_within(context().capabilities.bounding);
+    assert!(!token().restrict(&again).unwrap().data().context.no_new_privs);
+}
+
+#[test]
 fn without_privileges_nothing_is_left_to_come_back() {
     let restricted = token().restrict(&Restriction::new().without_privileges()).unwrap();
     assert_eq!(restricted.data().context.capabilities, CapabilitySets::default());
