@@ -55,7 +55,7 @@ impl Accounts {
     /// For whom counts what a uid holds, where that is known already.
     pub(super) fn counted(&self, uid: Uid) -> Option<Uid> {
         if uid == Uid::ROOT || uid == STRANGERS {
-            return Some(uid);
+            return Some(counted(uid, false));
         }
         let (is_one, since) = *self.lock().get(&uid)?;
         // That an account which is no more counts for itself harms nobody.
@@ -99,9 +99,10 @@ impl Accounts {
     }
 }
 
-/// For whom counts what a uid holds, which is an account's or not.
+/// For whom counts what a uid holds, which is an account's or not. Root is nobody's subordinate, whatever the account
+/// database knows.
 pub(super) fn counted(uid: Uid, is_an_accounts: bool) -> Uid {
-    if is_an_accounts { uid } else { STRANGERS }
+    if is_an_accounts || uid == Uid::ROOT { uid } else { STRANGERS }
 }
 
 #[cfg(test)]
@@ -116,6 +117,7 @@ mod tests {
     fn an_accounts_uid_counts_for_itself_and_all_others_for_one_that_nobody_has() {
         let accounts = Accounts::default();
         assert_eq!(accounts.counted(Uid::ROOT), Some(Uid::ROOT), "without having been asked for");
+        assert_eq!(counted(Uid::ROOT, false), Uid::ROOT, "for its calls as for its connections");
         assert_eq!(accounts.counted(uid(7)), None);
         accounts.remember(uid(7), true);
         accounts.remember(uid(8), false);
