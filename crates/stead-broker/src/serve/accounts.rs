@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use stead::os::linux::{self, Uid};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::newcomers::{Newcomer, Newcomers};
 
 /// The overflow uid, as which nobody can call: what no account's uids hold together counts for it.
 pub(super) const STRANGERS: Uid = match Uid::new(65_534) {
@@ -20,13 +21,8 @@ pub(super) const STRANGERS: Uid = match Uid::new(65_534) {
 const REMEMBERED: Duration = Duration::from_secs(3600);
 /// The uids of which it is remembered that they are no account's, at most.
 const MOST_STRANGERS: usize = 1 << 17;
-/// Connections that wait for the account database to know their users, of all together: a server with a large quota may
-/// well begin with hundreds.
-pub(super) const NEWCOMERS: usize = 1024;
 /// How long a connection waits for it.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Users that it is asked for at a time.
-const ASKED: usize = 16;
 
 /// The user at the other end of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -40,14 +36,12 @@ pub(super) struct User {
 #[derive(Debug)]
 pub(super) struct Accounts {
     known: Mutex<HashMap<Uid, (bool, Instant)>>,
-    newcomers: Arc<Semaphore>,
-    asked: Arc<Semaphore>,
+    newcomers: Arc<Newcomers>,
 }
 
 impl Default for Accounts {
     fn default() -> Self {
-        let newcomers = Arc::new(Semaphore::new(NEWCOMERS));
-        Self { known: Mutex::default(), newcomers, asked: Arc::new(Semaphore::new(ASKED)) }
+        Self { known: Mutex::default(), newcomers: Newcomers::new() }
     }
 }
 
@@ -62,25 +56,27 @@ impl Accounts {
         (is_one || since.elapsed() < REMEMBERED).then(|| counted(uid, is_one))
     }
 
-    /// A place to wait for the account database.
-    pub(super) fn newcomer(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.newcomers).try_acquire_owned().ok()
+    /// A place to wait for the account database; else how many there are.
+    pub(super) fn newcomer(&self, uid: Uid) -> Result<Newcomer, usize> {
+        self.newcomers.place(uid)
     }
 
-    /// Asks the account database for whom counts what a uid holds.
-    pub(super) async fn ask(&self, uid: Uid) -> Uid {
+    /// Asks the account database for whom counts what the newcomer holds.
+    pub(super) async fn ask(&self, newcomer: Newcomer) -> Uid {
         // Where it does not answer no call of its can be answered either.
-        tokio::time::timeout(PATIENCE, self.answer(uid)).await.ok().flatten().unwrap_or(STRANGERS)
+        tokio::time::timeout(PATIENCE, self.answer(newcomer)).await.ok().flatten().unwrap_or(STRANGERS)
     }
 
-    async fn answer(&self, uid: Uid) -> Option<Uid> {
-        let turn = Arc::clone(&self.asked).acquire_owned().await.ok()?;
+    async fn answer(&self, newcomer: Newcomer) -> Option<Uid> {
+        let uid = newcomer.uid;
+        let turn = newcomer.turn().await?;
+        // Another connection of the same user may have asked meanwhile.
         if let Some(counted) = self.counted(uid) {
             return Some(counted);
         }
-        // The turn is over when the database has answered, whoever waits for that.
-        let asked = move || (linux::User::by_uid(uid), turn);
-        let (found, _turn) = tokio::task::spawn_blocking(asked).await.ok()?;
+        // Turn and place are taken until the database has answered, whoever waits for that.
+        let asked = move || (linux::User::by_uid(uid), (turn, newcomer));
+        let (found, _taken) = tokio::task::spawn_blocking(asked).await.ok()?;
         let is_one = found.ok()?.is_some();
         self.remember(uid, is_one);
         Some(counted(uid, is_one))

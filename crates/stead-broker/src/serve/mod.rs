@@ -23,6 +23,7 @@ mod holders;
 mod introspect;
 mod limits;
 mod listen;
+mod newcomers;
 mod options;
 mod pidfd;
 mod process;
@@ -192,13 +193,13 @@ fn take(service: &Arc<Service>, stream: UnixStream) {
     if let Some(counted) = service.accounts.counted(uid) {
         return admit(service, stream, User { uid, counted });
     }
-    let Some(newcomer) = service.accounts.newcomer() else {
-        return refuse(&stream, accounts::NEWCOMERS);
+    let newcomer = match service.accounts.newcomer(uid) {
+        Ok(newcomer) => newcomer,
+        Err(most) => return refuse(&stream, most),
     };
     let service = Arc::clone(service);
     tokio::spawn(async move {
-        let counted = service.accounts.ask(uid).await;
-        drop(newcomer);
+        let counted = service.accounts.ask(newcomer).await;
         admit(&service, stream, User { uid, counted });
     });
 }
