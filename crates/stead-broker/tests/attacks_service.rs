@@ -168,6 +168,26 @@ fn a_caller_sets_no_variable_that_modules_act_on() {
     session.unwrap().close().unwrap();
 }
 
+/// sudo's env_check: a message catalog of the caller's is format strings for the client's programs, and a time zone any file.
+#[test]
+fn a_logon_takes_no_variable_that_leads_to_a_callers_file() {
+    let bed = testbed::require!();
+    let service = trusting(bed);
+    let logon =
+        |name, value| Logon::s4u(Account::local("alice")).env(name, value).open_through(&service.connect());
+    for (name, value) in
+        [("LANGUAGE", "../../../tmp/x"), ("LC_ALL", "%n"), ("TERM", "/x"), ("TZ", ":/dev/tty")]
+    {
+        let error = logon(name, value).unwrap_err();
+        let ErrorKind::InvalidInput { what } = error.kind() else { panic!("{error}") };
+        assert!(what.contains(name), "{what}");
+    }
+    let session = logon("TZ", "Europe/Berlin").unwrap();
+    let zone = Command::new("printenv").arg("TZ").output_as(session.token()).unwrap();
+    assert_eq!(zone.stdout, b"Europe/Berlin\n");
+    session.close().unwrap();
+}
+
 /// systemdspawner GHSA-cg54-gpgr-4rm6: a secret in arguments or on the bus. A service that writes everything down
 /// that it is told.
 #[test]

@@ -6,8 +6,10 @@ use stead::os::linux::Uid;
 
 use super::Policy;
 use super::error::Place;
-use super::model::{Desktops, Privilege, Programs, Rule, covers_variable};
+use super::model::{Desktops, Programs, Rule, covers_variable};
+use super::privilege::Privilege;
 use super::request::{Caller, DesktopRequest, LogonRequest, ProgramRequest, Request};
+use super::variable::says_how_to_show;
 
 /// What the policy says to one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -216,9 +218,14 @@ fn process_gap(rule: &Rule, request: &Request<'_>) -> Option<Gap> {
         return Some(Gap { part: Part::Program, what });
     }
     if rule.programs != Programs::Any {
-        let refused = request.environment.iter().find(|name| !covers_variable(&rule.environment, name));
-        if let Some(name) = refused {
-            let what = format!("does not let it set {:?}", String::from_utf8_lossy(name));
+        let refused = request.environment.iter().find(|one| !covers_variable(&rule.environment, **one));
+        if let Some((name, _)) = refused {
+            let shown = String::from_utf8_lossy(name);
+            let what = if says_how_to_show(name) {
+                format!("does not let it set {shown:?} to what has `/` or `%` in it")
+            } else {
+                format!("does not let it set {shown:?}")
+            };
             return Some(Gap { part: Part::Environment, what });
         }
     }

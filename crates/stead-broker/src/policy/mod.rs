@@ -37,9 +37,11 @@ mod names;
 mod near;
 mod parse;
 mod part;
+mod privilege;
 mod request;
 mod settings;
 mod value;
+mod variable;
 
 #[cfg(test)]
 mod tests;
@@ -48,10 +50,12 @@ pub use decide::{Decision, RuleRef};
 pub use error::{Place, PolicyError, PolicyErrors};
 pub use explain::Explanation;
 pub use files::DEFAULT_FOLDER;
-pub use model::Privilege;
 pub use names::{Accounts, NameTable, Names};
+pub use privilege::Privilege;
 pub use request::{Caller, DesktopRequest, LogonRequest, ProgramRequest, Request, Subject};
 pub use settings::{FailedLogons, Quota};
+pub use variable::Variable;
+pub(crate) use variable::{is_harmless, is_time_zone};
 
 use std::path::Path;
 

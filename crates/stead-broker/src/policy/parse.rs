@@ -7,9 +7,10 @@ use toml::de::DeTable;
 
 use super::Policy;
 use super::error::{Place, PolicyError};
-use super::model::{LOGON_TYPES, Limits, People, Privilege, Programs, Rule};
+use super::model::{LOGON_TYPES, Limits, People, Programs, Rule};
 use super::names::Names;
 use super::part::{desktops, limits, logon_types, people, privileges_of, programs, quota, variables};
+use super::privilege::Privilege;
 use super::value::{Reader, Value};
 
 const TOP: &[&str] = &["allow", "deny", "quotas", "failed-logons"];

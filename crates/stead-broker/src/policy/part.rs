@@ -3,11 +3,10 @@
 use stead::os::linux::Limit;
 use toml::de::{DeTable, DeValue};
 
-use super::model::{
-    Desktops, LIMITS, LOGON_TYPES, Limits, LogonTypes, People, Privilege, Programs, is_plain_path,
-};
+use super::model::{Desktops, LIMITS, LOGON_TYPES, Limits, LogonTypes, People, Programs, is_plain_path};
 use super::names::Names;
 use super::near::hint;
+use super::privilege::Privilege;
 use super::settings::PartialQuota;
 use super::value::{Reader, Value};
 

@@ -3,7 +3,8 @@
 use stead::LogonType;
 use stead::os::linux::{Gid, GroupSet, Limit, Uid};
 
-use super::model::Privilege;
+use super::privilege::Privilege;
+use super::variable::Variable;
 
 /// Who asks the service, as the kernel says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,8 +111,8 @@ pub struct Request<'a> {
     pub logon: Option<LogonRequest<'a>>,
     /// The program: for [`Privilege::AssignPrimaryToken`].
     pub program: Option<ProgramRequest<'a>>,
-    /// The names of the variables that the caller sets: for [`Privilege::AssignPrimaryToken`].
-    pub environment: Vec<&'a [u8]>,
+    /// The variables that the caller sets or takes away: for [`Privilege::AssignPrimaryToken`].
+    pub environment: Vec<Variable<'a>>,
     /// The hard limits above the service's own: for [`Privilege::IncreaseQuota`].
     pub limits: Vec<(Limit, u64)>,
     /// The desktop: for [`Privilege::AssignPrimaryToken`].
@@ -139,10 +140,10 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// With variables of these names.
+    /// With these variables, or without.
     #[must_use]
-    pub fn environment(mut self, names: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        self.environment.extend(names);
+    pub fn environment(mut self, variables: impl IntoIterator<Item = Variable<'a>>) -> Self {
+        self.environment.extend(variables);
         self
     }
 

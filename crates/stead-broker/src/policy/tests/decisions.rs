@@ -135,13 +135,21 @@ fn programs_are_plain_absolute_paths() {
 fn a_variable_cannot_make_another_program_of_an_allowed_one() {
     let policy = policy(STUDENTS_RULE);
     let alice = alice();
-    let with = |name: &'static str| {
-        policy.decide(&caller(PORTAL), &run(&alice, "/usr/bin/report").environment([name.as_bytes()])).allowed
+    let to = |name: &'static str, value: &'static str| {
+        let variable = (name.as_bytes(), Some(value.as_bytes()));
+        policy.decide(&caller(PORTAL), &run(&alice, "/usr/bin/report").environment([variable])).allowed
     };
+    let with = |name| to(name, "x");
     assert!(with("LANG") && with("LC_ALL") && with("TERM") && with("JOB_NUMBER"));
     for name in ["LD_PRELOAD", "PATH", "BASH_ENV", "PYTHONPATH", "HOME", "LANGX", "XJOB_", ""] {
         assert!(!with(name), "{name}");
     }
+    // A message catalog of the caller's is format strings; what a rule names may be a path.
+    assert!(
+        !to("LANGUAGE", "../../../run/home/portal/x")
+            && to("LANGUAGE", "de:en")
+            && to("JOB_FOLDER", "/srv/%Y")
+    );
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn requests(client: &Subject) -> Vec<Request<'_>> {
         run(b"/bin/true"),
         run(b"/opt/jobs/one"),
         run(b"sh"),
-        run(b"/bin/true").environment([b"LD_PRELOAD".as_slice()]),
+        run(b"/bin/true").environment([(b"LD_PRELOAD".as_slice(), Some(b"x".as_slice()))]),
         run(b"/bin/true").desktop(DesktopRequest::Own),
         run(b"/bin/true").desktop(DesktopRequest::Interactive),
         Request::new(Privilege::AssignPrimaryToken, client).program(ProgramRequest::Descriptor),

@@ -145,8 +145,9 @@ fn decide(
         (None, Some(_)) => ProgramRequest::Descriptor,
         _ => return Err(invalid(DOING, "it takes a program, or an open file in its place")),
     };
-    let set = call.environment.set.iter().map(|variable| variable.name.as_bytes());
-    let removed = call.environment.remove.iter().map(Text::as_bytes);
+    let set = call.environment.set.iter();
+    let set = set.map(|variable| (variable.name.as_bytes(), Some(variable.value.as_bytes())));
+    let removed = call.environment.remove.iter().map(|name| (name.as_bytes(), None));
     let desktop = call.desktop.as_ref().map(Text::to_string_lossy);
     let request = Request::new(Privilege::AssignPrimaryToken, subject)
         .program(program)

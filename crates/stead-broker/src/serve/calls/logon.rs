@@ -11,7 +11,7 @@ use stead_protocol::{Failure, LogOn, OpenedSession, Text, Variable};
 use super::explain::{logon_type, subject};
 use super::secret::{self, Talk};
 use super::session::opened;
-use crate::policy::{LogonRequest, Privilege, Request, Subject};
+use crate::policy::{LogonRequest, Privilege, Request, Subject, is_harmless, is_time_zone};
 use crate::serve::failure::{failure, invalid, system};
 use crate::serve::folder::now;
 use crate::serve::given::Given;
@@ -137,9 +137,10 @@ fn prepare(service: &Service, call: &LogOn, given: &Given, doing: &str) -> Resul
     for Variable { name, value } in &call.environment {
         // Modules act on variables: a seat or a session class (XDG_*) is not the caller's to claim
         // (CVE-2019-3842), nor is a library path.
-        if !is_harmless(name.as_bytes()) {
-            let what =
-                format!("the variable {:?} is not a caller's to set at a logon", name.to_string_lossy());
+        let zone = name.as_bytes() == b"TZ" && is_time_zone(value.as_bytes());
+        if !zone && !is_harmless((name.as_bytes(), Some(value.as_bytes()))) {
+            let name = name.to_string_lossy();
+            let what = format!("the variable {name:?} is not a caller's to set so at a logon");
             return Err(invalid(doing, what));
         }
         logon = logon.env(name.as_os_str(), value.as_os_str());
@@ -170,11 +171,6 @@ fn prepare(service: &Service, call: &LogOn, given: &Given, doing: &str) -> Resul
 fn account(call: &LogOn) -> Account {
     let name = call.account.name.as_os_str();
     if call.account.local { Account::local(name) } else { Account::upn(name) }
-}
-
-/// Language, time zone and terminal type.
-fn is_harmless(name: &[u8]) -> bool {
-    matches!(name, b"LANG" | b"LANGUAGE" | b"TZ" | b"TERM" | b"COLORTERM") || name.starts_with(b"LC_")
 }
 
 /// A pseudo-terminal, or a word that is no terminal's name.
