@@ -84,7 +84,8 @@ impl Confinement {
     /// Serve a client under no_new_privs, with a token that has no_new_privs too.
     ///
     /// That is less than it looks like: Landlock rules show as nothing but no_new_privs, and are not carried
-    /// over, so that a process made from the token reaches what they kept the client from.
+    /// over, so that a process made from the token reaches what they kept the client from. Rules that a privileged
+    /// launcher set without no_new_privs show as nothing at all.
     #[must_use]
     pub const fn carry_no_new_privs(self) -> Self {
         Self { no_new_privs: true, ..self }
