@@ -292,7 +292,7 @@ fn a_call_in_which_the_service_panics_fails_and_leaves_its_connection_and_sessio
     let (said, code) = output(&mut caller, shell(session.token, "id -un"));
     assert_eq!((said.as_str(), code), ("alice\n", Some(0)));
     assert!(service_support::alive(process.pid));
-    assert!(service.audit().iter().all(|record| record["event"] != "session-end"));
+    assert!(service.audit().iter().all(|record| record["event"] != "session-lost"));
     let mut another = service.connect();
     refusal(&mut another, &ListProcesses::default(), &[]);
     is_served(&service);

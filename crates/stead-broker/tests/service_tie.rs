@@ -82,7 +82,7 @@ fn a_tied_session_ends_with_its_callers_connection_and_a_detached_one_does_not()
     assert!(alive(stays) && lists(&mut watcher, &detached));
     call(&mut watcher, &TerminateSession { session: detached.session.id.clone() }, &[]);
 
-    let records = || service.audit().into_iter().filter(|record| record["event"] == "session-end");
+    let records = || service.audit().into_iter().filter(|record| record["event"] == "session-lost");
     until("it is on record", || records().count() > 0);
     let record = records().next().unwrap();
     assert_eq!(record["session"], tied.session.id.as_str(), "{record}");
@@ -133,7 +133,7 @@ fn who_opens_a_session_that_was_let_go_of_does_not_end_it_by_going_away() {
         stays_alive(process);
         assert!(alive(by_another));
     }
-    assert!(session_ends(&service).is_empty());
+    assert!(sessions_lost(&service).is_empty());
     call(&mut service.connect(), &TerminateSession { session: session.session.id }, &[]);
     until("its process has ended", || !alive(process));
 }
@@ -259,8 +259,8 @@ fn stays_alive(process: u32) {
     }
 }
 
-fn session_ends(service: &Service) -> Vec<String> {
-    let records = service.audit().into_iter().filter(|record| record["event"] == "session-end");
+fn sessions_lost(service: &Service) -> Vec<String> {
+    let records = service.audit().into_iter().filter(|record| record["event"] == "session-lost");
     records.map(|record| record["session"].as_str().unwrap().to_owned()).collect()
 }
 
@@ -282,7 +282,7 @@ fn a_tie_survives_the_service_whether_it_is_killed_or_told_to_end() {
         assert!(alive(other));
         parts[0].kill();
         until("the first holder's process has ended", || !alive(process));
-        until("it is on record", || session_ends(&service) == [first.clone()]);
+        until("it is on record", || sessions_lost(&service) == [first.clone()]);
         assert!(alive(other), "the second holder's has not");
 
         // Again, and this time the holder ends while there is no service.
@@ -291,7 +291,7 @@ fn a_tie_survives_the_service_whether_it_is_killed_or_told_to_end() {
         assert!(alive(other), "who should have ended it");
         service.run(bed);
         until("the second holder's process has ended", || !alive(other));
-        until("it is on record", || session_ends(&service) == [first.clone(), second.clone()]);
+        until("it is on record", || sessions_lost(&service) == [first.clone(), second.clone()]);
     }
 }
 
@@ -308,7 +308,7 @@ fn a_service_that_is_killed_while_it_ends_a_lost_session_is_followed_by_one_that
         service.kill();
         service.run(bed);
         until("the process has ended", || !alive(process));
-        until("it is on record", || session_ends(&service).contains(&session));
+        until("it is on record", || sessions_lost(&service).contains(&session));
     }
 }
 
@@ -359,7 +359,7 @@ fn who_let_go_of_a_tied_session_lets_it_go_on_also_over_a_restart() {
         stays_alive(process);
         let mut root = service.connect();
         call(&mut root, &TerminateSession { session }, &[]);
-        assert!(session_ends(&service).is_empty(), "nobody went away without letting go of it");
+        assert!(sessions_lost(&service).is_empty(), "nobody went away without letting go of it");
     }
 }
 

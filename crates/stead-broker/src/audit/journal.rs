@@ -54,6 +54,9 @@ pub(super) fn datagram(record: &Record, json: &str) -> String {
     let texts = [
         ("STEAD_LOGON", &record.logon),
         ("STEAD_PROGRAM", &record.program),
+        ("STEAD_FILE", &record.file),
+        ("STEAD_DIRECTORY", &record.directory),
+        ("STEAD_DESKTOP", &record.desktop),
         ("STEAD_RULE", &record.rule),
         ("STEAD_SESSION", &record.session),
         ("STEAD_DETAIL", &record.detail),

@@ -10,6 +10,8 @@ use crate::policy::{Decision, Privilege};
 
 /// Arguments of one record, in bytes; what comes after is counted.
 const MOST_OF_ARGUMENTS: usize = 4096;
+/// Names of variables of one record, the same way.
+const MOST_OF_VARIABLES: usize = 1024;
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -20,8 +22,18 @@ pub enum Event {
     Decision,
     /// A logon was tried.
     Logon,
-    /// A logon session ended.
+    /// A logon session was opened that there was already.
+    SessionOpen,
+    /// The processes of a logon session were ended.
+    SessionTerminate,
+    /// A caller let go of a logon session.
+    SessionClose,
+    /// A logon session is ended because its caller went away.
+    SessionLost,
+    /// A logon session has ended.
     SessionEnd,
+    /// A file was opened.
+    FileOpen,
     /// A process was created.
     ProcessStart,
     /// A process ended.
@@ -46,7 +58,12 @@ impl Event {
         match self {
             Self::Decision => "decision",
             Self::Logon => "logon",
+            Self::SessionOpen => "session-open",
+            Self::SessionTerminate => "session-terminate",
+            Self::SessionClose => "session-close",
+            Self::SessionLost => "session-lost",
             Self::SessionEnd => "session-end",
+            Self::FileOpen => "file-open",
             Self::ProcessStart => "process-start",
             Self::ProcessEnd => "process-end",
             Self::Signal => "signal",
@@ -113,6 +130,22 @@ impl fmt::Display for Party {
     }
 }
 
+/// A file that was passed open, as the kernel names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Inode {
+    /// Its device: the major and the minor number.
+    pub device: (u32, u32),
+    /// Its number there.
+    pub inode: u64,
+}
+
+impl fmt::Display for Inode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { device: (major, minor), inode } = self;
+        write!(f, "inode {inode} of device {major}:{minor}")
+    }
+}
+
 /// What is recorded: who asked, as whom, what, by which rule, and the result. There is no place for a secret.
 ///
 /// ```
@@ -159,6 +192,27 @@ pub struct Record {
     /// How many arguments were left out at the end.
     #[serde(skip_serializing_if = "is_zero")]
     pub arguments_left_out: usize,
+    /// The program's file, where it was not named but passed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<Inode>,
+    /// The names of the variables that the caller set.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub variables: Vec<Text>,
+    /// How many variables were left out at the end.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub variables_left_out: usize,
+    /// The directory that the caller chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub directory: Option<Text>,
+    /// The desktop that the process may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub desktop: Option<Text>,
+    /// The file that was opened; a relative path begins at the client's home directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<Text>,
+    /// What for: `read`, `write`, `append`, `truncate`, `create`, `create-new`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub access: Vec<&'static str>,
     /// By which rule: file and line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<Text>,
@@ -178,6 +232,22 @@ fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
+/// The texts that there is room for, and how many come after them.
+fn within<A: AsRef<[u8]>>(most: usize, texts: impl IntoIterator<Item = A>) -> (Vec<Text>, usize) {
+    let (mut room, mut kept, mut left_out) = (most, Vec::new(), 0);
+    for text in texts {
+        let text = Text::new(text);
+        match room.checked_sub(text.as_str().len() + 1) {
+            Some(left) if left_out == 0 => {
+                room = left;
+                kept.push(text);
+            }
+            _ => left_out += 1,
+        }
+    }
+    (kept, left_out)
+}
+
 impl Record {
     /// Something happened.
     pub fn new(event: Event) -> Self {
@@ -191,6 +261,13 @@ impl Record {
             program: None,
             arguments: Vec::new(),
             arguments_left_out: 0,
+            pinned: None,
+            variables: Vec::new(),
+            variables_left_out: 0,
+            directory: None,
+            desktop: None,
+            file: None,
+            access: Vec::new(),
             rule: None,
             session: None,
             pid: None,
@@ -249,17 +326,43 @@ impl Record {
         arguments: impl IntoIterator<Item = A>,
     ) -> Self {
         self.program = Some(Text::new(program));
-        let mut room = MOST_OF_ARGUMENTS;
-        for argument in arguments {
-            let text = Text::new(argument);
-            match room.checked_sub(text.as_str().len() + 1) {
-                Some(left) if self.arguments_left_out == 0 => {
-                    room = left;
-                    self.arguments.push(text);
-                }
-                _ => self.arguments_left_out += 1,
-            }
-        }
+        (self.arguments, self.arguments_left_out) = within(MOST_OF_ARGUMENTS, arguments);
+        self
+    }
+
+    /// Whose program was passed as this open file.
+    #[must_use]
+    pub fn pinned(mut self, file: Inode) -> Self {
+        self.pinned = Some(file);
+        self
+    }
+
+    /// With variables of these names; of very many the end is left out.
+    #[must_use]
+    pub fn variables<A: AsRef<[u8]>>(mut self, names: impl IntoIterator<Item = A>) -> Self {
+        (self.variables, self.variables_left_out) = within(MOST_OF_VARIABLES, names);
+        self
+    }
+
+    /// In this directory.
+    #[must_use]
+    pub fn directory(mut self, directory: impl AsRef<[u8]>) -> Self {
+        self.directory = Some(Text::new(directory));
+        self
+    }
+
+    /// On this desktop.
+    #[must_use]
+    pub fn desktop(mut self, desktop: impl AsRef<[u8]>) -> Self {
+        self.desktop = Some(Text::new(desktop));
+        self
+    }
+
+    /// This file, for this.
+    #[must_use]
+    pub fn file(mut self, path: impl AsRef<[u8]>, access: impl IntoIterator<Item = &'static str>) -> Self {
+        self.file = Some(Text::new(path));
+        self.access = access.into_iter().collect();
         self
     }
 
@@ -305,11 +408,21 @@ impl fmt::Display for Record {
         let privilege = self.privilege.map(str::to_owned);
         let logon = self.logon.as_ref().map(ToString::to_string);
         let program = self.program.as_ref().map(ToString::to_string);
+        let file = self.file.as_ref().map(|file| match &*self.access {
+            [] => file.to_string(),
+            access => format!("{file} ({})", access.join(" ")),
+        });
+        let pinned = self.pinned.as_ref().map(ToString::to_string);
+        let directory = self.directory.as_ref().map(|directory| format!("in {directory}"));
+        let desktop = self.desktop.as_ref().map(|desktop| format!("on desktop {desktop}"));
         let session = self.session.as_ref().map(|session| format!("session {session}"));
         let pid = self.pid.map(|pid| format!("pid {pid}"));
         let rule = self.rule.as_ref().map(|rule| format!("by {rule}"));
         let detail = self.detail.as_ref().map(ToString::to_string);
-        for part in [privilege, logon, program, session, pid, rule, detail].into_iter().flatten() {
+        let names: Vec<&str> = self.variables.iter().map(Text::as_str).collect();
+        let variables = (!names.is_empty()).then(|| format!("with {}", names.join(" ")));
+        let what = [privilege, logon, program, pinned, file, directory, desktop, variables];
+        for part in what.into_iter().chain([session, pid, rule, detail]).flatten() {
             write!(f, "{separator}{part}")?;
             separator = ", ";
         }

@@ -24,6 +24,7 @@ mod introspect;
 mod limits;
 mod listen;
 mod newcomers;
+mod note;
 mod options;
 mod pidfd;
 mod process;

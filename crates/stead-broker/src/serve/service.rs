@@ -6,24 +6,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use stead::os::linux::{ReadyWorkers, Uid};
-use stead_protocol::{Failure, FailureKind, GetStatus, Status, Text};
+use stead_protocol::{Failure, FailureKind, GetStatus, Status};
 use tokio::runtime::Handle;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::accounts::Accounts;
 use super::caller::Caller;
-use super::ended::End;
 use super::failure::system;
 use super::folder::now;
 use super::groups::Groups;
 use super::helper::Helpers;
 use super::options::{Options, ServeError};
-use super::process::{Processes, Record};
+use super::process::Processes;
 use super::session::Sessions;
 use super::slots::{Kind, Slots};
 use crate::audit::{self, Event, Log, Outcome};
-use crate::policy::{Decision, Policy, Privilege, Request, RuleRef, Subject};
+use crate::policy::{Decision, Policy, Privilege, Request, RuleRef};
 use crate::throttle::{Attempt, Failures, Held, Holding, Quotas, Wait};
 
 /// From its arrival to its answer a denial takes at least this long: longer than the account database usually takes
@@ -48,7 +47,7 @@ pub(super) struct Service {
     runtime: Handle,
     since: u64,
     /// It takes no more calls: connections end because it does.
-    stopping: AtomicBool,
+    pub(super) stopping: AtomicBool,
 }
 
 impl Service {
@@ -57,9 +56,9 @@ impl Service {
         let policy = Policy::load(&options.policy).map_err(ServeError::Policy)?;
         let failures = Mutex::new(Failures::new(policy.failed_logons()));
         let folder = |error| ServeError::State { path: options.state.clone(), error };
-        let sessions = Sessions::at(&options.state.join("sessions")).map_err(folder)?;
-        let processes = Processes::at(&options.state.join("processes"), Groups::find()).map_err(folder)?;
         let audit = Log::open(options.audit.clone()).map_err(ServeError::Audit)?;
+        let sessions = Sessions::at(&options.state.join("sessions"), audit.clone()).map_err(folder)?;
+        let processes = Processes::at(&options.state.join("processes"), Groups::find()).map_err(folder)?;
         let ready = ReadyWorkers::new();
         let ready = options.worker.iter().fold(ready, ReadyWorkers::worker);
         Ok(Self {
@@ -207,81 +206,6 @@ impl Service {
         Err(denied(request.privilege, &request.client.name))
     }
 
-    fn note_decision(&self, caller: &Caller, request: &Request<'_>, decision: &Decision) {
-        let record = audit::Record::decision(request.privilege, decision)
-            .caller(caller.uid, None, Some(caller.pid))
-            .client(request.client.uid, Some(&request.client.name));
-        self.audit.record(record);
-    }
-
-    /// A logon was tried.
-    pub(super) fn note_logon(&self, caller: &Caller, client: &Subject, kind: &str, failed: Option<&Failure>) {
-        let record = audit::Record::new(Event::Logon)
-            .caller(caller.uid, None, Some(caller.pid))
-            .client(client.uid, Some(&client.name))
-            .logon(kind);
-        self.audit.record(match failed {
-            None => record.outcome(Outcome::Ok),
-            Some(failure) => record.outcome(Outcome::Failed).detail(failure.to_string()),
-        });
-    }
-
-    /// A session is ended, for who held it is gone.
-    pub(super) fn note_session_lost(&self, session: &super::session::Record) {
-        let record = audit::Record::new(Event::SessionEnd)
-            .client(Uid::new(session.uid), Some(&session.user_name.to_string_lossy()))
-            .session(&session.id)
-            .outcome(Outcome::Ok)
-            .detail("its caller went away without letting go of it");
-        self.audit.record(match Uid::new(session.owner) {
-            Some(owner) => record.caller(owner, None, None),
-            None => record,
-        });
-    }
-
-    /// A process was created, by this rule.
-    pub(super) fn note_start(&self, caller: &Caller, process: &Record, arguments: &[Text], rule: &RuleRef) {
-        let record = of_process(Event::ProcessStart, process, arguments)
-            .caller(caller.uid, None, Some(caller.pid))
-            .outcome(Outcome::Ok)
-            .rule(&rule.to_string());
-        self.audit.record(record);
-    }
-
-    /// A process has ended.
-    pub(super) fn note_end(&self, process: &Record, end: End) {
-        let mut record = of_process(Event::ProcessEnd, process, &[]).detail(end.to_string());
-        if let Some(owner) = Uid::new(process.owner) {
-            record = record.caller(owner, None, None);
-        }
-        self.audit.record(record);
-    }
-
-    /// A process was sent a signal, or its tree was ended.
-    pub(super) fn note_signal(&self, caller: &Caller, process: &Record, what: &str) {
-        let record = of_process(Event::Signal, process, &[]).caller(caller.uid, None, Some(caller.pid));
-        self.audit.record(record.outcome(Outcome::Ok).detail(what));
-    }
-
-    /// The service takes calls from now on.
-    pub(super) fn note_begin(&self) {
-        let (allow, deny) = self.policy().rule_counts();
-        self.audit.record(audit::Record::new(Event::ServiceStart).pid(std::process::id()));
-        self.note_policy(allow, deny);
-    }
-
-    /// It takes no more.
-    pub(super) fn note_stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
-        self.audit.record(audit::Record::new(Event::ServiceStop).pid(std::process::id()));
-        self.audit.flush(Duration::from_secs(1));
-    }
-
-    fn note_policy(&self, allow: usize, deny: usize) {
-        let detail = format!("rules: {allow} to allow, {deny} to deny");
-        self.audit.record(audit::Record::new(Event::PolicyLoaded).outcome(Outcome::Ok).detail(detail));
-    }
-
     /// Whether connections end because the service does, and not because their callers went away.
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
@@ -304,17 +228,6 @@ impl Service {
             confined: caller.confined(),
         }
     }
-}
-
-fn of_process(event: Event, process: &Record, arguments: &[Text]) -> audit::Record {
-    let mut record = audit::Record::new(event)
-        .client(Uid::new(process.uid), None)
-        .program(process.program.as_bytes(), arguments.iter().map(Text::as_bytes))
-        .pid(process.pid);
-    if let Some(session) = &process.session {
-        record = record.session(session);
-    }
-    record
 }
 
 /// The one answer to whoever is not entitled: it says what was asked, and nothing of whether there is such a user.

@@ -18,6 +18,8 @@ use stead_protocol::{Failure, FailureKind, Text};
 use super::failure::failure;
 use super::folder::Folder;
 use super::holders::{Holder, Holders};
+use super::note::of_session;
+use crate::audit::{Event, Log};
 use crate::throttle::{Held as Counted, Holding, Quotas};
 
 /// A worker that was let go of just now takes this long to notice at most.
@@ -94,11 +96,13 @@ impl Drop for Closer {
 pub(super) struct Sessions {
     folder: Folder,
     known: Mutex<BTreeMap<String, Arc<Known>>>,
+    audit: Log,
 }
 
 impl Sessions {
-    pub(super) fn at(path: &Path) -> io::Result<Self> {
-        Ok(Self { folder: Folder::at(path)?, known: Mutex::default() })
+    /// Those that are written down in this folder; their ends are recorded here.
+    pub(super) fn at(path: &Path, audit: Log) -> io::Result<Self> {
+        Ok(Self { folder: Folder::at(path)?, known: Mutex::default(), audit })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Known>>> {
@@ -147,6 +151,7 @@ impl Sessions {
             let (Ok(id), Some(owner)) = (record.id.parse(), Uid::new(record.owner)) else { continue };
             if !living.contains(&record.id) {
                 self.folder.remove(&record.id);
+                self.audit.record(of_session(Event::SessionEnd, &record));
                 continue;
             }
             let counted = quotas.adopt(owner, Holding::Session);
@@ -184,8 +189,10 @@ impl Sessions {
     }
 
     pub(super) fn forget(&self, id: &str) {
-        if let Some(known) = self.lock().remove(id) {
+        let forgotten = self.lock().remove(id);
+        if let Some(known) = forgotten {
             self.folder.remove(id);
+            self.audit.record(of_session(Event::SessionEnd, &known.record));
             tracing::info!(session = id, uid = known.record.uid, "a logon session has ended");
         }
     }

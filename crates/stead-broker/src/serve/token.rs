@@ -26,8 +26,8 @@ pub(super) enum Origin {
     Own(Arc<[(Limit, u64, u64)]>),
     /// It is that of a client who connected to the caller.
     Client,
-    /// It is that of a logon session, with or without authentication.
-    Logon { session: Arc<LogonSession>, s4u: bool },
+    /// It is that of a logon session of this type, with or without authentication.
+    Logon { session: Arc<LogonSession>, kind: wire::LogonType, s4u: bool },
 }
 
 /// A token that a connection holds.

@@ -74,6 +74,16 @@ fn line(record: &str, names: &mut Names) -> String {
         text("privilege").map(str::to_owned),
         text("logon").map(str::to_owned),
         text("program").map(str::to_owned),
+        pinned(&record["pinned"]),
+        text("file").map(|file| match &*words(&record["access"]) {
+            "" => file.to_owned(),
+            access => format!("{file} ({access})"),
+        }),
+        text("directory").map(|directory| format!("in {directory}")),
+        text("desktop").map(|desktop| format!("on desktop {desktop}")),
+        Some(words(&record["variables"]))
+            .filter(|names| !names.is_empty())
+            .map(|names| format!("with {names}")),
         text("session").map(|session| format!("session {session}")),
         number,
         // A decision's reason names the rule itself.
@@ -88,6 +98,18 @@ fn line(record: &str, names: &mut Names) -> String {
     let mut line = output::printable(&line).into_owned();
     line.push('\n');
     line
+}
+
+/// A list of words.
+fn words(list: &Value) -> String {
+    let words: Vec<&str> = list.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    words.join(" ")
+}
+
+/// The file that was passed as a program.
+fn pinned(file: &Value) -> Option<String> {
+    let [inode, major, minor] = [&file["inode"], &file["device"][0], &file["device"][1]].map(Value::as_u64);
+    Some(format!("inode {} of device {}:{}", inode?, major?, minor?))
 }
 
 /// How a process ended, of what wait(2) says of it.
@@ -125,6 +147,19 @@ mod tests {
         let expected = "2026-11-21T09:30:00Z process-start ok: portal (990) as alice (1000), \
                         /bin/re\\u{1b}[2J\\u{202e}port, pid 4711, by policy.toml:3\n";
         assert_eq!(line(record, &mut Names::default()), expected);
+    }
+
+    #[test]
+    fn files_and_what_a_caller_chose_for_a_process_are_shown() {
+        let opened = r#"{"event":"file-open","outcome":"ok","client":{"uid":1000,"name":"alice"},
+            "file":".profile","access":["write","create"],"session":"d4be1ef372e960c2"}"#;
+        let expected = "file-open ok: alice (1000), .profile (write create), session d4be1ef372e960c2\n";
+        assert_eq!(line(opened, &mut Names::default()), expected);
+        let started = r#"{"event":"process-start","program":"(an open file)","directory":"/srv","desktop":":1",
+            "pinned":{"device":[8,1],"inode":42},"variables":["LANG","TERM"],"pid":7}"#;
+        let expected = "process-start, (an open file), inode 42 of device 8:1, in /srv, on desktop :1, \
+                        with LANG TERM, pid 7\n";
+        assert_eq!(line(started, &mut Names::default()), expected);
     }
 
     #[test]

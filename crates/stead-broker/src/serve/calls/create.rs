@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{AtFlags, StatxFlags};
 use stead::desktop::{Desktop, GrantTo, InteractiveSession};
 use stead::os::linux::{CommandExt, Limit};
 use stead::process::Containment;
@@ -12,6 +13,7 @@ use stead_protocol::{CreateProcess, CreatedProcess, Failure, FailureKind, Text};
 
 use super::explain::desktop_request;
 use super::strings;
+use crate::audit::Inode;
 use crate::policy::{Privilege, ProgramRequest, Request, RuleRef, Subject};
 use crate::serve::failure::{failure, invalid, system};
 use crate::serve::folder::{new_id, now, written};
@@ -126,11 +128,19 @@ pub(super) fn create(
         state.suspended.retain(|one| one.upgrade().is_some_and(|one| one.is_suspended()));
         state.suspended.push(Arc::downgrade(&tracked));
     }
-    service.note_start(&state.caller, &tracked.record, &call.arguments, &rule);
+    service.note_start(&state.caller, &tracked.record, call, pinned(call, given), &rule);
     watch::until_its_end(service, &tracked);
     let created =
         CreatedProcess { process: tracked.describe(), pidfd: 0, terminal: terminal.is_some().then_some(1) };
     Ok((created, std::iter::once(theirs).chain(terminal).collect()))
+}
+
+/// Which file was passed as the program, without asking a file system that could keep the answer to itself.
+fn pinned(call: &CreateProcess, given: &Given) -> Option<Inode> {
+    let file = given.get(call.pinned?).ok()?;
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let found = rustix::fs::statx(file, "", flags, StatxFlags::INO).ok()?;
+    Some(Inode { device: (found.stx_dev_major, found.stx_dev_minor), inode: found.stx_ino })
 }
 
 /// Whether it may be created: by which rule.

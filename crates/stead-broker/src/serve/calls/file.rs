@@ -15,12 +15,13 @@ use stead::os::linux::{CommandExt, User};
 use stead::{Command, Stdio};
 use stead_protocol::{Failure, FailureKind, OpenFile, OpenedFile, SystemError};
 
-use crate::policy::{Privilege, Request};
+use super::explain::logon_type;
+use crate::policy::{LogonRequest, Privilege, Request, RuleRef, Subject};
 use crate::serve::failure::{failure, invalid, system};
 use crate::serve::helper::{self, Told};
 use crate::serve::service::Service;
 use crate::serve::state::State;
-use crate::serve::token::Origin;
+use crate::serve::token::{Held, Origin};
 
 /// How long a helper may take where the caller does not say.
 const USUAL: Duration = Duration::from_secs(10);
@@ -35,12 +36,41 @@ pub(super) fn open(
 ) -> Result<(OpenedFile, OwnedFd), Failure> {
     let held = state.token(call.token)?;
     let doing = format!("opening {} as uid {}", call.path.to_string_lossy(), held.uid());
-    // Who gave its own credentials to the caller did so to be acted for; everybody else is the policy's to give.
-    let by_credentials = matches!(held.origin, Origin::Logon { s4u: false, .. });
-    if !by_credentials || !held.taken.is_empty() {
-        let subject = held.subject()?;
-        service.decide(&state.caller, &Request::new(Privilege::Impersonate, &subject))?;
+    let subject = held.subject()?;
+    let session = match &held.origin {
+        Origin::Logon { session, .. } => Some(session.id().to_string()),
+        _ => None,
+    };
+    let rule = decide(service, state, held, &subject);
+    let rule = rule.inspect_err(|refused| {
+        service.note_file(&state.caller, &subject, session.clone(), call, Err(refused));
+    })?;
+    let opened = open_as(service, held, call, doing);
+    service.note_file(&state.caller, &subject, session, call, opened.as_ref().map(|_| &rule));
+    opened
+}
+
+/// Whether it may be opened: by which rule.
+fn decide(service: &Service, state: &State, held: &Held, subject: &Subject) -> Result<RuleRef, Failure> {
+    let impersonate = Request::new(Privilege::Impersonate, subject);
+    if let Origin::Logon { kind, s4u: false, .. } = &held.origin {
+        // Who gave its own credentials to the caller did so to be acted for. That it takes them is the policy's to give, and
+        // the policy's to take.
+        let logon = Request::new(Privilege::Logon, subject).logon(LogonRequest::Type(logon_type(*kind)));
+        let decision = service.decide(&state.caller, &logon)?;
+        if held.taken.is_empty() {
+            return Ok(decision.rule);
+        }
     }
+    Ok(service.decide(&state.caller, &impersonate)?.rule)
+}
+
+fn open_as(
+    service: &Service,
+    held: &Held,
+    call: &OpenFile,
+    doing: String,
+) -> Result<(OpenedFile, OwnedFd), Failure> {
     // The home directory of one without an account would be the root directory.
     let absolute = call.path.as_bytes().starts_with(b"/");
     if !absolute && User::by_uid(held.uid()).map_err(|error| failure(&error))?.is_none() {

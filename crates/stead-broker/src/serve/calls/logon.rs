@@ -61,7 +61,8 @@ pub(super) fn log_on(
         if call.s4u { None } else { Some(service.attempt(caller.counted, &counted_as(call)?, &doing)?) };
     let session = logon.open().map_err(|error| failure(&error));
     let kind = stead_protocol::name_of(logon_type(call.logon_type));
-    service.note_logon(caller, &client, &kind, session.as_ref().err());
+    let result = session.as_ref().map(|session| session.id().to_string());
+    service.note_logon(caller, &client, &kind, result);
     let session = session?;
     watch::reap_in_the_end(service, &session);
     watch::make_ready(service, logon_type(call.logon_type));

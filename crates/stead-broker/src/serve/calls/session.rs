@@ -10,6 +10,7 @@ use stead_protocol::{
 };
 
 use super::explain::{logon_type, subject};
+use crate::audit::Event;
 use crate::policy::{LogonRequest, Privilege, Request};
 use crate::serve::caller::may_see;
 use crate::serve::failure::failure;
@@ -35,7 +36,8 @@ pub(super) fn opened(
     let (umask, audit_session) = (session.umask(), session.audit_session());
     let token = AnyToken::Primary(session.token().clone());
     let new = state.ties.hold(service, known, &state.caller)?;
-    let kept = state.keep(Held::whole(token, Origin::Logon { session, s4u: known.record.s4u }));
+    let (kind, s4u) = (known.record.logon_type, known.record.s4u);
+    let kept = state.keep(Held::whole(token, Origin::Logon { session, kind, s4u }));
     let kept = kept.inspect_err(|_| {
         if new {
             state.ties.lose(&known.record.id);
@@ -80,7 +82,17 @@ pub(super) fn open(
     let uid = state.caller.uid;
     let own = |record: &Record| uid == Uid::ROOT || record.owner == uid.as_raw();
     let known = service.sessions.find(&call.session, own)?;
-    let session = service.sessions.attach(&known)?;
+    let result = open_known(service, state, &known);
+    service.note_session(Event::SessionOpen, &state.caller, &known.record, result.as_ref().err());
+    result
+}
+
+fn open_known(
+    service: &Arc<Service>,
+    state: &mut State,
+    known: &Arc<Known>,
+) -> Result<OpenedSession, Failure> {
+    let session = service.sessions.attach(known)?;
     // It was the policy's to give, and is the policy's to take.
     let client = subject(&known.record.user_name)?;
     let privilege = if known.record.s4u { Privilege::Tcb } else { Privilege::Logon };
@@ -88,7 +100,7 @@ pub(super) fn open(
     let request = Request::new(privilege, &client).logon(LogonRequest::Type(kind));
     service.decide(&state.caller, &request)?;
     let pids = session.processes().unwrap_or_default();
-    opened(service, state, &known, session, pids)
+    opened(service, state, known, session, pids)
 }
 
 /// Ends every process of a session.
@@ -99,12 +111,17 @@ pub(super) fn terminate(
 ) -> Result<Nothing, Failure> {
     let uid = state.caller.uid;
     let known = service.sessions.find(&call.session, |record| may_see(uid, record.owner, record.uid))?;
-    if known.record.owner != uid.as_raw() {
-        // Its user could end its processes itself; not from a sandbox, though.
-        state.caller.require_free()?;
-    }
-    let session = service.sessions.attach(&known)?;
-    session.terminate().map_err(|error| failure(&error))?;
+    let terminate = || {
+        if known.record.owner != uid.as_raw() {
+            // Its user could end its processes itself; not from a sandbox, though.
+            state.caller.require_free()?;
+        }
+        let session = service.sessions.attach(&known)?;
+        session.terminate().map_err(|error| failure(&error))
+    };
+    let result = terminate();
+    service.note_session(Event::SessionTerminate, &state.caller, &known.record, result.as_ref().err());
+    result?;
     state.let_go(&call.session);
     Ok(Nothing {})
 }
@@ -115,6 +132,10 @@ pub(super) fn close(service: &Service, state: &mut State, call: &CloseSession) -
     let own = |record: &Record| uid == Uid::ROOT || record.owner == uid.as_raw();
     let known = service.sessions.find(&call.session, own)?;
     let closer = state.closing.take().filter(|closer| closer.is_of(&known));
+    // It may be asked for again and again until the session is over.
+    if closer.is_none() {
+        service.note_session(Event::SessionClose, &state.caller, &known.record, None);
+    }
     let closer = closer.unwrap_or_else(|| Closer::of(&known));
     let mut closing = known.closing();
     // Before this connection lets go of it.

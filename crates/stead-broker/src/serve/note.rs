@@ -1,0 +1,188 @@
+//! What goes into the audit log, from where it happens.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use stead::os::linux::Uid;
+use stead_protocol::{CreateProcess, Failure, FailureKind, OpenFile, Text};
+
+use super::caller::Caller;
+use super::ended::End;
+use super::process::Record;
+use super::service::Service;
+use super::session;
+use crate::audit::{self, Event, Inode, Outcome};
+use crate::policy::{Decision, ProgramRequest, Request, RuleRef, Subject};
+
+impl Service {
+    /// The policy was asked.
+    pub(super) fn note_decision(&self, caller: &Caller, request: &Request<'_>, decision: &Decision) {
+        let mut record = by(audit::Record::decision(request.privilege, decision), caller)
+            .client(request.client.uid, Some(&request.client.name));
+        // What is allowed has a record of its own when it is done.
+        if let Some(ProgramRequest::Path(path)) = request.program.filter(|_| !decision.allowed) {
+            record = record.program::<&str>(path, []);
+        }
+        self.audit.record(record);
+    }
+
+    /// A logon was tried; which session it is.
+    pub(super) fn note_logon(
+        &self,
+        caller: &Caller,
+        client: &Subject,
+        kind: &str,
+        result: Result<String, &Failure>,
+    ) {
+        let record =
+            by(audit::Record::new(Event::Logon), caller).client(client.uid, Some(&client.name)).logon(kind);
+        self.audit.record(match result {
+            Ok(session) => record.session(&session).outcome(Outcome::Ok),
+            Err(failure) => ended(record, Some(failure)),
+        });
+    }
+
+    /// A caller did something to a session, or could not.
+    pub(super) fn note_session(
+        &self,
+        event: Event,
+        caller: &Caller,
+        session: &session::Record,
+        failed: Option<&Failure>,
+    ) {
+        self.audit.record(ended(by(of_session(event, session), caller), failed));
+    }
+
+    /// A session is ended, for who held it is gone.
+    pub(super) fn note_session_lost(&self, session: &session::Record) {
+        let record = of_session(Event::SessionLost, session).outcome(Outcome::Ok);
+        self.audit.record(record.detail("its caller went away without letting go of it"));
+    }
+
+    /// A file was opened with a token, by this rule, or could not be.
+    pub(super) fn note_file(
+        &self,
+        caller: &Caller,
+        client: &Subject,
+        session: Option<String>,
+        call: &OpenFile,
+        result: Result<&RuleRef, &Failure>,
+    ) {
+        let how = [
+            (call.read, "read"),
+            (call.write, "write"),
+            (call.append, "append"),
+            (call.truncate, "truncate"),
+            (call.create, "create"),
+            (call.create_new, "create-new"),
+        ];
+        let access = how.into_iter().filter_map(|(asked, name)| asked.then_some(name));
+        let mut record = by(audit::Record::new(Event::FileOpen), caller)
+            .client(client.uid, Some(&client.name))
+            .file(call.path.as_bytes(), access);
+        if let Some(session) = session {
+            record = record.session(&session);
+        }
+        self.audit.record(match result {
+            Ok(rule) => record.outcome(Outcome::Ok).rule(&rule.to_string()),
+            Err(failure) => ended(record, Some(failure)),
+        });
+    }
+
+    /// A process was created, by this rule; of a file that was passed open, which one that is.
+    pub(super) fn note_start(
+        &self,
+        caller: &Caller,
+        process: &Record,
+        call: &CreateProcess,
+        pinned: Option<Inode>,
+        rule: &RuleRef,
+    ) {
+        let mut record = by(of_process(Event::ProcessStart, process, &call.arguments), caller)
+            .outcome(Outcome::Ok)
+            .variables(call.environment.set.iter().map(|variable| variable.name.as_bytes()))
+            .rule(&rule.to_string());
+        if let Some(file) = pinned {
+            record = record.pinned(file);
+        }
+        if let Some(directory) = &call.directory {
+            record = record.directory(directory.as_bytes());
+        }
+        if let Some(desktop) = &call.desktop {
+            record = record.desktop(desktop.as_bytes());
+        }
+        self.audit.record(record);
+    }
+
+    /// A process has ended.
+    pub(super) fn note_end(&self, process: &Record, end: End) {
+        let mut record = of_process(Event::ProcessEnd, process, &[]).detail(end.to_string());
+        if let Some(owner) = Uid::new(process.owner) {
+            record = record.caller(owner, None, None);
+        }
+        self.audit.record(record);
+    }
+
+    /// A process was sent a signal, or its tree was ended.
+    pub(super) fn note_signal(&self, caller: &Caller, process: &Record, what: &str) {
+        let record = by(of_process(Event::Signal, process, &[]), caller);
+        self.audit.record(record.outcome(Outcome::Ok).detail(what));
+    }
+
+    /// The service takes calls from now on.
+    pub(super) fn note_begin(&self) {
+        let (allow, deny) = self.policy().rule_counts();
+        self.audit.record(audit::Record::new(Event::ServiceStart).pid(std::process::id()));
+        self.note_policy(allow, deny);
+    }
+
+    /// It takes no more.
+    pub(super) fn note_stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.audit.record(audit::Record::new(Event::ServiceStop).pid(std::process::id()));
+        self.audit.flush(Duration::from_secs(1));
+    }
+
+    /// A policy came into force, with so many rules.
+    pub(super) fn note_policy(&self, allow: usize, deny: usize) {
+        let detail = format!("rules: {allow} to allow, {deny} to deny");
+        self.audit.record(audit::Record::new(Event::PolicyLoaded).outcome(Outcome::Ok).detail(detail));
+    }
+}
+
+fn by(record: audit::Record, caller: &Caller) -> audit::Record {
+    record.caller(caller.uid, None, Some(caller.pid))
+}
+
+fn ended(record: audit::Record, failed: Option<&Failure>) -> audit::Record {
+    match failed {
+        None => record.outcome(Outcome::Ok),
+        Some(failure) => {
+            let is_denied = matches!(failure.kind, FailureKind::PolicyDenied { .. });
+            let outcome = if is_denied { Outcome::Denied } else { Outcome::Failed };
+            record.outcome(outcome).detail(failure.to_string())
+        }
+    }
+}
+
+/// A session, as what happens to it is recorded; the caller is who opened it, if nobody else is said to be.
+pub(super) fn of_session(event: Event, session: &session::Record) -> audit::Record {
+    let record = audit::Record::new(event)
+        .client(Uid::new(session.uid), Some(&session.user_name.to_string_lossy()))
+        .session(&session.id);
+    match Uid::new(session.owner) {
+        Some(owner) => record.caller(owner, None, None),
+        None => record,
+    }
+}
+
+fn of_process(event: Event, process: &Record, arguments: &[Text]) -> audit::Record {
+    let mut record = audit::Record::new(event)
+        .client(Uid::new(process.uid), None)
+        .program(process.program.as_bytes(), arguments.iter().map(Text::as_bytes))
+        .pid(process.pid);
+    if let Some(session) = &process.session {
+        record = record.session(session);
+    }
+    record
+}

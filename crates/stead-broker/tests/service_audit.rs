@@ -1,0 +1,187 @@
+//! What a caller did stands in the audit log: which files it opened, what it did to which session, how it had a process
+//! created.
+#![cfg(target_os = "linux")]
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)]
+
+mod service_support;
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+use serde_json::{Value, json};
+use service_support::{Service, be_told, call, exit_code, own, part, refusal, s4u, say, shell};
+use stead_protocol::client::Connection;
+use stead_protocol::{
+    CloseSession, CreateProcess, Environment, FailureKind, LogOn, LogonType, OpenFile, OpenSession,
+    OpenedSession, TerminateSession, Variable,
+};
+use testbed::{Bed, until};
+
+const FILE: &str = "STEAD_TEST_FILE";
+
+const POLICY: &str = r#"
+[[allow]]
+callers = { users = ["svc"] }
+clients = { users = ["alice"] }
+privileges = ["logon", "assign-primary-token"]
+programs = ["/usr/bin/id"]
+logon-types = ["interactive"]
+"#;
+
+fn with_password(service: &mut Connection) -> OpenedSession {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(Bed::current().unwrap().user("alice").password.as_bytes()).unwrap();
+    drop(writer);
+    let logon = LogOn { secret: Some(0), ..service_support::log_on("alice", LogonType::Interactive) };
+    call(service, &logon, &[reader.as_fd()]).0
+}
+
+fn events(service: &Service, event: &str) -> Vec<Value> {
+    service.audit().into_iter().filter(|record| record["event"] == event).collect()
+}
+
+/// The portal may run `id`, and nothing else. A file that it writes may be any program at any time.
+#[test]
+fn each_file_that_a_portal_opens_is_recorded_and_a_rule_that_was_taken_away_reaches_it() {
+    let bed = testbed::require!();
+    let service = Service::start(bed, POLICY);
+    let file = bed.user("alice").home.join(format!("opened-{}\n", std::process::id()));
+    let variables = [(FILE, file.to_str().unwrap())];
+    let mut portal =
+        service.part_by(bed.as_user("svc", &[], bed.this_program()), "role_writes_a_file", &variables);
+    let session = portal.says();
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "whatever it likes");
+    until("both are on record", || events(&service, "file-open").len() == 2);
+    let opened = &events(&service, "file-open")[0];
+    let path = file.to_str().unwrap().replace('\n', "\\n");
+    assert_eq!((&opened["outcome"], &opened["file"]), (&"ok".into(), &path.into()), "{opened}");
+    assert_eq!(opened["access"], json!(["write", "create"]));
+    assert_eq!((&opened["session"], &opened["client"]["name"]), (&session.as_str().into(), &"alice".into()));
+    assert!(opened["rule"].as_str().unwrap().contains("policy.toml:"), "{opened}");
+    let failed = &events(&service, "file-open")[1];
+    assert_eq!((&failed["outcome"], &failed["file"]), (&"failed".into(), &"/etc/shadow".into()), "{failed}");
+    let logon = &events(&service, "logon")[0];
+    assert_eq!(logon["session"], session, "{logon}");
+
+    service.write_policy("");
+    service.signal(rustix::process::Signal::HUP);
+    until("the policy was read anew", || events(&service, "policy-loaded").len() == 2);
+    portal.tell();
+    portal.wait();
+    std::fs::remove_file(&file).unwrap();
+    until("so is the denial", || events(&service, "file-open").len() == 3);
+    assert_eq!(events(&service, "file-open")[2]["outcome"], "denied");
+}
+
+#[test]
+fn role_writes_a_file() {
+    let Some(mut service) = part() else { return };
+    let path = std::env::var(FILE).unwrap();
+    let opened = with_password(&mut service);
+    let write = OpenFile {
+        token: opened.token,
+        path: path.as_str().into(),
+        write: true,
+        create: true,
+        ..OpenFile::default()
+    };
+    let (file, mut with) = call(&mut service, &write, &[]);
+    let file = with.take(file.file).unwrap();
+    File::from(file).write_all(b"whatever it likes").unwrap();
+    let shadow =
+        OpenFile { token: opened.token, path: "/etc/shadow".into(), read: true, ..OpenFile::default() };
+    let refused = refusal(&mut service, &shadow, &[]);
+    assert!(matches!(refused, FailureKind::AccessDenied { .. }), "{refused:?}");
+    say(&opened.session.id);
+    be_told();
+    let refused = refusal(&mut service, &write, &[]);
+    let expected = FailureKind::PolicyDenied { privilege: "logon".to_owned(), client: "alice".to_owned() };
+    assert_eq!(refused, expected);
+}
+
+#[test]
+fn what_is_done_to_a_session_is_recorded_with_its_id() {
+    let bed = testbed::require!();
+    let service = Service::start(bed, &service_support::everything(&["root"], &["alice"]));
+    let (mut first, mut second) = (service.connect(), service.connect());
+    let opened = call(&mut first, &s4u("alice"), &[]).0;
+    let id = opened.session.id;
+    call(&mut first, &shell(opened.token, "sleep 600"), &[]);
+    call(&mut second, &OpenSession { session: id.clone() }, &[]);
+    call(&mut second, &TerminateSession { session: id.clone() }, &[]);
+    drop(first);
+    call(&mut second, &CloseSession { session: id.clone() }, &[]);
+    until("its end is on record", || !events(&service, "session-end").is_empty());
+    for event in ["logon", "session-open", "session-terminate", "session-close", "session-end"] {
+        let records = events(&service, event);
+        assert_eq!(records.len(), 1, "{event}: {records:?}");
+        let record = &records[0];
+        assert_eq!(
+            (&record["session"], &record["caller"]["uid"]),
+            (&id.as_str().into(), &0.into()),
+            "{record}"
+        );
+        assert_eq!(record["client"]["name"], "alice", "{record}");
+    }
+}
+
+#[test]
+fn a_process_is_recorded_with_its_variables_directory_and_a_pinned_file() {
+    let bed = testbed::require!();
+    let service = Service::start(bed, "");
+    service.caller(bed, "alice", "role_is_recorded");
+    let records = events(&service, "process-start");
+    let (named, pinned) = (&records[0], &records[1]);
+    assert_eq!(named["variables"], json!(["LD_PRELOAD", "A\\nB"]), "{named}");
+    assert_eq!(named["directory"], "/usr", "{named}");
+    assert!(!named.to_string().contains("not recorded"), "{named}");
+    let file = std::fs::metadata("/bin/true").unwrap();
+    assert_eq!(pinned["pinned"]["inode"], file.ino(), "{pinned}");
+    let device = [rustix::fs::major(file.dev()), rustix::fs::minor(file.dev())];
+    assert_eq!(pinned["pinned"]["device"], json!(device), "{pinned}");
+    // So is the program of one that is refused.
+    service.caller(bed, "alice", "role_asks_for_anothers_desktop");
+    until("it is on record", || events(&service, "decision").iter().any(|one| one["outcome"] == "denied"));
+    let decisions = events(&service, "decision");
+    let denied = decisions.iter().find(|record| record["outcome"] == "denied").unwrap();
+    assert_eq!(denied["program"], "/bin/true", "{denied}");
+}
+
+#[test]
+fn role_is_recorded() {
+    let Some(mut service) = part() else { return };
+    let token = own(&mut service).token;
+    let variable = |name: &str| Variable { name: name.into(), value: "not recorded".into() };
+    let named = CreateProcess {
+        token,
+        program: Some("/bin/true".into()),
+        directory: Some("/usr".into()),
+        environment: Environment {
+            set: vec![variable("LD_PRELOAD"), variable("A\nB")],
+            ..Environment::default()
+        },
+        ..CreateProcess::default()
+    };
+    let created = call(&mut service, &named, &[]).0;
+    exit_code(&mut service, &created);
+    let file = File::open("/bin/true").unwrap();
+    let pinned = CreateProcess { token, pinned: Some(0), ..CreateProcess::default() };
+    let created = call(&mut service, &pinned, &[file.as_fd()]).0;
+    assert_eq!(exit_code(&mut service, &created), Some(0));
+}
+
+#[test]
+fn role_asks_for_anothers_desktop() {
+    let Some(mut service) = part() else { return };
+    let process = CreateProcess {
+        token: own(&mut service).token,
+        program: Some("/bin/true".into()),
+        desktop: Some(":77".into()),
+        ..CreateProcess::default()
+    };
+    let refused = refusal(&mut service, &process, &[]);
+    assert!(matches!(refused, FailureKind::PolicyDenied { .. }), "{refused:?}");
+}
