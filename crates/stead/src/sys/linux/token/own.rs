@@ -106,10 +106,25 @@ fn keeps_none(error: &io::Error) -> bool {
 /// AppArmor shows a profile with its mode, `name (enforce)`, and takes `exec name` (`aa_change_onexec`); SELinux and Smack
 /// take a label as they show it.
 pub(crate) fn label_as_written(label: &[u8]) -> Vec<u8> {
+    if is_apparmor() { profile_as_written(label) } else { label.to_vec() }
+}
+
+/// What a process whose label is `own` has to write to `attr/exec` to take back what it chose for the next program.
+pub(crate) fn none_as_written(own: &[u8]) -> Vec<u8> {
+    none_as_taken_by(is_apparmor(), own)
+}
+
+/// SELinux takes an empty label for none (`selinux_lsm_setattr` of security/selinux/hooks.c). AppArmor takes `exec` and `stack`
+/// with a profile, and nothing else (`do_setattr` of security/apparmor/lsm.c); what was chosen is forgotten only when a
+/// program is executed (`aa_clear_task_ctx_trans`), so that the process's own takes its place.
+fn none_as_taken_by(apparmor: bool, own: &[u8]) -> Vec<u8> {
+    if apparmor { profile_as_written(own) } else { b"\0".to_vec() }
+}
+
+fn is_apparmor() -> bool {
     static APPARMOR: OnceLock<bool> = OnceLock::new();
     let enabled = || std::fs::read("/sys/module/apparmor/parameters/enabled");
-    let apparmor = *APPARMOR.get_or_init(|| enabled().is_ok_and(|text| text.starts_with(b"Y")));
-    if apparmor { profile_as_written(label) } else { label.to_vec() }
+    *APPARMOR.get_or_init(|| enabled().is_ok_and(|text| text.starts_with(b"Y")))
 }
 
 fn profile_as_written(label: &[u8]) -> Vec<u8> {
@@ -131,7 +146,14 @@ pub(crate) fn last_capability() -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::profile_as_written;
+    use super::{none_as_taken_by, profile_as_written};
+
+    #[test]
+    fn a_label_for_the_next_program_is_taken_back_as_the_module_takes_it() {
+        assert_eq!(none_as_taken_by(false, b"system_u:system_r:init_t:s0"), b"\0");
+        assert_eq!(none_as_taken_by(true, b"unconfined"), b"exec unconfined");
+        assert_eq!(none_as_taken_by(true, b"/usr/sbin/portal (enforce)"), b"exec /usr/sbin/portal");
+    }
 
     #[test]
     fn a_profile_is_written_as_a_command_without_its_mode() {

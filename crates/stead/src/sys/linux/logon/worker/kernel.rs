@@ -15,7 +15,7 @@ use crate::sys::account::AccountEntry;
 use crate::sys::group;
 use crate::sys::logon::logon_gid;
 use crate::sys::logon::message::LogonGidRequest;
-use crate::sys::token::{Gid, GroupSet, SecurityContext};
+use crate::sys::token::{Gid, GroupSet, SecurityContext, none_as_written};
 
 /// The account of this name; where not `exact`, under whatever spelling.
 pub(super) fn account(name: &CStr, exact: bool) -> io::Result<Option<AccountEntry>> {
@@ -67,15 +67,25 @@ pub(super) fn umask() -> u32 {
 /// The label that a module (pam_selinux) chose for the next program: taken out of the worker, because the
 /// trampoline is not that program.
 pub(super) fn take_exec_label() -> io::Result<Option<Vec<u8>>> {
-    let Ok(mut label) = fs::read("/proc/thread-self/attr/exec") else { return Ok(None) };
+    let Some(label) = label_in("/proc/thread-self/attr/exec") else { return Ok(None) };
+    let own = label_in("/proc/thread-self/attr/current").unwrap_or_default();
+    fs::write("/proc/thread-self/attr/exec", none_as_written(&own)).map_err(|error| {
+        let [label, own] = [&label, &own].map(|label| String::from_utf8_lossy(label).into_owned());
+        io::Error::other(format!(
+            "a PAM module chose the security label {label:?} for the next program, and the session worker, which is not \
+             that program, may not go on with its own, {own:?}: {error}; let the policy allow that (in an AppArmor profile: \
+             `change_profile -> {own},`), or remove the module from the PAM service"
+        ))
+    })?;
+    Ok(Some(label))
+}
+
+fn label_in(file: &str) -> Option<Vec<u8>> {
+    let mut label = fs::read(file).ok()?;
     while label.last().is_some_and(|byte| matches!(byte, 0 | b'\n')) {
         label.pop();
     }
-    if label.is_empty() {
-        return Ok(None);
-    }
-    fs::write("/proc/thread-self/attr/exec", b"\0")?;
-    Ok(Some(label))
+    (!label.is_empty()).then_some(label)
 }
 
 /// The number of the audit session, where there is one.

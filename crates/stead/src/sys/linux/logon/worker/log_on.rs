@@ -297,7 +297,7 @@ fn take_snapshot(
         return Err(stated(Phase::Snapshot, Why::Stated, text));
     }
     let exec_label =
-        kernel::take_exec_label().map_err(|error| system(Phase::Snapshot, "attr/exec", &error))?;
+        kernel::take_exec_label().map_err(|error| stated(Phase::Snapshot, Why::Stated, error.to_string()))?;
     let all = own.capabilities;
     let held = if account.uid == Uid::ROOT { all.permitted } else { CapabilitySet::EMPTY };
     Ok(Snapshot {
