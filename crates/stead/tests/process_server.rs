@@ -271,6 +271,37 @@ fn nothing_that_the_server_has_of_its_own_reaches_the_process() {
     assert_eq!((ours.dumpable, ours.parent_death_signal), (1, 0));
 }
 
+#[test]
+fn the_slice_that_the_server_chose_for_itself_is_not_its_clients() {
+    let bed = testbed::require!();
+    let alice = token(bed, "alice");
+    let control = Probe::of_self().unwrap().scheduling.slice;
+    if control == 0 {
+        testbed::skip!("needs slices of one's own (Linux 6.12)");
+    }
+    testbed::take_slice(50_000_000).unwrap();
+    let own = Probe::of(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+    assert_eq!(own.scheduling.slice, 50_000_000);
+    assert_eq!(seen(&probe(bed), &alice).scheduling.slice, control);
+}
+
+#[test]
+fn a_thread_under_deadlines_is_told_that_it_can_create_nothing() {
+    let bed = testbed::require!();
+    let alice = token(bed, "alice");
+    let under_deadlines = || {
+        testbed::take_deadlines()?;
+        Ok::<_, std::io::Error>(probe(bed).output_as(&alice).unwrap_err())
+    };
+    let error = match std::thread::scope(|scope| scope.spawn(under_deadlines).join().unwrap()) {
+        Ok(error) => error,
+        Err(reason) => testbed::skip!("no thread can have deadlines here: {reason}"),
+    };
+    let ErrorKind::LimitReached { limit } = error.kind() else { panic!("{error}") };
+    assert!(limit.contains("SCHED_DEADLINE"), "{error}");
+    assert_eq!(seen(&probe(bed), &alice).scheduling.policy, 0, "by another thread of the server");
+}
+
 /// Ends the process also when the test fails: it would torment all other tests.
 struct Ended(stead::Child);
 

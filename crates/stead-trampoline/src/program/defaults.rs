@@ -69,13 +69,17 @@ struct Scheduling {
 
 /// With fixed defaults an ordinary process; the nice value in any case. Lowering the nice value without
 /// CAP_SYS_NICE fails, and is never passed over.
+///
+/// Since Linux 6.12 an ordinary process has a slice, too, which its children have from it. It shows as the runtime, and
+/// not whether it is the kernel's own or somebody set it; none in its place lets the kernel choose (`__setparam_fair` of
+/// kernel/sched/fair.c).
 fn scheduling(fixed: bool, nice: i32) -> Result<()> {
     const SIZE: usize = size_of::<Scheduling>();
     const RESET_ON_FORK: u64 = 1;
     let mut now = Scheduling::default();
     // SAFETY: room for `SIZE` bytes.
     unsafe { system_call!(SCHED_GETATTR, 0, &raw mut now, SIZE, 0) }?;
-    let ordinary = now.policy == 0 && now.flags & RESET_ON_FORK == 0;
+    let ordinary = now.policy == 0 && now.flags & RESET_ON_FORK == 0 && now.runtime == 0;
     if now.nice == nice && (ordinary || !fixed) {
         return Ok(());
     }

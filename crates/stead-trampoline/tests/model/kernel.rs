@@ -31,6 +31,7 @@ pub struct Surroundings {
     pub files: BTreeMap<&'static str, Vec<u8>>,
     pub policy: u32,
     pub nice: i32,
+    pub slice: u64,
     pub all_processors: bool,
     pub io_priority: usize,
     pub timer_slack: usize,
@@ -256,11 +257,16 @@ impl Model {
                 number::SCHED_GETATTR => {
                     values::<u32>(b, 2)[1] = around.policy;
                     values::<i32>(b, 5)[4] = around.nice;
+                    values::<u64>(b, 4)[3] = around.slice;
                     Ok(0)
                 }
                 number::SCHED_SETATTR => {
                     around.policy = values::<u32>(b, 2)[1];
                     around.nice = values::<i32>(b, 5)[4];
+                    around.slice = match values::<u64>(b, 4)[3] {
+                        0 => SLICE,
+                        slice => slice,
+                    };
                     Ok(0)
                 }
                 number::SCHED_SETAFFINITY => {
@@ -327,6 +333,9 @@ impl Model {
         }
     }
 }
+
+/// What the kernel gives of a processor at a time to who has not chosen.
+pub const SLICE: u64 = 2_800_000;
 
 /// The audit system's file.
 pub const LOGIN_UID: &str = "/proc/self/loginuid";

@@ -144,6 +144,7 @@ fn servers_surroundings() -> Surroundings {
         files: files.into_iter().map(|(name, text)| (name, text.as_bytes().to_vec())).collect(),
         policy: 1,
         nice: -20,
+        slice: 100_000_000,
         all_processors: false,
         io_priority: 0x2004,
         timer_slack: 1,
@@ -168,7 +169,7 @@ fn clients_surroundings() -> Surroundings {
     around.files.insert("/proc/self/coredump_filter", b"0x33".to_vec());
     around.files.insert(kernel::LOGIN_UID, b"1000".to_vec());
     around.files.insert("/proc/thread-self/attr/exec", b"user_t".to_vec());
-    (around.policy, around.nice) = (0, 0);
+    (around.policy, around.nice, around.slice) = (0, 0, kernel::SLICE);
     around.all_processors = true;
     around.io_priority = 0;
     around.timer_slack = 50_000;
@@ -217,12 +218,21 @@ fn spec_for(token: &Credentials) -> Vec<CString> {
 
 /// Runs the trampoline for this server and token.
 fn run(server: &Credentials, arguments: &[CString], faults: BTreeMap<usize, Fault>) -> (Run, Model) {
+    run_in(servers_surroundings(), server, arguments, faults)
+}
+
+fn run_in(
+    around: Surroundings,
+    server: &Credentials,
+    arguments: &[CString],
+    faults: BTreeMap<usize, Fault>,
+) -> (Run, Model) {
     let mut pointers: Vec<*const u8> = arguments.iter().map(|one| one.as_ptr().cast()).collect();
     pointers.push(std::ptr::null());
     let argv = Vector { pointers: pointers.as_ptr(), count: arguments.len() };
     let environment = [std::ptr::null::<u8>()];
     let mut end = None;
-    let model = Model::new(server.clone(), servers_surroundings(), faults).run(|| {
+    let model = Model::new(server.clone(), around, faults).run(|| {
         let steps = AssertUnwindSafe(|| steps::main(argv, environment.as_ptr()));
         let Err(payload) = std::panic::catch_unwind(steps);
         match payload.downcast::<Run>() {
@@ -284,6 +294,15 @@ fn where_nothing_fails_the_program_is_exactly_the_tokens_or_never_runs() {
             }
         }
     }
+}
+
+#[test]
+fn the_slice_of_an_ordinary_server_is_not_its_clients() {
+    let token = tokens().pop().unwrap();
+    let around = Surroundings { policy: 0, nice: 0, ..servers_surroundings() };
+    let (run, model) = run_in(around, &root(ALL), &spec_for(&token), BTreeMap::new());
+    assert_eq!(run, Run::Executed);
+    assert_eq!(model.surroundings, clients_surroundings());
 }
 
 #[test]

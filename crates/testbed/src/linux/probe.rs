@@ -134,14 +134,16 @@ pub struct Signals {
     pub caught: u64,
 }
 
-/// Scheduling policy and real-time priority.
+/// Scheduling policy, real-time priority, slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(clippy::exhaustive_structs, reason = "two numbers")]
+#[allow(clippy::exhaustive_structs, reason = "numbers")]
 pub struct Scheduling {
     /// `SCHED_OTHER` is 0.
     pub policy: i32,
     /// Real-time priority, 0 for ordinary policies.
     pub priority: i32,
+    /// Slice of `SCHED_OTHER` in nanoseconds, 0 where the kernel does not tell (before Linux 6.12).
+    pub slice: u64,
 }
 
 /// A keyring.
@@ -260,7 +262,7 @@ impl Probe {
             },
             umask: u32::from_str_radix(status.field("Umask"), 8).unwrap_or(0),
             nice: number(16),
-            scheduling: Scheduling { policy: number(38), priority: number(37) },
+            scheduling: Scheduling { policy: number(38), priority: number(37), slice: sys::slice(pid) },
             affinity: status.field("Cpus_allowed_list").to_owned(),
             io_priority: sys::io_priority(pid),
             memory_policy: 0,

@@ -41,6 +41,67 @@ pub(crate) fn io_priority(pid: i32) -> i32 {
     i32::try_from(value).unwrap_or(-1)
 }
 
+/// `struct sched_attr` in its first size.
+#[repr(C)]
+#[derive(Default)]
+struct Scheduling {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+impl Scheduling {
+    const SIZE: usize = size_of::<Self>();
+
+    fn of(pid: i32) -> Option<Self> {
+        let mut found = Self::default();
+        // SAFETY: room for `SIZE` bytes.
+        let done = unsafe { libc::syscall(libc::SYS_sched_getattr, pid, &raw mut found, Self::SIZE, 0) };
+        (done == 0).then_some(found)
+    }
+
+    fn take(self) -> std::io::Result<()> {
+        let new = Self { size: 48, ..self };
+        // SAFETY: `size` bytes are readable.
+        let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const new, 0) };
+        if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    }
+}
+
+/// How long an ordinary thread has a processor for at a time, in nanoseconds; 0 where the kernel does not tell (before
+/// Linux 6.12).
+pub(crate) fn slice(pid: i32) -> u64 {
+    Scheduling::of(pid).filter(|found| found.policy == 0).map_or(0, |found| found.runtime)
+}
+
+/// The calling thread chooses for how long it has a processor at a time, in nanoseconds. Before Linux 6.12 that has no
+/// effect.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn take_slice(nanoseconds: u64) -> std::io::Result<()> {
+    Scheduling { runtime: nanoseconds, ..Scheduling::default() }.take()
+}
+
+/// The calling thread has the policy `SCHED_DEADLINE`, a tenth of a processor, from now on.
+///
+/// # Errors
+///
+/// What the kernel says; it takes CAP_SYS_NICE, and no cpuset.
+pub fn take_deadlines() -> std::io::Result<()> {
+    const SCHED_DEADLINE: u32 = 6;
+    let (runtime, period) = (1_000_000, 10_000_000);
+    let new =
+        Scheduling { policy: SCHED_DEADLINE, runtime, deadline: period, period, ..Scheduling::default() };
+    new.take()
+}
+
 /// Serial number and description of the session keyring; `None` where there is none, or keyctl is denied.
 pub(crate) fn session_keyring() -> Option<(i32, String)> {
     const KEYCTL_GET_KEYRING_ID: libc::c_int = 0;

@@ -100,12 +100,22 @@ pub(crate) fn parse_fdinfo(text: &[u8], key: &[u8]) -> Option<i64> {
     std::str::from_utf8(trim(required(text, key)?)).ok()?.parse().ok()
 }
 
-/// Field 22 of `/proc/PID/stat`, counted after the last parenthesis: the name may contain anything
-/// (CVE-2017-1000367).
+/// When a process started, by its `/proc/PID/stat`.
 pub(crate) fn parse_start_time(stat: &[u8]) -> Option<u64> {
+    stat_field(stat, 22)
+}
+
+/// Its scheduling policy.
+pub(crate) fn parse_policy(stat: &[u8]) -> Option<u64> {
+    stat_field(stat, 41)
+}
+
+/// A field of `/proc/PID/stat` by its number in proc_pid_stat(5), counted after the last parenthesis: the name may contain
+/// anything (CVE-2017-1000367).
+fn stat_field(stat: &[u8], number: usize) -> Option<u64> {
     let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
     let rest = std::str::from_utf8(&stat[after_name..]).ok()?;
-    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+    rest.split_ascii_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 
 /// The parent in `/proc/PID/status`, from the one line that no process can write.

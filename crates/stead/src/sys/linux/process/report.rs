@@ -15,8 +15,8 @@ use super::image::NOWHERE_TO_EXECUTE;
 use crate::error::{Error, ErrorKind, ProgramFault};
 use crate::privilege::Privilege;
 use crate::process::Stage;
-use crate::sys::privilege;
 use crate::sys::token::{Capability, CapabilitySet};
+use crate::sys::{privilege, proc};
 
 /// What the trampoline reported.
 #[derive(Debug)]
@@ -130,6 +130,9 @@ impl LaunchFault {
 
     fn limit(self) -> Option<ErrorKind> {
         let limit = match (self.stage, self.errno) {
+            (Stage::Clone, Errno::AGAIN) if has_deadlines() => {
+                "a thread under SCHED_DEADLINE creates no process without SCHED_FLAG_RESET_ON_FORK (sched(7))"
+            }
             (Stage::Clone, Errno::AGAIN) => "processes (RLIMIT_NPROC, pids.max or kernel.pid_max)",
             (Stage::Keyring, Errno::DQUOT) => "keys of the server's user (kernel.keys)",
             // A number that is not below the limit is no descriptor for the kernel.
@@ -172,6 +175,13 @@ impl LaunchFault {
         let missing = privilege::missing_name(capability);
         (!enabled).then_some(ErrorKind::PrivilegeMissing { privilege: right, missing, held, enabled })
     }
+}
+
+/// Whether the calling thread is scheduled by deadlines.
+fn has_deadlines() -> bool {
+    const SCHED_DEADLINE: u64 = 6;
+    let stat = std::fs::read("/proc/thread-self/stat").unwrap_or_default();
+    proc::parse_policy(&stat) == Some(SCHED_DEADLINE)
 }
 
 /// A report pipe: the server's reading end and the child's writing end.
