@@ -183,7 +183,10 @@ fn remedy(error: &Error) -> Option<&'static str> {
         ErrorKind::ConfinementUnknown { .. } => "the service needs CAP_SYS_PTRACE to know it",
         ErrorKind::SessionEnded => "log on again",
         ErrorKind::AccessDenied { .. } => "it must grant that to the user",
-        ErrorKind::WorkerUnavailable { .. } => "install stead-session in /usr/libexec/stead",
+        // Where it is not for want of one, the reason says what to do.
+        ErrorKind::WorkerUnavailable { .. } if error.remedy().is_some() => {
+            "install stead-session in /usr/libexec/stead"
+        }
         ErrorKind::StatusLost => "run it without what collects every child's status",
         _ => return None,
     })

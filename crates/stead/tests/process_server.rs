@@ -9,7 +9,7 @@ mod process_support;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use process_support::*;
-use stead::os::linux::Capability;
+use stead::os::linux::{Capability, LogonExt};
 use stead::{Command, ErrorKind, Stdio};
 use testbed::{Probe, until};
 
@@ -300,6 +300,25 @@ fn a_thread_under_deadlines_is_told_that_it_can_create_nothing() {
     let ErrorKind::LimitReached { limit } = error.kind() else { panic!("{error}") };
     assert!(limit.contains("SCHED_DEADLINE"), "{error}");
     assert_eq!(seen(&probe(bed), &alice).scheduling.policy, 0, "by another thread of the server");
+}
+
+#[test]
+fn a_nice_server_that_may_not_undo_that_is_told_so_by_a_logon_as_well() {
+    let bed = testbed::require!();
+    let test = "a_nice_server_that_may_not_undo_that_is_told_so_by_a_logon_as_well";
+    let without = ["setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice", "--"];
+    if !in_a_server_of_its_own(bed, test, &[&["nice", "-n5"][..], &without].concat()) {
+        return;
+    }
+    let alice = token(bed, "alice");
+    let logon = stead::Logon::s4u(stead::Account::local("alice")).worker(bed.bin("stead-session"));
+    for error in [probe(bed).output_as(&alice).unwrap_err(), logon.open().unwrap_err()] {
+        let named = testbed::confine::missing_name("sys_nice");
+        let ErrorKind::PrivilegeMissing { missing, .. } = error.kind() else { panic!("{error}") };
+        assert_eq!(*missing, named);
+        let said = error.to_string();
+        assert!(said.contains("nice value") && !said.contains("stead-session"), "{said}");
+    }
 }
 
 /// Ends the process also when the test fails: it would torment all other tests.

@@ -78,7 +78,8 @@ impl ErrorKind {
             Self::PolicyDenied { .. } => {
                 "`stead policy explain` says which rule decides for which server and client".into()
             }
-            Self::WorkerUnavailable { .. } => {
+            #[cfg(target_os = "linux")]
+            Self::WorkerUnavailable { why } if why.starts_with(crate::sys::logon::NO_WORKER) => {
                 "install stead-session beside the server or in libexec, or begin main with stead::init()"
                     .into()
             }

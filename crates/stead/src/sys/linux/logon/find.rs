@@ -18,6 +18,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::process::Stage;
 use crate::sys::process::{Awaited, Launch, LaunchFault, ReportOutcome, await_report, launch, reap_within};
 
+/// What an error says, first of all, where there is no worker at all.
+pub(crate) const NO_WORKER: &str = "there is no stead-session, and the program did not call stead::init()";
+
 /// Whether this program becomes a worker when it is executed again.
 static INITIALISED: AtomicBool = AtomicBool::new(false);
 
@@ -81,15 +84,25 @@ pub(super) fn start(configured: Option<&Path>, deadline: Instant) -> Result<NewW
         descriptors,
         cgroup: None,
     };
-    let fault = |LaunchFault { stage, errno, .. }: LaunchFault| {
-        if stage == Stage::Deadline {
-            return Error::new(
-                DOING,
-                ErrorKind::DeadlinePassed { waiting_for: "the worker to start".into() },
-            );
+    let fault = |fault: LaunchFault| {
+        let LaunchFault { stage, errno, .. } = fault;
+        let path = program.path.display();
+        let error = fault.into_error(DOING, &path.to_string(), "/");
+        match error.kind() {
+            ErrorKind::DeadlinePassed { .. } => {
+                let waiting_for = "the worker to start".into();
+                Error::new(DOING, ErrorKind::DeadlinePassed { waiting_for })
+            }
+            // What is in the way of every new process, and no worker in another place would mend.
+            ErrorKind::PrivilegeMissing { .. }
+            | ErrorKind::LimitReached { .. }
+            | ErrorKind::KernelTooOld { .. }
+            | ErrorKind::TrampolineUnavailable => error,
+            _ => {
+                let why = format!("{path} could not be started ({stage})").into();
+                Error::new(DOING, ErrorKind::WorkerUnavailable { why }).with_source(errno)
+            }
         }
-        let why = format!("{} could not be started ({stage})", program.path.display()).into();
-        Error::new(DOING, ErrorKind::WorkerUnavailable { why }).with_source(errno)
     };
     let (report, of_trampoline) =
         crate::sys::process::report::pipe().map_err(|errno| system("pipe2")(errno.into()))?;
@@ -170,9 +183,7 @@ fn find(configured: Option<&Path>) -> Result<Program> {
     if INITIALISED.load(Ordering::Relaxed) {
         return Ok(Program { path: server, file: own });
     }
-    Err(missing(format!(
-        "there is no stead-session, and the program did not call stead::init(){passed_over}"
-    )))
+    Err(missing(format!("{NO_WORKER}{passed_over}")))
 }
 
 fn open(path: &Path) -> io::Result<OwnedFd> {

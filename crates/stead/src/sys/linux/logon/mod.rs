@@ -12,7 +12,7 @@ mod wire;
 mod worker;
 
 pub(crate) use detached::{detached_sessions, reattach};
-pub(crate) use find::{init, worker_program};
+pub(crate) use find::{NO_WORKER, init, worker_program};
 #[cfg(feature = "service")]
 pub(crate) use message::Snapshot;
 pub(crate) use open::{Native, open, service, with_logon_sid};

@@ -105,7 +105,15 @@ impl LaunchFault {
                 .or_else(|| self.missing_privilege())
                 .unwrap_or(ErrorKind::SpawnFailed { stage: self.stage }),
         };
+        let mut doing = doing.into();
+        if matches!(kind, ErrorKind::PrivilegeMissing { .. }) && self.is_of_scheduling() {
+            doing = format!("{doing}: giving the process the nice value 0, and not the server's").into();
+        }
         Error::new(doing, kind).with_source(self.errno)
+    }
+
+    fn is_of_scheduling(self) -> bool {
+        self.stage == Stage::Defaults && self.detail == default::SCHEDULING
     }
 
     fn program_fault(self, program: &str) -> ErrorKind {
@@ -163,9 +171,7 @@ impl LaunchFault {
                 (Capability::SysResource, Privilege::IncreaseQuota)
             }
             Stage::Nice => (Capability::SysNice, Privilege::IncreaseQuota),
-            Stage::Defaults if self.detail == default::SCHEDULING => {
-                (Capability::SysNice, Privilege::IncreaseQuota)
-            }
+            Stage::Defaults if self.is_of_scheduling() => (Capability::SysNice, Privilege::IncreaseQuota),
             Stage::LoginUid => (Capability::AuditControl, Privilege::Logon),
             _ => return None,
         };
