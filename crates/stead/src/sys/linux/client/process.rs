@@ -52,7 +52,11 @@ pub(crate) fn shown_context(process: BorrowedFd<'_>) -> Result<SecurityContext> 
         let text = proc::read_at(&directory, "status")?;
         let status = proc::parse_status(&text).ok_or_else(|| proc::malformed("its status in /proc"))?;
         // Its label is a secret from other users' processes on some systems; all else is not.
-        Ok::<_, io::Error>((status, label(&directory).unwrap_or_default(), login_uid(&directory)))
+        let label = match label(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+            found => found?,
+        };
+        Ok::<_, io::Error>((status, label, login_uid(&directory)?))
     };
     let (status, label, login_uid) =
         read().map_err(|source| Error::system(DOING, "read /proc/PID/status", source))?;

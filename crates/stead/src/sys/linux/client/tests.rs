@@ -4,6 +4,9 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use rustix::fs::OFlags;
+use testbed::confine::Filter;
+
 use super::*;
 use crate::error::{ConfinedPart, ErrorKind};
 use crate::os::linux::{ClientExt, TokenExt};
@@ -208,6 +211,28 @@ fn a_client_is_refused_for_what_confines_it_however_its_threads_come_and_go() {
     println!("after {:?}", began.elapsed());
     let part = ConfinedPart::NoNewPrivileges;
     assert_eq!(refused.kind(), &ErrorKind::ClientConfined { part });
+    drop(stream);
+    child.wait().unwrap();
+}
+
+#[test]
+fn what_the_server_has_no_descriptor_left_to_read_is_not_unknown_as_what_is_hidden_is() {
+    let (stream, mut child, _place) = connected("starving");
+    let outcome = |errno: i32| {
+        let client = Client::with(Confinement::Unknown).of(&stream).unwrap();
+        let looking = move || {
+            // Exactly the list of its threads: nothing else is opened so.
+            let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::LARGEFILE;
+            rustix::thread::set_no_new_privs(true).unwrap();
+            let filter = Filter::new().deny_where(libc::SYS_openat, 2, flags.bits(), errno);
+            filter.install_on_this_thread().unwrap();
+            client.token().map(|token| token.confinement().clone())
+        };
+        std::thread::spawn(looking).join().unwrap()
+    };
+    assert_eq!(outcome(libc::EACCES).unwrap(), ConfinementKnowledge::Unknown);
+    let refused = outcome(libc::EMFILE).unwrap_err();
+    assert!(matches!(refused.kind(), ErrorKind::ConfinementUnknown { .. }), "{refused}");
     drop(stream);
     child.wait().unwrap();
 }

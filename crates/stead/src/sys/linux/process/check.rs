@@ -4,10 +4,13 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::CapabilitySet as ThreadCapabilities;
 
@@ -16,7 +19,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::privilege::Privilege;
 use crate::process::{Command, Program};
 use crate::sys::privilege::{counting, missing_name};
-use crate::sys::token::{Capability, CapabilitySet, Gid, GroupSet, LoginUid, SecurityContext};
+use crate::sys::proc::{malformed, parse_number};
+use crate::sys::token::{Capability, CapabilitySet, Gid, GroupSet, LoginUid, SecurityContext, own_label};
 
 /// What checking a command yields.
 pub(super) struct Checked {
@@ -43,7 +47,7 @@ pub(super) fn check(
     checker.capabilities(command, context, &held)?;
     checker.switching(context, &held)?;
     let (login_uid, label) =
-        if in_session { (None, None) } else { (checker.login_uid(context, &held)?, foreign_label(context)) };
+        if in_session { (None, None) } else { (checker.login_uid(context, &held)?, checker.label(context)?) };
     Ok(Checked { argv, directory, login_uid, label })
 }
 
@@ -245,12 +249,15 @@ impl Checker<'_> {
     /// The login uid that has to be written, which is strict: an audit trail that names another user is
     /// worse than none.
     fn login_uid(&self, context: &SecurityContext, held: &Capabilities) -> Result<Option<u32>> {
+        let own = own_login_uid().map_err(|source| {
+            Error::system(self.doing.to_owned(), "read /proc/thread-self/loginuid", source)
+        })?;
+        let Some(own) = own else { return Ok(None) };
         let wanted = match context.login_uid {
-            LoginUid::Unsupported => return Ok(None),
-            LoginUid::Unset => UNSET,
+            // Where the kernel keeps one and the client's could not be read, the server's names another user.
+            LoginUid::Unsupported | LoginUid::Unset => UNSET,
             LoginUid::Set(uid) => uid.as_raw(),
         };
-        let Some(own) = own_login_uid() else { return Ok(None) };
         if own == wanted {
             return Ok(None);
         }
@@ -259,6 +266,15 @@ impl Checker<'_> {
             self.require(Privilege::Logon, Capability::AuditControl, held)?;
         }
         Ok(Some(wanted))
+    }
+
+    /// The token's label, where it is another than the server's: the program then has to be executed into it.
+    fn label(&self, context: &SecurityContext) -> Result<Option<Vec<u8>>> {
+        let Some(label) = &context.label else { return Ok(None) };
+        let own = own_label().map_err(|source| {
+            Error::system(self.doing.to_owned(), "read /proc/thread-self/attr/current", source)
+        })?;
+        Ok((own.as_ref() != Some(label)).then(|| label.as_bytes().to_vec()))
     }
 
     /// A capability that counts here and now, or the error that names it.
@@ -289,30 +305,72 @@ fn pinned_name(descriptor: &OwnedFd) -> CString {
         .unwrap_or_else(|| c"program".into())
 }
 
-/// The calling thread's, which the process inherits.
-fn own_login_uid() -> Option<u32> {
+/// The calling thread's, which the process inherits; `None` where the kernel keeps none.
+fn own_login_uid() -> io::Result<Option<u32>> {
     thread_local! {
         /// It speaks of the thread that opened it.
         static FILE: RefCell<Option<KeptFile>> = const { RefCell::new(None) };
     }
-    let read = |kept: &KeptFile| {
+    let read = |file: &File| {
         let mut text = [0; 16];
-        let length = kept.get()?.read_at(&mut text, 0).ok()?;
-        std::str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
+        let length = file.read_at(&mut text, 0)?;
+        parse_number(&text[..length]).ok_or_else(|| malformed("loginuid"))
     };
     FILE.with_borrow_mut(|kept| {
-        let found = kept.as_ref().and_then(read);
-        found.or_else(|| {
-            *kept = KeptFile::open("/proc/thread-self/loginuid");
-            kept.as_ref().and_then(read)
-        })
+        if let Some(own) = kept.as_ref().and_then(KeptFile::get).and_then(|file| read(file).ok()) {
+            return Ok(Some(own));
+        }
+        let opened = match KeptFile::open("/proc/thread-self/loginuid") {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let own = read(opened.get().ok_or(Errno::BADF)?)?;
+        *kept = Some(opened);
+        Ok(Some(own))
     })
 }
 
-/// The token's label, where it is another than the server's: the program then has to be executed into it.
-fn foreign_label(context: &SecurityContext) -> Option<Vec<u8>> {
-    let label = context.label.as_ref()?.as_bytes();
-    let own = std::fs::read("/proc/thread-self/attr/current").ok()?;
-    let own = own.trim_ascii_end().strip_suffix(b"\0").unwrap_or(own.trim_ascii_end());
-    (own != label).then(|| label.to_vec())
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::token::{Label, own_context};
+
+    /// On a thread of its own no file can be opened, as in a server whose descriptors a client has used up.
+    fn checked_without_a_descriptor(context: SecurityContext) -> Result<Checked> {
+        let thread = std::thread::spawn(move || {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            testbed::confine::Filter::new()
+                .deny(libc::SYS_openat, libc::EMFILE)
+                .install_on_this_thread()
+                .unwrap();
+            check(&Command::new("true"), &context, false, "testing")
+        });
+        thread.join().unwrap()
+    }
+
+    #[test]
+    fn a_login_uid_or_a_label_that_cannot_be_read_is_not_taken_for_none() {
+        let own = own_context().unwrap();
+        let plain = SecurityContext { label: None, login_uid: LoginUid::Unset, ..own };
+        let labelled = SecurityContext { label: Some(Label(b"another"[..].into())), ..plain.clone() };
+        for context in [plain, labelled] {
+            check(&Command::new("true"), &context, false, "testing").unwrap();
+            let Err(error) = checked_without_a_descriptor(context) else { panic!("it was taken for none") };
+            assert_eq!(error.os_error().and_then(io::Error::raw_os_error), Some(libc::EMFILE), "{error}");
+        }
+    }
+
+    #[test]
+    fn whose_login_uid_is_not_known_gets_none_and_never_the_servers() {
+        let own = own_context().unwrap();
+        let unknown = SecurityContext { login_uid: LoginUid::Unsupported, ..own.clone() };
+        let checked = check(&Command::new("true"), &unknown, false, "testing");
+        match own.login_uid {
+            LoginUid::Set(_) if testbed::confine::may("audit_control") => {
+                assert_eq!(checked.unwrap().login_uid, Some(UNSET));
+            }
+            LoginUid::Set(_) => drop(checked.err().expect("it takes the capability")),
+            LoginUid::Unset | LoginUid::Unsupported => assert_eq!(checked.unwrap().login_uid, None),
+        }
+    }
 }

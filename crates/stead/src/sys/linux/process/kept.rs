@@ -2,6 +2,7 @@
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 
 /// One of them. A program may close descriptors that it did not open, or fork; the number is then another file's.
@@ -13,9 +14,10 @@ pub(super) struct KeptFile {
 }
 
 impl KeptFile {
-    pub(super) fn open(path: &str) -> Option<Self> {
-        let file = File::open(path).ok()?;
-        Some(Self { owner: std::process::id(), inode: inode_of(&file)?, file: Some(file) })
+    pub(super) fn open(path: &str) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let found = rustix::fs::fstat(&file)?;
+        Ok(Self { owner: std::process::id(), inode: (found.st_dev, found.st_ino), file: Some(file) })
     }
 
     /// The file, in the process that opened it, as long as its number is its own.

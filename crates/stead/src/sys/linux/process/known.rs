@@ -45,8 +45,8 @@ pub(super) fn known() -> Known {
 
 impl Files {
     fn open() -> Option<Arc<Self>> {
-        let oom_score_adj = KeptFile::open("/proc/self/oom_score_adj")?;
-        let core_filter = KeptFile::open("/proc/self/coredump_filter")?;
+        let oom_score_adj = KeptFile::open("/proc/self/oom_score_adj").ok()?;
+        let core_filter = KeptFile::open("/proc/self/coredump_filter").ok()?;
         Some(Arc::new(Self { oom_score_adj, core_filter }))
     }
 

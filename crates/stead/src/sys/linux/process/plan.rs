@@ -208,6 +208,10 @@ impl Here {
         let session = data.session.clone();
         let in_session = session.is_some();
         let label = command.native.exec_label.as_deref().or_else(|| session.as_ref()?.exec_label());
+        let exec_label =
+            label.or(checked.label.as_deref()).map(label_as_written).transpose().map_err(|error| {
+                Error::system(names.doing.clone(), "read of AppArmor's parameters", error)
+            })?;
         let spec = Spec {
             report: 0, // attach() decides
             gate: None,
@@ -231,7 +235,7 @@ impl Here {
             keyring: if in_session { Keyring::Inherit } else { Keyring::JoinNew },
             login_uid: checked.login_uid,
             credentials: Some(credentials(command, context)),
-            exec_label: label.or(checked.label.as_deref()).map(label_as_written),
+            exec_label,
             directory,
             program,
         };

@@ -49,7 +49,8 @@ id! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum LoginUid {
-    /// The kernel keeps none (no audit support), or it could not be read.
+    /// The kernel keeps none (no audit support), or the client's process is hidden
+    /// ([`Confinement::Unknown`](crate::Confinement::Unknown)). What is created from such a token has none set.
     Unsupported,
     /// Nobody has logged on.
     Unset,

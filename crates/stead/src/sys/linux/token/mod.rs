@@ -15,7 +15,7 @@ pub use capability::{Capability, CapabilitySet, CapabilitySets, SecureBits};
 pub use id::{Gid, GroupSet, LoginUid, Uid};
 pub(crate) use own::{
     from_status, label, label_as_written, last_capability, login_uid, none_as_written, open_directory,
-    own_context,
+    own_context, own_label,
 };
 pub(crate) use restriction::Taken;
 

@@ -25,11 +25,13 @@ pub(crate) fn own_context() -> Result<SecurityContext> {
         .map_err(|source| Error::system(DOING, "prctl(PR_GET_SECUREBITS)", source))?;
     let label = label(&thread)
         .map_err(|source| Error::system(DOING, "read /proc/thread-self/attr/current", source))?;
+    let login_uid = login_uid(&thread)
+        .map_err(|source| Error::system(DOING, "read /proc/thread-self/loginuid", source))?;
     from_status(&status)
         .map(|context| SecurityContext {
             securebits: SecureBits(securebits.bits()),
             label,
-            login_uid: login_uid(&thread),
+            login_uid,
             ..context
         })
         .ok_or_else(|| {
@@ -65,36 +67,61 @@ pub(crate) fn open_directory(path: &str) -> io::Result<OwnedFd> {
 }
 
 /// The login uid of the process whose directory in `/proc` this is.
-pub(crate) fn login_uid(process: &OwnedFd) -> LoginUid {
-    match proc::read_at(process, "loginuid").ok().and_then(|text| proc::parse_number(&text)) {
-        None => LoginUid::Unsupported,
-        Some(raw) => Uid::new(raw).map_or(LoginUid::Unset, LoginUid::Set),
-    }
+///
+/// That there is no such file says that the kernel keeps none, or that the process has ended. Whatever else keeps it
+/// from being read (a client can have the server's descriptors used up) says nothing of it.
+pub(crate) fn login_uid(process: &OwnedFd) -> io::Result<LoginUid> {
+    let raw = match proc::read_at(process, "loginuid") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LoginUid::Unsupported),
+        found => proc::parse_number(&found?).ok_or_else(|| proc::malformed("loginuid"))?,
+    };
+    Ok(Uid::new(raw).map_or(LoginUid::Unset, LoginUid::Set))
 }
 
 /// The label of the process whose directory in `/proc` this is; `None` where no module keeps labels.
 pub(crate) fn label(process: &OwnedFd) -> io::Result<Option<Label>> {
-    if !labels_are_kept() {
+    if !labels_are_kept()? {
         return Ok(None);
     }
-    let mut text = match proc::read_at(process, "attr/current") {
-        // No module keeps labels, or the kernel has none at all.
-        Err(error) if keeps_none(&error) => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        found => found?,
-    };
+    match proc::read_at(process, "attr/current") {
+        Err(error) if keeps_none(&error) => Ok(None),
+        found => Ok(label_of(found?)),
+    }
+}
+
+/// The calling thread's label, which a process that it creates inherits.
+pub(crate) fn own_label() -> io::Result<Option<Label>> {
+    match proc::read_at(CWD, "/proc/thread-self/attr/current") {
+        Err(error) if keeps_none(&error) || error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => Ok(label_of(found?)),
+    }
+}
+
+fn label_of(mut text: Vec<u8>) -> Option<Label> {
     while text.last().is_some_and(|byte| matches!(byte, 0 | b'\n')) {
         text.pop();
     }
-    Ok((!text.is_empty()).then(|| Label(text.into())))
+    (!text.is_empty()).then(|| Label(text.into()))
 }
 
 /// Whether a security module keeps labels: which modules there are is decided when the system starts.
-fn labels_are_kept() -> bool {
+fn labels_are_kept() -> io::Result<bool> {
     static KEPT: OnceLock<bool> = OnceLock::new();
     // This thread's own: what another process's says is true of that one.
-    let own = || proc::read_at(CWD, "/proc/thread-self/attr/current");
-    *KEPT.get_or_init(|| !own().is_err_and(|error| keeps_none(&error)))
+    remembered(&KEPT, || match proc::read_at(CWD, "/proc/thread-self/attr/current") {
+        // No module keeps labels, or the kernel has none at all.
+        Err(error) if keeps_none(&error) || error.kind() == io::ErrorKind::NotFound => Ok(false),
+        found => found.map(|_| true),
+    })
+}
+
+/// What was found out once. A failure is not remembered.
+fn remembered(known: &OnceLock<bool>, find: impl FnOnce() -> io::Result<bool>) -> io::Result<bool> {
+    if let Some(known) = known.get() {
+        return Ok(*known);
+    }
+    let found = find()?;
+    Ok(*known.get_or_init(|| found))
 }
 
 fn keeps_none(error: &io::Error) -> bool {
@@ -105,13 +132,13 @@ fn keeps_none(error: &io::Error) -> bool {
 ///
 /// AppArmor shows a profile with its mode, `name (enforce)`, and takes `exec name` (`aa_change_onexec`); SELinux and Smack
 /// take a label as they show it.
-pub(crate) fn label_as_written(label: &[u8]) -> Vec<u8> {
-    if is_apparmor() { profile_as_written(label) } else { label.to_vec() }
+pub(crate) fn label_as_written(label: &[u8]) -> io::Result<Vec<u8>> {
+    Ok(if is_apparmor()? { profile_as_written(label) } else { label.to_vec() })
 }
 
 /// What a process whose label is `own` has to write to `attr/exec` to take back what it chose for the next program.
-pub(crate) fn none_as_written(own: &[u8]) -> Vec<u8> {
-    none_as_taken_by(is_apparmor(), own)
+pub(crate) fn none_as_written(own: &[u8]) -> io::Result<Vec<u8>> {
+    Ok(none_as_taken_by(is_apparmor()?, own))
 }
 
 /// SELinux takes an empty label for none (`selinux_lsm_setattr` of security/selinux/hooks.c). AppArmor takes `exec` and `stack`
@@ -121,10 +148,12 @@ fn none_as_taken_by(apparmor: bool, own: &[u8]) -> Vec<u8> {
     if apparmor { profile_as_written(own) } else { b"\0".to_vec() }
 }
 
-fn is_apparmor() -> bool {
+fn is_apparmor() -> io::Result<bool> {
     static APPARMOR: OnceLock<bool> = OnceLock::new();
-    let enabled = || std::fs::read("/sys/module/apparmor/parameters/enabled");
-    *APPARMOR.get_or_init(|| enabled().is_ok_and(|text| text.starts_with(b"Y")))
+    remembered(&APPARMOR, || match std::fs::read("/sys/module/apparmor/parameters/enabled") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        found => found.map(|text| text.starts_with(b"Y")),
+    })
 }
 
 fn profile_as_written(label: &[u8]) -> Vec<u8> {
@@ -146,13 +175,40 @@ pub(crate) fn last_capability() -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{none_as_taken_by, profile_as_written};
+    use super::*;
 
     #[test]
     fn a_label_for_the_next_program_is_taken_back_as_the_module_takes_it() {
         assert_eq!(none_as_taken_by(false, b"system_u:system_r:init_t:s0"), b"\0");
         assert_eq!(none_as_taken_by(true, b"unconfined"), b"exec unconfined");
         assert_eq!(none_as_taken_by(true, b"/usr/sbin/portal (enforce)"), b"exec /usr/sbin/portal");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_taken_for_what_is_not_there() {
+        let thread = std::thread::spawn(|| {
+            let own = open_directory("/proc/thread-self").unwrap();
+            assert!(login_uid(&own).is_ok() && own_label().is_ok() && own_context().is_ok());
+            // As in a server whose descriptors a client has used up; the directory is open already.
+            rustix::thread::set_no_new_privs(true).unwrap();
+            testbed::confine::Filter::new()
+                .deny(libc::SYS_openat, libc::EMFILE)
+                .install_on_this_thread()
+                .unwrap();
+            let failed = |error: io::Error| error.raw_os_error() == Some(libc::EMFILE);
+            assert!(login_uid(&own).is_err_and(failed));
+            assert!(own_label().is_err_and(failed));
+            assert!(own_context().is_err());
+        });
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_failure_is_not_remembered() {
+        let known = OnceLock::new();
+        assert!(remembered(&known, || Err(io::Error::from_raw_os_error(libc::EMFILE))).is_err());
+        assert!(remembered(&known, || Ok(true)).unwrap());
+        assert!(remembered(&known, || Ok(false)).unwrap());
     }
 
     #[test]

@@ -144,8 +144,9 @@ pub(crate) fn examine(
     match look_at(pidfd, pid, &own, connected, doing, &mut findings, &mut reading) {
         Ok(()) => {}
         Err(Fault::Final(error)) => return Err(error),
-        // Its directory in /proc is hidden (hidepid=, another procfs).
-        Err(Fault::Unreadable(source)) if !policy.unknown => {
+        // Its directory in /proc is hidden (hidepid=, another procfs). Another reason, which the client may be (the
+        // server's descriptors are used up, it has too many threads), is accepted by nobody.
+        Err(Fault::Unreadable(source)) if !policy.unknown || !is_hidden(&source) => {
             let part = ConfinedPart::NoNewPrivileges;
             return Err(Error::new(doing, ErrorKind::ConfinementUnknown { part }).with_source(source));
         }
@@ -171,6 +172,10 @@ pub(crate) fn examine(
     Ok(reading)
 }
 
+fn is_hidden(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::ENOENT | libc::ESRCH))
+}
+
 enum Fault {
     Final(Error),
     Unreadable(io::Error),
@@ -192,7 +197,7 @@ fn look_at(
         Err(source) => Fault::Final(Error::system(doing, "poll of a pidfd", source)),
     };
     let process = open_directory(&format!("/proc/{pid}")).map_err(fault)?;
-    reading.login_uid = login_uid(&process);
+    reading.login_uid = login_uid(&process).map_err(fault)?;
     findings.shared = Shared::of(&own.status, pid);
     let first = threads::look_at(&process, pid, own, findings, &fault, doing)?;
     if connected.is_some() && connected != own.label.as_ref() {

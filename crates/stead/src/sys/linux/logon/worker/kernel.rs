@@ -67,9 +67,9 @@ pub(super) fn umask() -> u32 {
 /// The label that a module (pam_selinux) chose for the next program: taken out of the worker, because the
 /// trampoline is not that program.
 pub(super) fn take_exec_label() -> io::Result<Option<Vec<u8>>> {
-    let Some(label) = label_in("/proc/thread-self/attr/exec") else { return Ok(None) };
-    let own = label_in("/proc/thread-self/attr/current").unwrap_or_default();
-    fs::write("/proc/thread-self/attr/exec", none_as_written(&own)).map_err(|error| {
+    let Some(label) = label_in("/proc/thread-self/attr/exec")? else { return Ok(None) };
+    let own = label_in("/proc/thread-self/attr/current")?.unwrap_or_default();
+    fs::write("/proc/thread-self/attr/exec", none_as_written(&own)?).map_err(|error| {
         let [label, own] = [&label, &own].map(|label| String::from_utf8_lossy(label).into_owned());
         io::Error::other(format!(
             "a PAM module chose the security label {label:?} for the next program, and the session worker, which is not \
@@ -80,12 +80,20 @@ pub(super) fn take_exec_label() -> io::Result<Option<Vec<u8>>> {
     Ok(Some(label))
 }
 
-fn label_in(file: &str) -> Option<Vec<u8>> {
-    let mut label = fs::read(file).ok()?;
+fn label_in(file: &str) -> io::Result<Option<Vec<u8>>> {
+    let mut label = match fs::read(file) {
+        // No module keeps labels, the kernel has none at all, or none was chosen (AppArmor).
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT)) =>
+        {
+            return Ok(None);
+        }
+        found => found?,
+    };
     while label.last().is_some_and(|byte| matches!(byte, 0 | b'\n')) {
         label.pop();
     }
-    (!label.is_empty()).then_some(label)
+    Ok((!label.is_empty()).then_some(label))
 }
 
 /// The number of the audit session, where there is one.
@@ -105,4 +113,22 @@ pub(super) fn server_is_gone(socket: &OwnedFd) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut one, Some(&now)).is_ok()
         && one[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_label_that_cannot_be_read_is_not_taken_for_none() {
+        let thread = std::thread::spawn(|| {
+            assert_eq!(super::take_exec_label().unwrap(), None);
+            rustix::thread::set_no_new_privs(true).unwrap();
+            testbed::confine::Filter::new()
+                .deny(libc::SYS_openat, libc::EMFILE)
+                .install_on_this_thread()
+                .unwrap();
+            let failed = super::take_exec_label().unwrap_err();
+            assert_eq!(failed.raw_os_error(), Some(libc::EMFILE));
+        });
+        thread.join().unwrap();
+    }
 }
