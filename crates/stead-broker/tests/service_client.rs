@@ -289,6 +289,11 @@ fn a_confined_caller_gets_nothing_that_the_policy_does_not_name_it_for() {
     let mut command = bed.as_user("alice", &[], bed.bin("testbed-client"));
     command.args(["confine", "--no-new-privs", "--"]).arg(bed.this_program());
     service.succeed(command, "role_is_confined", &[]);
+
+    let service = Service::start(bed, &everything(&["bob"], &["bob"]));
+    let mut command = bed.as_user("bob", &[], bed.bin("testbed-client"));
+    command.args(["confine", "--no-new-privs", "--"]).arg(bed.this_program());
+    service.succeed(command, "role_logs_itself_on_by_a_rule", &[]);
 }
 
 #[test]
@@ -304,7 +309,8 @@ fn role_is_confined() {
 #[test]
 fn before_linux_6_5_callers_get_what_a_rule_names_them_for_and_nobody_is_anybodys_client() {
     let bed = testbed::require!();
-    let mut service = Service::prepare(bed, &everything(&["root"], &["alice"]), None);
+    let policy = everything(&["root"], &["alice"]) + &everything(&["bob"], &["bob"]);
+    let mut service = Service::prepare(bed, &policy, None);
     service.without_peerpidfd = true;
     service.run(bed);
     let mut root = service.connect();
@@ -319,6 +325,17 @@ fn before_linux_6_5_callers_get_what_a_rule_names_them_for_and_nobody_is_anybody
     let (accepted, _) = listener.accept().unwrap();
     assert_eq!(refusal(&mut root, &CALL, &[accepted.as_fd(), listener.as_fd()]), too_old());
     service.caller_with(bed, "alice", "role_cannot_be_pinned", &[]);
+    service.caller(bed, "bob", "role_logs_itself_on_by_a_rule");
+}
+
+/// Without a rule it would rest on what this process could do by itself, which is less, or not known.
+#[test]
+fn role_logs_itself_on_by_a_rule() {
+    let Some(mut service) = part() else { return };
+    let by_a_rule = LogOn { s4u: true, ..log_on("bob", LogonType::Batch) };
+    let token = call(&mut service, &by_a_rule, &[]).0.token;
+    let (text, _) = output(&mut service, shell(token, "id -u"));
+    assert_eq!(text.trim(), rustix::process::getuid().as_raw().to_string());
 }
 
 fn too_old() -> FailureKind {

@@ -53,6 +53,18 @@ pub(super) fn decide(policy: &Policy, caller: &Caller, request: &Request<'_>) ->
         let why = "everyone may create processes as itself".to_owned();
         return Decision { allowed: true, rule: RuleRef::Itself, why };
     }
+    by_a_rule(policy, caller, request)
+}
+
+pub(super) fn decide_by_a_rule(policy: &Policy, caller: &Caller, request: &Request<'_>) -> Decision {
+    match policy.deny.iter().find(|rule| denies(rule, caller, request)) {
+        Some(rule) => denied_by(rule),
+        None => by_a_rule(policy, caller, request),
+    }
+}
+
+/// What the `[[allow]]` rules say.
+fn by_a_rule(policy: &Policy, caller: &Caller, request: &Request<'_>) -> Decision {
     let mut nearest: Option<(Gap, &Rule)> = None;
     for rule in &policy.allow {
         match gap(rule, caller, request) {

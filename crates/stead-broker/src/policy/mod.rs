@@ -118,6 +118,12 @@ impl Policy {
         decide::decide(self, caller, request)
     }
 
+    /// The same without what needs no rule: for a caller that may not even do what everyone may, because something
+    /// confines its process or that cannot be known.
+    pub fn decide_by_a_rule(&self, caller: &Caller, request: &Request<'_>) -> Decision {
+        decide::decide_by_a_rule(self, caller, request)
+    }
+
     /// A refusal where `caller` could have no client at all with this privilege but itself: known without looking
     /// any client up, so that a caller without rights cannot learn which accounts exist.
     pub fn refuses_outright(&self, caller: &Caller, privilege: Privilege) -> Option<Decision> {

@@ -194,16 +194,23 @@ impl Service {
 
     /// Asks the policy, and writes down what it says.
     pub(super) fn decide(&self, caller: &Caller, request: &Request<'_>) -> Result<Decision, Failure> {
-        let decision = self.policy().decide(&caller.policy, request);
-        self.note_decision(caller, request, &decision);
-        if decision.allowed {
-            // What needs no rule rests on what the caller's process could do by itself: a confined one less.
-            if decision.rule == RuleRef::Itself {
-                caller.require_free()?;
+        let policy = self.policy();
+        let mut decision = policy.decide(&caller.policy, request);
+        let mut free = Ok(());
+        if decision.rule == RuleRef::Itself {
+            // What needs no rule rests on what the caller's process could do by itself: a confined one less. What a rule
+            // gives is given to its user.
+            free = caller.require_free();
+            if free.is_err() {
+                let by_a_rule = policy.decide_by_a_rule(&caller.policy, request);
+                if by_a_rule.allowed {
+                    (decision, free) = (by_a_rule, Ok(()));
+                }
             }
-            return Ok(decision);
         }
-        Err(denied(request.privilege, &request.client.name))
+        self.note_decision(caller, request, &decision);
+        free?;
+        if decision.allowed { Ok(decision) } else { Err(denied(request.privilege, &request.client.name)) }
     }
 
     /// Whether connections end because the service does, and not because their callers went away.

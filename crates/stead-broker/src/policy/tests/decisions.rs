@@ -91,6 +91,25 @@ fn as_itself_is_with_the_callers_groups_no_more_and_no_fewer() {
 }
 
 #[test]
+fn who_may_not_do_what_everyone_may_has_what_a_rule_over_itself_gives() {
+    let own = Caller::new(Uid::new(ALICE).unwrap(), [gid(ALICE), gid(STUDENTS)]);
+    let alice = alice();
+    let request = run(&alice, "/usr/bin/report");
+    let by_a_rule = |text: &str| {
+        let policy = policy(text);
+        assert_eq!(policy.decide(&own, &request).rule == RuleRef::Itself, !text.contains("deny"));
+        let decision = policy.decide_by_a_rule(&own, &request);
+        (decision.allowed, decision.rule.to_string())
+    };
+    let over_itself = STUDENTS_RULE.replace("\"portal\"", "\"alice\"");
+    assert_eq!(by_a_rule(STUDENTS_RULE), (false, "no rule".to_owned()), "one for somebody else");
+    assert_eq!(by_a_rule(&over_itself), (true, "policy.toml:2".to_owned()));
+    let deny =
+        "[[deny]]\ncallers = \"everyone\"\nclients = \"everyone\"\nprivileges = [\"assign-primary-token\"]\n";
+    assert!(!by_a_rule(&(over_itself + deny)).0);
+}
+
+#[test]
 fn one_rule_must_cover_all_of_a_request() {
     let policy = policy(STUDENTS_RULE);
     let portal = caller(PORTAL);
