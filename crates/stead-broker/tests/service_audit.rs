@@ -1,5 +1,5 @@
 //! What a caller did stands in the audit log: which files it opened, what it did to which session, how it had a process
-//! created.
+//! created. And no caller fills it.
 #![cfg(target_os = "linux")]
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
@@ -16,7 +16,7 @@ use service_support::{Service, be_told, call, exit_code, own, part, refusal, s4u
 use stead_protocol::client::Connection;
 use stead_protocol::{
     CloseSession, CreateProcess, Environment, FailureKind, LogOn, LogonType, OpenFile, OpenSession,
-    OpenedSession, TerminateSession, Variable,
+    OpenedSession, SignalProcess, TerminateSession, Variable,
 };
 use testbed::{Bed, until};
 
@@ -184,4 +184,89 @@ fn role_asks_for_anothers_desktop() {
     };
     let refused = refusal(&mut service, &process, &[]);
     assert!(matches!(refused, FailureKind::PolicyDenied { .. }), "{refused:?}");
+}
+
+/// Nobody who needs no rule fills the disk, or keeps what others did out of the log.
+#[test]
+fn who_floods_the_audit_log_has_its_records_counted_and_nobody_else_loses_one() {
+    let bed = testbed::require!();
+    let mut service = Service::start(bed, "");
+    let mut flood =
+        service.part_by(bed.as_user("mallory", &[], bed.this_program()), "role_floods_the_log", &[]);
+    assert_eq!(flood.says(), "it begins");
+    service.caller(bed, "bob", "role_creates_twenty");
+    flood.wait();
+    service.signal(rustix::process::Signal::TERM);
+    service.wait();
+    let audit = service.audit();
+    let by = |user: &str| {
+        let uid = bed.user(user).uid;
+        audit.iter().filter(move |record| record["caller"]["uid"] == uid)
+    };
+    assert_eq!(by("bob").count(), 60, "twenty were decided, have begun, and have ended");
+    assert!(audit.iter().all(|record| record["event"] != "lost"));
+    let (folded, written): (Vec<_>, Vec<_>) = by("mallory").partition(|record| record["event"] == "folded");
+    let counted: u64 = folded.iter().map(|record| record["count"].as_u64().unwrap()).sum();
+    assert_eq!(written.len() as u64 + counted, FLOOD + 2, "its process was decided, and has begun");
+    let size = std::fs::metadata(service.folder.join("audit.json")).unwrap().len();
+    assert!(size < 3 << 20, "{size} bytes, {} records, {counted} more in {}", written.len(), folded.len());
+}
+
+const FLOOD: u64 = 4000;
+
+#[test]
+fn role_floods_the_log() {
+    let Some(mut service) = part() else { return };
+    // Each record of it is as long as a name is written down.
+    let program = format!("/bin/{}sleep", "./".repeat(600));
+    let process = CreateProcess {
+        token: own(&mut service).token,
+        program: Some(program.as_str().into()),
+        arguments: vec!["600".into()],
+        ..CreateProcess::default()
+    };
+    let process = call(&mut service, &process, &[]).0.process.id;
+    say("it begins");
+    let signal = SignalProcess { process, signal: 18, group: false };
+    for _ in 1..FLOOD {
+        service.tell(&signal).unwrap();
+    }
+    call(&mut service, &signal, &[]);
+}
+
+#[test]
+fn role_creates_twenty() {
+    let Some(mut service) = part() else { return };
+    let token = own(&mut service).token;
+    for _ in 0..20 {
+        assert_eq!(service_support::output(&mut service, shell(token, "exit 7")).1, Some(7));
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_call_itself_is_refused_before_anything_is_decided_or_recorded() {
+    let bed = testbed::require!();
+    let service = Service::start(bed, "");
+    service.caller(bed, "mallory", "role_asks_for_what_there_is_not");
+    let uid = bed.user("mallory").uid;
+    assert!(service.audit().iter().all(|record| record["caller"]["uid"] != uid));
+}
+
+#[test]
+fn role_asks_for_what_there_is_not() {
+    let Some(mut service) = part() else { return };
+    let process = CreateProcess {
+        token: own(&mut service).token,
+        program: Some("/bin/true".into()),
+        ..CreateProcess::default()
+    };
+    let limit = stead_protocol::ProcessLimit { name: "no-limit".into(), soft: None, hard: None };
+    for wrong in [
+        CreateProcess { limits: vec![limit], ..process.clone() },
+        CreateProcess { stdin: Some(3), ..process.clone() },
+        CreateProcess { program: None, ..process },
+    ] {
+        let refused = refusal(&mut service, &wrong, &[]);
+        assert!(matches!(refused, FailureKind::InvalidInput { .. }), "{refused:?}");
+    }
 }

@@ -86,7 +86,7 @@ fn priority(record: &Record) -> u8 {
     const INFO: u8 = 6;
     match (record.event, record.outcome) {
         (Event::Lost | Event::PolicyRefused, _) => WARNING,
-        (_, Some(Outcome::Denied | Outcome::Failed)) => NOTICE,
+        (Event::Folded, _) | (_, Some(Outcome::Denied | Outcome::Failed)) => NOTICE,
         _ => INFO,
     }
 }

@@ -98,7 +98,7 @@ impl Log {
         let inner = &self.0;
         let lost = inner.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let detail = format!("{lost} records were lost: the disk or the journal was too slow");
+            let detail = format!("{lost} records were lost: the disk is full or too slow, or the journal is");
             self.put(Record::new(Event::Lost).detail(&detail), Some(lost));
         }
         self.put(record, None);
@@ -110,12 +110,13 @@ impl Log {
         let line = Line { time: rfc3339(SystemTime::now()), sequence, lost, record: &record };
         // Nothing in a record can fail to be JSON.
         let json = serde_json::to_string(&line).unwrap_or_default();
-        let entry = Arc::new(Entry { record, json });
+        let weight = lost.unwrap_or(1);
+        let entry = Arc::new(Entry { record, json, weight });
         inner.watchers.tell(&entry);
         let sent =
             inner.to_writer.as_ref().is_some_and(|writer| writer.try_send(Order::Write(entry)).is_ok());
         if !sent {
-            inner.lost.fetch_add(lost.unwrap_or(0) + 1, Ordering::Relaxed);
+            inner.lost.fetch_add(weight, Ordering::Relaxed);
         }
     }
 
@@ -183,9 +184,10 @@ impl Writer {
             written.is_ok()
         });
         let in_journal = self.in_journal(entry);
-        // What stands in one of them is not lost.
-        if in_file != Some(true) && in_journal != Some(true) && (in_file, in_journal) != (None, None) {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+        // Where there is a file it has all of them. What the journal took it may still drop, of whomever it has too many from
+        // (RateLimitBurst= in journald.conf(5)).
+        if in_file.or(in_journal) == Some(false) {
+            self.lost.fetch_add(entry.weight, Ordering::Relaxed);
         }
     }
 

@@ -48,6 +48,8 @@ pub enum Event {
     ServiceStart,
     /// The service ends.
     ServiceStop,
+    /// Records were counted in the place of being written: their caller made very many.
+    Folded,
     /// Records were lost.
     Lost,
 }
@@ -71,6 +73,7 @@ impl Event {
             Self::PolicyRefused => "policy-refused",
             Self::ServiceStart => "service-start",
             Self::ServiceStop => "service-stop",
+            Self::Folded => "folded",
             Self::Lost => "lost",
         }
     }
@@ -222,6 +225,9 @@ pub struct Record {
     /// The process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// How many records this one stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
     /// How the process ended, why something failed, what a policy's error is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<Text>,
@@ -271,8 +277,28 @@ impl Record {
             rule: None,
             session: None,
             pid: None,
+            count: None,
             detail: None,
         }
+    }
+
+    /// About how many bytes it takes.
+    pub fn size(&self) -> usize {
+        const NAMES_AND_NUMBERS: usize = 256;
+        let parties =
+            [&self.caller, &self.client].into_iter().flatten().filter_map(|party| party.name.as_ref());
+        let fields = [
+            &self.logon,
+            &self.program,
+            &self.directory,
+            &self.desktop,
+            &self.file,
+            &self.rule,
+            &self.session,
+            &self.detail,
+        ];
+        let texts = fields.into_iter().flatten().chain(parties).chain(&self.arguments).chain(&self.variables);
+        texts.map(|text| text.as_str().len()).sum::<usize>() + NAMES_AND_NUMBERS
     }
 
     /// The policy was asked for `privilege`, and said this.
@@ -300,14 +326,14 @@ impl Record {
     /// This caller asked.
     #[must_use]
     pub fn caller(mut self, uid: Uid, name: Option<&str>, pid: Option<u32>) -> Self {
-        self.caller = Some(Party { uid: Some(uid), name: name.map(Text::new), pid });
+        self.caller = Some(Party { uid: Some(uid), name: name.map(Text::name), pid });
         self
     }
 
     /// It was to be done as this client.
     #[must_use]
     pub fn client(mut self, uid: Option<Uid>, name: Option<&str>) -> Self {
-        self.client = Some(Party { uid, name: name.map(Text::new), pid: None });
+        self.client = Some(Party { uid, name: name.map(Text::name), pid: None });
         self
     }
 
@@ -377,6 +403,13 @@ impl Record {
     #[must_use]
     pub fn pid(mut self, pid: u32) -> Self {
         self.pid = Some(pid);
+        self
+    }
+
+    /// Which stands for so many.
+    #[must_use]
+    pub fn count(mut self, count: u64) -> Self {
+        self.count = Some(count);
         self
     }
 

@@ -22,6 +22,8 @@ pub struct Entry {
     pub record: Record,
     /// Its line of JSON, without the line's end.
     pub json: String,
+    /// How many records are lost with it: those that it tells of, or itself.
+    pub(super) weight: u64,
 }
 
 /// What a watcher sees.

@@ -122,6 +122,30 @@ fn a_journal_that_reads_nothing_holds_nobody_and_what_it_loses_is_told() {
     drop(journal);
 }
 
+/// A file that refuses what is written to it, as one on a full disk does; and a journal that takes all of it, and may yet
+/// drop it.
+#[test]
+fn what_a_full_disk_does_not_take_is_counted_as_lost_whatever_the_journal_took() {
+    let scratch = Scratch::new();
+    let _journal = UnixDatagram::bind(scratch.0.join("journal")).unwrap();
+    let refuses = Some(PathBuf::from("/proc/self/oom_score_adj"));
+    let log = Log::open(Options { file: refuses, journal: Some(scratch.0.join("journal")) }).unwrap();
+    let mut watcher = log.subscribe(None).unwrap();
+    for _ in 0..3 {
+        log.record(record("alice"));
+    }
+    assert!(log.flush(SOON));
+    log.record(record("alice"));
+    assert!(log.flush(SOON));
+    log.record(record("alice"));
+    let told: Vec<u64> = std::iter::from_fn(|| watcher.next_now())
+        .filter(|seen| seen.entry.record.event == Event::Lost)
+        .map(|seen| serde_json::from_str::<Value>(&seen.entry.json).unwrap()["lost"].as_u64().unwrap())
+        .collect();
+    // Until it is in the file that they were lost, they are told of again, with those that came since.
+    assert_eq!(told.last(), Some(&4), "{told:?}");
+}
+
 #[test]
 fn a_slow_watcher_is_told_how_many_it_lost_and_holds_nobody() {
     let log = Log::open(Options { file: None, journal: None }).unwrap();
@@ -199,6 +223,8 @@ fn very_long_arguments_are_cut_and_counted() {
     assert!(record.program.as_ref().unwrap().as_str().ends_with('…'));
     assert_eq!(record.arguments.len() + record.arguments_left_out, 100);
     assert!(record.arguments.iter().map(|text| text.as_str().len()).sum::<usize>() <= 4096);
+    let json = serde_json::to_string(&record).unwrap().len();
+    assert!((json / 2..json * 2).contains(&record.size()), "{json} bytes, said to be {}", record.size());
 }
 
 /// Nothing that ends a line, moves a cursor, or changes the direction of what follows.

@@ -6,6 +6,8 @@ use serde::Serialize;
 
 /// No text in a record is longer, in bytes of what was given.
 const LONGEST: usize = 1024;
+/// No name of an account is: `LOGIN_NAME_MAX` in limits.h.
+const LONGEST_NAME: usize = 256;
 
 /// Text that a client or caller chose, made harmless: only printable characters, anything else as an escape
 /// (`\n`, `\u{202e}`, `\xff` for what is not UTF-8), a backslash as two, and an end that was cut off as `…`.
@@ -22,9 +24,17 @@ pub struct Text(String);
 impl Text {
     /// What `bytes` look like.
     pub fn new(bytes: impl AsRef<[u8]>) -> Self {
-        let bytes = bytes.as_ref();
-        let (kept, cut) = match bytes.get(..LONGEST) {
-            Some(beginning) if bytes.len() > LONGEST => (beginning, true),
+        Self::within(LONGEST, bytes.as_ref())
+    }
+
+    /// The same of an account's name.
+    pub(super) fn name(name: &str) -> Self {
+        Self::within(LONGEST_NAME, name.as_bytes())
+    }
+
+    fn within(most: usize, bytes: &[u8]) -> Self {
+        let (kept, cut) = match bytes.get(..most) {
+            Some(beginning) if bytes.len() > most => (beginning, true),
             _ => (bytes, false),
         };
         let mut text = String::with_capacity(kept.len());

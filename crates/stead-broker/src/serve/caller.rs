@@ -1,6 +1,8 @@
 //! Who calls: by the library's own client, of the connection itself.
 
+use std::cell::Cell;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use stead::os::linux::{ClientExt, Gid, GroupSet, Uid, User};
 use stead::{Client, Confinement, ErrorKind, Impersonation, Token};
@@ -23,6 +25,8 @@ pub(super) struct Caller {
     /// What the policy knows of it.
     pub(super) policy: policy::Caller,
     pub(super) pid: u32,
+    /// How long its call is to wait, for it filled the audit log.
+    wait: Cell<Duration>,
 }
 
 impl Caller {
@@ -35,7 +39,7 @@ impl Caller {
         let account_groups = groups_of_account(uid)?;
         let counted = accounts::counted(uid, account_groups.is_some());
         let policy = policy::Caller::new(uid, gids).account_groups(account_groups.unwrap_or_default());
-        Ok(Self { client, uid, counted, policy, pid })
+        Ok(Self { client, uid, counted, policy, pid, wait: Cell::default() })
     }
 
     /// Its own token. How it is confined is looked at now, and must be known.
@@ -45,6 +49,16 @@ impl Caller {
             return Err(kind.while_doing("finding out how the caller is confined"));
         }
         self.client.token().map_err(|error| failure(&error))
+    }
+
+    /// Its call is to wait at least so long.
+    pub(super) fn must_wait(&self, wait: Duration) {
+        self.wait.set(self.wait.get().max(wait));
+    }
+
+    /// How long its last call is to wait.
+    pub(super) fn take_wait(&self) -> Duration {
+        self.wait.take()
     }
 
     /// The pidfd that pins it; none before Linux 6.5.

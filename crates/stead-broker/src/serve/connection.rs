@@ -184,6 +184,13 @@ async fn once(
         (Some(state), result)
     };
     let (state, result) = service.blocking_in(kind, user.counted, work).await?;
+    if let Some(state) = &state {
+        // Who has much written down waits for it here, and keeps no thread and nobody else from anything.
+        let wait = state.caller.take_wait();
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+    }
     if let Err(failure) = &result
         && matches!(failure.kind, FailureKind::PolicyDenied { .. })
     {

@@ -1,7 +1,7 @@
 //! What goes into the audit log, from where it happens.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stead::os::linux::Uid;
 use stead_protocol::{CreateProcess, Failure, FailureKind, OpenFile, Text};
@@ -13,8 +13,44 @@ use super::service::Service;
 use super::session;
 use crate::audit::{self, Event, Inode, Outcome};
 use crate::policy::{Decision, ProgramRequest, Request, RuleRef, Subject};
+use crate::throttle::{About, Becomes};
 
 impl Service {
+    /// Writes what a caller did, if it counts for one that has room; how long that one is to wait.
+    fn note_for(&self, counted: Uid, about: About, record: audit::Record) -> Duration {
+        let now = Instant::now();
+        match self.records.take(now, counted, about, record.size()) {
+            Becomes::Written(wait) => {
+                self.audit.record(record);
+                wait
+            }
+            Becomes::Folded => {
+                if let Some(count) = self.records.folded_of(now, counted) {
+                    self.note_folded(counted, count);
+                }
+                Duration::ZERO
+            }
+        }
+    }
+
+    /// Writes what a call did.
+    fn note(&self, caller: &Caller, about: About, record: audit::Record) {
+        caller.must_wait(self.note_for(caller.counted, about, record));
+    }
+
+    fn note_folded(&self, counted: Uid, count: u64) {
+        let record = audit::Record::new(Event::Folded).caller(counted, None, None).count(count);
+        self.audit
+            .record(record.detail(format!("{count} more records of what it did as itself, without a rule")));
+    }
+
+    /// Tells of all that was counted in the place of being written.
+    pub(super) fn note_all_folded(&self) {
+        for (counted, count) in self.records.folded(Instant::now()) {
+            self.note_folded(counted, count);
+        }
+    }
+
     /// The policy was asked.
     pub(super) fn note_decision(&self, caller: &Caller, request: &Request<'_>, decision: &Decision) {
         let mut record = by(audit::Record::decision(request.privilege, decision), caller)
@@ -23,7 +59,8 @@ impl Service {
         if let Some(ProgramRequest::Path(path)) = request.program.filter(|_| !decision.allowed) {
             record = record.program::<&str>(path, []);
         }
-        self.audit.record(record);
+        let about = if decision.allowed { by_rule(&decision.rule) } else { About::Refused };
+        self.note(caller, about, record);
     }
 
     /// A logon was tried; which session it is.
@@ -36,10 +73,11 @@ impl Service {
     ) {
         let record =
             by(audit::Record::new(Event::Logon), caller).client(client.uid, Some(&client.name)).logon(kind);
-        self.audit.record(match result {
+        let record = match result {
             Ok(session) => record.session(&session).outcome(Outcome::Ok),
             Err(failure) => ended(record, Some(failure)),
-        });
+        };
+        self.note(caller, About::Ruled, record);
     }
 
     /// A caller did something to a session, or could not.
@@ -50,7 +88,8 @@ impl Service {
         session: &session::Record,
         failed: Option<&Failure>,
     ) {
-        self.audit.record(ended(by(of_session(event, session), caller), failed));
+        let about = if failed.is_some_and(is_denied) { About::Refused } else { About::Ruled };
+        self.note(caller, about, ended(by(of_session(event, session), caller), failed));
     }
 
     /// A session is ended, for who held it is gone.
@@ -59,14 +98,15 @@ impl Service {
         self.audit.record(record.detail("its caller went away without letting go of it"));
     }
 
-    /// A file was opened with a token, by this rule, or could not be.
+    /// A file was opened with a token, if a rule says so, or could not be.
     pub(super) fn note_file(
         &self,
         caller: &Caller,
         client: &Subject,
         session: Option<String>,
         call: &OpenFile,
-        result: Result<&RuleRef, &Failure>,
+        rule: Option<&RuleRef>,
+        failed: Option<&Failure>,
     ) {
         let how = [
             (call.read, "read"),
@@ -83,10 +123,10 @@ impl Service {
         if let Some(session) = session {
             record = record.session(&session);
         }
-        self.audit.record(match result {
-            Ok(rule) => record.outcome(Outcome::Ok).rule(&rule.to_string()),
-            Err(failure) => ended(record, Some(failure)),
-        });
+        if let Some(rule) = rule {
+            record = record.rule(&rule.to_string());
+        }
+        self.note(caller, rule.map_or(About::Refused, by_rule), ended(record, failed));
     }
 
     /// A process was created, by this rule; of a file that was passed open, which one that is.
@@ -111,7 +151,7 @@ impl Service {
         if let Some(desktop) = &call.desktop {
             record = record.desktop(desktop.as_bytes());
         }
-        self.audit.record(record);
+        self.note(caller, by_rule(rule), record);
     }
 
     /// A process has ended.
@@ -120,13 +160,16 @@ impl Service {
         if let Some(owner) = Uid::new(process.owner) {
             record = record.caller(owner, None, None);
         }
-        self.audit.record(record);
+        match Uid::new(process.counted()) {
+            Some(counted) => drop(self.note_for(counted, of_own(process), record)),
+            None => self.audit.record(record),
+        }
     }
 
     /// A process was sent a signal, or its tree was ended.
     pub(super) fn note_signal(&self, caller: &Caller, process: &Record, what: &str) {
         let record = by(of_process(Event::Signal, process, &[]), caller);
-        self.audit.record(record.outcome(Outcome::Ok).detail(what));
+        self.note(caller, of_own(process), record.outcome(Outcome::Ok).detail(what));
     }
 
     /// The service takes calls from now on.
@@ -139,6 +182,7 @@ impl Service {
     /// It takes no more.
     pub(super) fn note_stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.note_all_folded();
         self.audit.record(audit::Record::new(Event::ServiceStop).pid(std::process::id()));
         self.audit.flush(Duration::from_secs(1));
     }
@@ -158,11 +202,22 @@ fn ended(record: audit::Record, failed: Option<&Failure>) -> audit::Record {
     match failed {
         None => record.outcome(Outcome::Ok),
         Some(failure) => {
-            let is_denied = matches!(failure.kind, FailureKind::PolicyDenied { .. });
-            let outcome = if is_denied { Outcome::Denied } else { Outcome::Failed };
+            let outcome = if is_denied(failure) { Outcome::Denied } else { Outcome::Failed };
             record.outcome(outcome).detail(failure.to_string())
         }
     }
+}
+
+fn is_denied(failure: &Failure) -> bool {
+    matches!(failure.kind, FailureKind::PolicyDenied { .. })
+}
+
+fn by_rule(rule: &RuleRef) -> About {
+    if *rule == RuleRef::Itself { About::Itself } else { About::Ruled }
+}
+
+fn of_own(process: &Record) -> About {
+    if process.own { About::Itself } else { About::Ruled }
 }
 
 /// A session, as what happens to it is recorded; the caller is who opened it, if nobody else is said to be.

@@ -23,7 +23,7 @@ use super::session::Sessions;
 use super::slots::{Kind, Slots};
 use crate::audit::{self, Event, Log, Outcome};
 use crate::policy::{Decision, Policy, Privilege, Request, RuleRef};
-use crate::throttle::{Attempt, Failures, Held, Holding, Quotas, Wait};
+use crate::throttle::{Attempt, Failures, Held, Holding, Quotas, Records, Wait};
 
 /// From its arrival to its answer a denial takes at least this long: longer than the account database usually takes
 /// to know a user, or not to.
@@ -44,6 +44,8 @@ pub(super) struct Service {
     /// Workers for the next logons, of the types that there were some of lately.
     pub(super) ready: ReadyWorkers,
     pub(super) audit: Log,
+    /// How much of it each caller may fill.
+    pub(super) records: Records,
     runtime: Handle,
     since: u64,
     /// It takes no more calls: connections end because it does.
@@ -69,6 +71,7 @@ impl Service {
             slots: Arc::default(),
             accounts: Accounts::default(),
             quotas: Quotas::default(),
+            records: Records::default(),
             failures,
             sessions,
             processes,

@@ -159,6 +159,7 @@ pub(super) async fn sweep(service: Arc<Service>) {
             tie::sweep(&service);
             service.sessions.sweep();
             service.ready.let_go_after(READY);
+            service.note_all_folded();
             // Where calls keep coming the threads that wait never all end.
             stead::memory::give_back();
         });

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use stead::os::linux::Uid;
 
-use super::{Failures, Holding, Quotas, Wait};
+use super::{About, Becomes, Failures, Holding, Quotas, Records, Wait};
 use crate::policy::{FailedLogons, Quota};
 
 fn uid(uid: u32) -> Uid {
@@ -202,4 +202,75 @@ proptest! {
         drop(held);
         prop_assert_eq!(quotas.callers(), 0);
     }
+}
+
+/// Records of half a KiB that are made at once until one is folded, or waits; at most this many.
+fn until_full(records: &Records, now: Instant, caller: u32, about: About) -> usize {
+    let fits = |_: &usize| records.take(now, uid(caller), about, 512) == Becomes::Written(Duration::ZERO);
+    (0..100_000).take_while(fits).count()
+}
+
+#[test]
+fn what_takes_no_rule_is_counted_where_there_is_much_of_it_and_what_is_refused_waits() {
+    let (records, mut now) = (Records::default(), Instant::now());
+    let at_once = until_full(&records, now, 1, About::Itself);
+    assert!((1000..10_000).contains(&at_once), "{at_once}");
+    // One was folded already.
+    assert_eq!(records.folded_of(now, uid(1)), Some(1));
+    for _ in 0..9 {
+        assert_eq!(records.take(now, uid(1), About::Itself, 512), Becomes::Folded);
+    }
+    assert_eq!(records.folded_of(now, uid(1)), None, "it was told just now");
+    let Becomes::Written(first) = records.take(now, uid(1), About::Refused, 512) else { panic!("folded") };
+    let Becomes::Written(second) = records.take(now, uid(1), About::Refused, 512) else { panic!("folded") };
+    assert!(
+        Duration::ZERO < first && first < second && second < Duration::from_secs(1),
+        "{first:?} {second:?}"
+    );
+    now += Duration::from_secs(1);
+    assert_eq!(records.folded_of(now, uid(1)), Some(9));
+    assert_eq!(records.folded_of(now, uid(1)), None);
+    // In a day it is what a disk has room for.
+    let mut written = 0;
+    for _ in 0..24 * 60 {
+        now += Duration::from_secs(60);
+        written += until_full(&records, now, 1, About::Itself) * 512;
+    }
+    assert!(written < 2_000_000_000, "{written}");
+    // Nobody else has any less for it, and it has what a rule gives it.
+    assert_eq!(until_full(&records, now, 2, About::Itself), at_once);
+    assert_eq!(records.take(now, uid(1), About::Ruled, 512), Becomes::Written(Duration::ZERO));
+}
+
+#[test]
+fn a_thousand_processes_a_second_by_a_rule_wait_for_nothing_and_ten_thousand_do() {
+    let (records, mut now) = (Records::default(), Instant::now());
+    for _ in 0..600 * 1000 {
+        now += Duration::from_millis(1);
+        for _ in 0..3 {
+            assert_eq!(records.take(now, uid(1), About::Ruled, 512), Becomes::Written(Duration::ZERO));
+        }
+    }
+    let waits = |_: &i32| {
+        now += Duration::from_micros(100);
+        (0..3).all(|_| records.take(now, uid(1), About::Ruled, 512) == Becomes::Written(Duration::ZERO))
+    };
+    assert!((0..50_000).take_while(waits).count() < 50_000);
+    let root = |_| records.take(now, Uid::ROOT, About::Itself, 1 << 20) == Becomes::Written(Duration::ZERO);
+    assert!((0..1000).all(root), "root is not bounded");
+}
+
+#[test]
+fn of_callers_that_make_no_records_any_more_nothing_is_kept() {
+    let (records, now) = (Records::default(), Instant::now());
+    for caller in 1..500 {
+        records.take(now, uid(caller), About::Itself, 512);
+    }
+    until_full(&records, now, 1, About::Itself);
+    assert_eq!(records.folded(now), [(uid(1), 1)]);
+    assert_eq!(records.callers(), 499);
+    assert_eq!(records.folded(now + Duration::from_secs(1)), []);
+    assert_eq!(records.callers(), 1);
+    records.folded(now + Duration::from_secs(3600));
+    assert_eq!(records.callers(), 0);
 }

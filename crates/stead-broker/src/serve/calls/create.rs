@@ -9,7 +9,7 @@ use stead::desktop::{Desktop, GrantTo, InteractiveSession};
 use stead::os::linux::{CommandExt, Limit};
 use stead::process::Containment;
 use stead::{Command, PtySize, Stdio};
-use stead_protocol::{CreateProcess, CreatedProcess, Failure, FailureKind, Text};
+use stead_protocol::{CreateProcess, CreatedProcess, Failure, Text};
 
 use super::explain::desktop_request;
 use super::strings;
@@ -27,6 +27,7 @@ use crate::serve::{groups, limits, watch};
 use crate::throttle::Holding;
 
 const DOING: &str = "creating a process";
+const WHICH_PROGRAM: &str = "it takes a program, or an open file in its place";
 /// The longest that a program may take to be executed.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -42,18 +43,19 @@ pub(super) fn create(
     }
     let call = &call;
     let held = state.token(call.token)?;
+    // What is wrong with the call itself is nobody's to decide, and nothing to record.
+    let raised = limits_of(held, call)?;
+    let mut command = command(call, given)?;
+    let token = held.to_primary().map_err(|error| failure(&error))?;
     let subject = held.subject()?;
     let rule = decide(service, state, call, &subject)?;
-    let raised = limits_of(held, call)?;
     decide_quota(service, state, call, &subject, &raised)?;
-    let token = held.to_primary().map_err(|error| failure(&error))?;
     let counted = service.take(&state.caller, Holding::Process).or_else(|_| {
         // The kernel may have told the caller of an end that is not counted off yet.
         service.processes.count_off(state.caller.uid);
         service.take(&state.caller, Holding::Process)
     })?;
 
-    let mut command = command(call, given)?;
     for (limit, soft, hard) in raised.all {
         command.limit(limit, soft, hard);
     }
@@ -153,7 +155,7 @@ fn decide(
     let program = match (&call.program, call.pinned) {
         (Some(name), None) => ProgramRequest::Path(name.as_bytes()),
         (None, Some(_)) => ProgramRequest::Descriptor,
-        _ => return Err(invalid(DOING, "it takes a program, or an open file in its place")),
+        _ => return Err(invalid(DOING, WHICH_PROGRAM)),
     };
     let set = call.environment.set.iter();
     let set = set.map(|variable| (variable.name.as_bytes(), Some(variable.value.as_bytes())));
@@ -236,10 +238,7 @@ fn command(call: &CreateProcess, given: &Given) -> Result<Command, Failure> {
     let mut command = match (&call.program, call.pinned) {
         (Some(name), None) => Command::new(name.as_os_str()),
         (None, Some(index)) => Command::pinned(given.copy(index)?),
-        _ => {
-            let kind = FailureKind::InvalidInput { what: "no program".to_owned() };
-            return Err(kind.while_doing(DOING));
-        }
+        _ => return Err(invalid(DOING, WHICH_PROGRAM)),
     };
     command.args(call.arguments.iter().map(Text::as_os_str));
     if let Some(name) = &call.argument_zero {

@@ -42,11 +42,9 @@ pub(super) fn open(
         _ => None,
     };
     let rule = decide(service, state, held, &subject);
-    let rule = rule.inspect_err(|refused| {
-        service.note_file(&state.caller, &subject, session.clone(), call, Err(refused));
-    })?;
-    let opened = open_as(service, held, call, doing);
-    service.note_file(&state.caller, &subject, session, call, opened.as_ref().map(|_| &rule));
+    let opened = rule.clone().and_then(|_| open_as(service, held, call, doing));
+    let failed = opened.as_ref().err();
+    service.note_file(&state.caller, &subject, session, call, rule.as_ref().ok(), failed);
     opened
 }
 
