@@ -10,12 +10,13 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
-use service_support::{Service, be_told, call, exit_code, own, part, refusal, s4u, say, shell};
-use stead_protocol::client::Connection;
+use service_support::{Service, another, be_told, call, exit_code, own, part, refusal, s4u, say, shell};
+use stead_protocol::client::{CallError, Connection};
 use stead_protocol::{
-    CloseSession, CreateProcess, Environment, FailureKind, LogOn, LogonType, OpenFile, OpenSession,
+    CloseSession, CreateProcess, Environment, FailureKind, LogOn, LogonType, Monitor, OpenFile, OpenSession,
     OpenedSession, SignalProcess, TerminateSession, Variable,
 };
 use testbed::{Bed, until};
@@ -269,4 +270,78 @@ fn role_asks_for_what_there_is_not() {
         let refused = refusal(&mut service, &wrong, &[]);
         assert!(matches!(refused, FailureKind::InvalidInput { .. }), "{refused:?}");
     }
+}
+
+#[test]
+fn a_user_who_watches_as_often_as_it_can_keeps_nobody_else_from_watching() {
+    let bed = testbed::require!();
+    let service = Service::start(bed, "");
+    let mut greedy =
+        service.part_by(bed.as_user("mallory", &[], bed.this_program()), "role_watches_too_often", &[]);
+    assert_eq!(greedy.says(), "4 of 64");
+    service.caller(bed, "bob", "role_watches_once");
+    let mut root = service.connect();
+    root.call_more(&Monitor {}).unwrap();
+    let next = std::thread::spawn(move || root.next_reply::<Monitor>().map(drop));
+    // Records come until one is seen: the stream may begin a moment later.
+    until("root sees a record", || {
+        service.caller(bed, "bob", "role_creates_one");
+        next.is_finished()
+    });
+    next.join().unwrap().unwrap();
+    greedy.tell();
+    greedy.wait();
+}
+
+/// As many as a user may have connections, but for the one that creates something to watch.
+#[test]
+fn role_watches_too_often() {
+    let Some(mut service) = part() else { return };
+    let mut watchers: Vec<Connection> = (0..63).map(|_| another()).collect();
+    for watcher in &mut watchers {
+        watcher.call_more(&Monitor {}).unwrap();
+    }
+    let token = own(&mut service).token;
+    let seen = |watcher: &mut Connection| match watcher.next_reply::<Monitor>() {
+        Ok(_) => true,
+        Err(CallError::Failed(failure)) => {
+            assert!(matches!(failure.kind, FailureKind::LimitReached { .. }), "{failure}");
+            false
+        }
+        Err(error) => panic!("{error}"),
+    };
+    // A stream may begin a moment after it was asked for.
+    let done = AtomicBool::new(false);
+    let watching = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                service_support::output(&mut service, shell(token, "exit 0"));
+            }
+        });
+        let watching = watchers.iter_mut().map(seen).filter(|seen| *seen).count();
+        done.store(true, Ordering::Relaxed);
+        watching
+    });
+    say(format_args!("{watching} of {}", watchers.len() + 1));
+    be_told();
+}
+
+#[test]
+fn role_watches_once() {
+    let Some(mut service) = part() else { return };
+    let mut watcher = another();
+    watcher.call_more(&Monitor {}).unwrap();
+    let next = std::thread::spawn(move || watcher.next_reply::<Monitor>().map(drop));
+    let token = own(&mut service).token;
+    while !next.is_finished() {
+        service_support::output(&mut service, shell(token, "exit 0"));
+    }
+    next.join().unwrap().unwrap();
+}
+
+#[test]
+fn role_creates_one() {
+    let Some(mut service) = part() else { return };
+    let token = own(&mut service).token;
+    service_support::output(&mut service, shell(token, "exit 0"));
 }

@@ -120,13 +120,13 @@ impl Log {
         }
     }
 
-    /// The records from now on: all of them, or those that `only` asked for.
+    /// The records from now on: all of them, or those that `only` asked for. The watcher counts for `counted`.
     ///
     /// # Errors
     ///
     /// [`TooMany`] watchers.
-    pub fn subscribe(&self, only: Option<Uid>) -> Result<Subscription, TooMany> {
-        self.0.watchers.add(only)
+    pub fn subscribe(&self, only: Option<Uid>, counted: Uid) -> Result<Subscription, TooMany> {
+        self.0.watchers.add(only, counted)
     }
 
     /// Opens the file anew: after it was moved away (logrotate).

@@ -11,8 +11,10 @@ use super::record::Record;
 
 /// Records that wait for one watcher; what comes when it is full is lost for it.
 const MOST_WAITING: usize = 1024;
-/// Watchers at once.
+/// Watchers at once of all users together, root excepted, and of root.
 const MOST_WATCHERS: usize = 64;
+/// Watchers at once of one user: all of a user's see the same.
+const MOST_OF_USER: usize = 4;
 
 /// A record as it was written: once, for everyone.
 #[derive(Debug)]
@@ -36,13 +38,14 @@ pub struct Seen {
     pub lost: u64,
 }
 
-/// There are as many watchers as there may be.
+/// There are as many watchers as there may be: this many, of one user or of all users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooMany;
+pub struct TooMany(pub usize);
 
 impl fmt::Display for TooMany {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "watching the audit stream: there are {MOST_WATCHERS} watchers already")
+        let whose = if self.0 == MOST_OF_USER { "of the user's " } else { "" };
+        write!(f, "watching the audit stream: there are {} watchers {whose}already", self.0)
     }
 }
 
@@ -68,6 +71,8 @@ impl Subscription {
 struct Watcher {
     /// Records of this caller only.
     only: Option<Uid>,
+    /// For whom it counts.
+    counted: Uid,
     sender: Sender<Seen>,
     lost: u64,
 }
@@ -77,14 +82,24 @@ struct Watcher {
 pub(super) struct Watchers(Mutex<Vec<Watcher>>);
 
 impl Watchers {
-    pub(super) fn add(&self, only: Option<Uid>) -> Result<Subscription, TooMany> {
+    pub(super) fn add(&self, only: Option<Uid>, counted: Uid) -> Result<Subscription, TooMany> {
         let mut watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         watchers.retain(|watcher| !watcher.sender.is_closed());
-        if watchers.len() >= MOST_WATCHERS {
-            return Err(TooMany);
+        let is_root = counted == Uid::ROOT;
+        let (mut of_user, mut all) = (0, 0);
+        for watcher in &*watchers {
+            of_user += usize::from(watcher.counted == counted);
+            all += usize::from((watcher.counted == Uid::ROOT) == is_root);
+        }
+        // Nobody takes the places of root's, who looks for intruders by it.
+        if !is_root && of_user >= MOST_OF_USER {
+            return Err(TooMany(MOST_OF_USER));
+        }
+        if all >= MOST_WATCHERS {
+            return Err(TooMany(MOST_WATCHERS));
         }
         let (sender, receiver) = channel(MOST_WAITING);
-        watchers.push(Watcher { only, sender, lost: 0 });
+        watchers.push(Watcher { only, counted, sender, lost: 0 });
         Ok(Subscription(receiver))
     }
 

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use stead::os::linux::Uid;
 
-use super::{Event, Log, Options, Outcome, Record, Text, journal};
+use super::{Event, Log, Options, Outcome, Record, Text, TooMany, journal};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -114,7 +114,7 @@ fn a_journal_that_reads_nothing_holds_nobody_and_what_it_loses_is_told() {
         log.record(record("alice"));
     }
     assert!(log.flush(SOON), "the writer waits for the journal");
-    let mut watcher = log.subscribe(None).unwrap();
+    let mut watcher = log.subscribe(None, Uid::ROOT).unwrap();
     log.record(record("alice"));
     let told = watcher.next_now().unwrap();
     assert_eq!(told.entry.record.event, Event::Lost);
@@ -130,7 +130,7 @@ fn what_a_full_disk_does_not_take_is_counted_as_lost_whatever_the_journal_took()
     let _journal = UnixDatagram::bind(scratch.0.join("journal")).unwrap();
     let refuses = Some(PathBuf::from("/proc/self/oom_score_adj"));
     let log = Log::open(Options { file: refuses, journal: Some(scratch.0.join("journal")) }).unwrap();
-    let mut watcher = log.subscribe(None).unwrap();
+    let mut watcher = log.subscribe(None, Uid::ROOT).unwrap();
     for _ in 0..3 {
         log.record(record("alice"));
     }
@@ -149,7 +149,7 @@ fn what_a_full_disk_does_not_take_is_counted_as_lost_whatever_the_journal_took()
 #[test]
 fn a_slow_watcher_is_told_how_many_it_lost_and_holds_nobody() {
     let log = Log::open(Options { file: None, journal: None }).unwrap();
-    let mut slow = log.subscribe(None).unwrap();
+    let mut slow = log.subscribe(None, Uid::ROOT).unwrap();
     for _ in 0..3000 {
         log.record(record("alice"));
     }
@@ -166,7 +166,7 @@ fn a_slow_watcher_is_told_how_many_it_lost_and_holds_nobody() {
 #[test]
 fn a_watcher_of_one_caller_sees_no_others() {
     let log = Log::open(Options { file: None, journal: None }).unwrap();
-    let mut own = log.subscribe(Uid::new(1000)).unwrap();
+    let mut own = log.subscribe(Uid::new(1000), Uid::new(1000).unwrap()).unwrap();
     log.record(record("alice"));
     log.record(Record::new(Event::ServiceStart));
     assert!(own.next_now().is_none());
@@ -177,10 +177,24 @@ fn a_watcher_of_one_caller_sees_no_others() {
 #[test]
 fn watchers_are_bounded_and_those_that_are_gone_make_room() {
     let log = Log::open(Options { file: None, journal: None }).unwrap();
-    let all: Vec<_> = (0..64).map(|_| log.subscribe(None).unwrap()).collect();
-    assert!(log.subscribe(None).is_err());
+    let all: Vec<_> = (0..64).map(|_| log.subscribe(None, Uid::ROOT).unwrap()).collect();
+    assert!(log.subscribe(None, Uid::ROOT).is_err());
     drop(all);
-    assert!(log.subscribe(None).is_ok());
+    assert!(log.subscribe(None, Uid::ROOT).is_ok());
+}
+
+#[test]
+fn one_user_has_a_few_watchers_and_all_users_together_none_of_roots() {
+    let log = Log::open(Options { file: None, journal: None }).unwrap();
+    let watch = |user: u32| log.subscribe(Uid::new(user), Uid::new(user).unwrap());
+    let first: Vec<_> = (0..4).map(|_| watch(1000).unwrap()).collect();
+    assert_eq!(watch(1000).unwrap_err(), TooMany(4));
+    let others: Vec<_> = (0..60).map(|number| watch(2000 + number / 4).unwrap()).collect();
+    assert_eq!(watch(3000).unwrap_err(), TooMany(64));
+    let roots: Vec<_> = (0..64).map(|_| log.subscribe(None, Uid::ROOT).unwrap()).collect();
+    drop((first, others));
+    assert!(watch(3000).is_ok(), "root takes no place of theirs, either");
+    drop(roots);
 }
 
 #[test]

@@ -95,7 +95,7 @@ async fn answer_calls(
         let result = match request {
             Ok(Request::Monitor(_)) if more => {
                 discard(service, user, given).await;
-                return stream::monitor(service, connection, socket, user.uid).await;
+                return stream::monitor(service, connection, socket, user).await;
             }
             Ok(Request::Monitor(_)) => {
                 discard(service, user, given).await;

@@ -13,6 +13,7 @@ use stead_protocol::{Failure, FailureKind, WaitProcess, Waited};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::accounts::User;
 use super::answer::Answer;
 use super::ended::End;
 use super::failure::invalid;
@@ -74,10 +75,10 @@ pub(super) async fn monitor(
     service: &Arc<Service>,
     connection: &mut Connection,
     socket: &UnixStream,
-    uid: Uid,
+    User { uid, counted }: User,
 ) -> zlink::Result<()> {
     let is_root = uid == Uid::ROOT;
-    let mut records = match service.audit.subscribe((!is_root).then_some(uid)) {
+    let mut records = match service.audit.subscribe((!is_root).then_some(uid), counted) {
         Ok(records) => records,
         Err(error) => {
             let limit = error.to_string();
