@@ -8,7 +8,8 @@ use std::path::Path;
 /// Marks every file and line of ours in a container's own /etc.
 pub(crate) const MARK: &str = "# stead-testbed: throw-away";
 
-/// Services that log users on, with the umask that each sets.
+/// Services that log users on, with the umask that each sets. Some systems' module (Debian 13's) is built to give the user's
+/// own group what the user has, and make 007 of 027, where it is not told otherwise.
 const LOGON_SERVICES: &[(&str, u32)] = &[
     ("stead-interactive", 0o027),
     ("stead-network", 0o077),
@@ -120,7 +121,7 @@ pub(crate) fn files(root: &Path, login_uid: bool) -> Vec<File> {
                  session {login_uid} pam_loginuid.so\n\
                  session optional pam_keyinit.so force revoke\n\
                  session required pam_limits.so conf=/etc/security/stead-testbed.limits.conf\n\
-                 session required pam_umask.so umask=0{umask:03o}\n\
+                 session required pam_umask.so umask=0{umask:03o} nousergroups\n\
                  session required pam_env.so conffile=/etc/security/stead-testbed.pam_env.conf \
                  envfile=/etc/security/stead-testbed.{service}.env\n\
                  session optional pam_unix.so\n\
