@@ -109,6 +109,9 @@ pub use token::{Impersonation, ImpersonationLevel, Primary, Token};
 /// own program is executed again, and this call is where it becomes a worker: it then never returns. In every
 /// other process it returns at once.
 ///
+/// `stead-session` unwinds: should anything in a worker panic, it still ends the session's processes and closes the session in
+/// order. A program that is built with `panic = "abort"` cannot, and what it was worker of is left as by one that was killed.
+///
 /// ```
 /// // fn main() {
 /// stead::init();
