@@ -14,7 +14,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use stead::{Client, Confinement};
 use testbed::Bed;
-use through_support::the_service;
+use through_support::{the_service, without_privileges_of_its_own};
 
 /// What to do about a confined client is for the service's policy to say.
 fn take_client(
@@ -23,8 +23,4 @@ fn take_client(
     _confinement: Confinement,
 ) -> stead::Result<Client> {
     the_service(Bed::current().unwrap()).connect().client_of(stream, listener)
-}
-
-fn without_privileges_of_its_own(what: &str) {
-    testbed::skip_test(format_args!("only a server with privileges of its own does this: {what}"));
 }

@@ -27,7 +27,7 @@ use stead::os::linux::TokenExt;
 use stead::{Account, Desktop, Logon, LogonSession, LogonType, Primary, Token};
 use testbed::Bed;
 use testbed::display::Display;
-use through_support::{Connected, TheService, connect_and_stay, listener};
+use through_support::{Connected, TheService, connect_and_stay, listener, without_privileges_of_its_own};
 
 const POLICY: &str = r#"
 [[allow]]
@@ -90,10 +90,6 @@ fn minted(setpriv: &[&str]) -> Token<Primary> {
     let client = Connected::by(&prefix, bed, &listener, &path);
     let client_of = the_service().connect().client_of(&client.stream, &listener);
     client_of.and_then(|client| client.token()?.to_primary()).unwrap_or_else(|error| panic!("{error}"))
-}
-
-fn without_privileges_of_its_own(what: &str) {
-    testbed::skip_test(format_args!("only a server with privileges of its own does this: {what}"));
 }
 
 #[test]

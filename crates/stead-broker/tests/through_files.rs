@@ -10,7 +10,7 @@ mod impersonate_files;
 
 use stead::{ErrorKind, Impersonation, Token};
 use testbed::Bed;
-use through_support::{Connected, connect_and_stay, listener, the_service};
+use through_support::{Connected, connect_and_stay, listener, the_service, without_privileges_of_its_own};
 
 /// The token of a client that `setpriv` made, and that connected to this program: by way of the service.
 fn minted(setpriv: &[&str]) -> Token<Impersonation> {
@@ -25,10 +25,6 @@ fn minted(setpriv: &[&str]) -> Token<Impersonation> {
 fn token_of_user(bed: &Bed, name: &str) -> Token<Impersonation> {
     let user = bed.user(name);
     minted(&[&format!("--reuid={}", user.uid), &format!("--regid={}", user.gid), "--init-groups"])
-}
-
-fn without_privileges_of_its_own(what: &str) {
-    testbed::skip_test(format_args!("only a server with privileges of its own does this: {what}"));
 }
 
 /// What procfs shows of its reader would be the helper's own: its memory, its descriptors, its directory.

@@ -31,7 +31,7 @@ use stead::{
     Account, Command, ErrorKind, Lifetime, Logon, LogonSession, LogonType, Service, SessionId, Stdio,
 };
 use testbed::{Bed, until};
-use through_support::{PORTAL, TheService, alive};
+use through_support::{PORTAL, TheService, alive, without_privileges_of_its_own};
 
 /// Where another server of a test finds the service of the test.
 const PID: &str = "STEAD_TEST_SERVICE_PID";
@@ -57,10 +57,6 @@ fn open_logon(logon: Logon) -> stead::Result<LogonSession> {
         without_privileges_of_its_own(what);
     }
     opened
-}
-
-fn without_privileges_of_its_own(what: &str) {
-    testbed::skip_test(format_args!("only a server with privileges of its own does this: {what}"));
 }
 
 #[test]

@@ -25,7 +25,7 @@ mod token;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use stead::{Client, Confinement, Logon, LogonSession, Primary, Token};
-use through_support::{Connected, connect_and_stay, listener, the_service};
+use through_support::{Connected, connect_and_stay, listener, the_service, without_privileges_of_its_own};
 
 /// The token of a client that `setpriv` made, and that connected to this program: by way of the service.
 fn minted(setpriv: &[&str]) -> Token<Primary> {
@@ -46,10 +46,6 @@ fn client_of(stream: &UnixStream, listener: &UnixListener, _confinement: Confine
 
 fn open_logon(logon: Logon) -> stead::Result<LogonSession> {
     logon.open_through(&the_service(testbed::Bed::current().unwrap()).connect())
-}
-
-fn without_privileges_of_its_own(what: &str) {
-    testbed::skip_test(format_args!("only a server with privileges of its own does this: {what}"));
 }
 
 #[test]

@@ -11,28 +11,13 @@
 #[path = "common/client.rs"]
 mod common;
 
-use std::os::unix::net::{UnixListener, UnixStream};
-
-use common::{Server, may_inspect, play, played, refused, role};
+use common::*;
 use stead::error::ConfinedPart;
 use stead::os::linux::TokenExt;
 use stead::token::ConfinementKnowledge;
 use stead::{Client, Confinement, ErrorKind};
 use testbed::Bed;
 use testbed::ClientBuilder;
-
-/// The client at the other end of a connection. The program says by whose privileges: the library's tests by their own,
-/// those of the service by the service's.
-fn take_client(
-    stream: &UnixStream,
-    _listener: &UnixListener,
-    confinement: Confinement,
-) -> stead::Result<Client> {
-    Client::with(confinement).of(stream)
-}
-
-/// This program has what it has.
-fn without_privileges_of_its_own(_what: &str) {}
 
 /// The client that `confine` makes is refused for `part`, also by a server that accepts what it cannot know.
 fn check(

@@ -12,10 +12,10 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
-use common::{Server, has_uid, may_inspect, refused, wait_for_status};
+use common::*;
 use stead::os::linux::{ClientExt, LoginUid, TokenExt};
 use stead::token::ConfinementKnowledge;
 use stead::{Client, Confinement, ErrorKind, Token};
@@ -23,19 +23,6 @@ use stead::{Client, Confinement, ErrorKind, Token};
 fn changed(kind: &ErrorKind) -> bool {
     matches!(kind, ErrorKind::ClientChanged { .. })
 }
-
-/// The client at the other end of a connection. The program says by whose privileges: the library's tests by their own,
-/// those of the service by the service's.
-fn take_client(
-    stream: &UnixStream,
-    _listener: &UnixListener,
-    confinement: Confinement,
-) -> stead::Result<Client> {
-    Client::with(confinement).of(stream)
-}
-
-/// This program has what it has.
-fn without_privileges_of_its_own(_what: &str) {}
 
 /// The client of the next connection.
 fn accepted(server: &Server) -> Client {

@@ -222,6 +222,11 @@ pub fn connect_and_stay() {
     let _ = std::io::stdin().read(&mut [0]);
 }
 
+/// The library's tests of what only a server with privileges of its own can do end as skipped.
+pub fn without_privileges_of_its_own(what: &str) {
+    testbed::skip_test(format_args!("only a server with privileges of its own does this: {what}"));
+}
+
 /// The service of the program's tests that need no particular policy: one for each test's process.
 pub fn the_service(bed: &Bed) -> &'static TheService {
     static SERVICE: OnceLock<TheService> = OnceLock::new();

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use stead::os::linux::{Capability, TokenExt};
-use stead::{Client, ErrorKind, Token};
+use stead::{Client, Confinement, ErrorKind, Token};
 use testbed::Bed;
 
 /// A socket that every user may connect to.
@@ -33,6 +33,19 @@ impl Server {
         self.listener.accept().unwrap().0
     }
 }
+
+/// The client at the other end of a connection. The program says by whose privileges: the library's tests by their own,
+/// those of the service by the service's.
+pub fn take_client(
+    stream: &UnixStream,
+    _listener: &UnixListener,
+    confinement: Confinement,
+) -> stead::Result<Client> {
+    Client::with(confinement).of(stream)
+}
+
+/// This program has what it has.
+pub fn without_privileges_of_its_own(_what: &str) {}
 
 /// Whether this server may look at a client of another user.
 pub fn may_inspect() -> bool {
