@@ -118,6 +118,29 @@ fn load() -> Result<Library, String> {
     })
 }
 
+/// Modules stay loaded as libpam does, until the process ends: unloading one after the other takes longer than all that they
+/// do when a session is closed, and somebody waits for that.
+fn keep_loaded() {
+    unsafe extern "C" fn note(object: *mut libc::dl_phdr_info, _size: usize, names: *mut c_void) -> c_int {
+        // SAFETY: `dl_iterate_phdr` passes a description that is valid for this call, and `names` as it was given it.
+        let (object, names) = unsafe { (&*object, &mut *names.cast::<Vec<CString>>()) };
+        if !object.dlpi_name.is_null() {
+            // SAFETY: the name of a loaded object is NUL-terminated.
+            names.push(unsafe { CStr::from_ptr(object.dlpi_name) }.to_owned());
+        }
+        0
+    }
+    let mut names: Vec<CString> = Vec::new();
+    // SAFETY: `note` is as the function wants it, and `names` outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(note), (&raw mut names).cast()) };
+    for name in names.iter().filter(|name| !name.is_empty()) {
+        // dlopen(3): with NOLOAD, NODELETE is promoted on an object that is there already.
+        let flags = libc::RTLD_NOW | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
+        // SAFETY: nothing is loaded, so that no initialiser runs.
+        unsafe { libc::dlopen(name.as_ptr(), flags) };
+    }
+}
+
 /// Who answers what modules ask.
 pub(super) trait Answers {
     /// The answer to a prompt; `None` refuses.
@@ -188,7 +211,10 @@ impl<A: Answers> Pam<A> {
             None if pam.handle.is_null() => {
                 Err(StartFault::Pam(PamFault { code: BUF_ERR, text: "no handle".to_owned() }))
             }
-            None => Ok(pam),
+            None => {
+                keep_loaded();
+                Ok(pam)
+            }
         }
     }
 
