@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use rustix::process::PidfdFlags;
 
 use super::message::{self, Failure, LogonGidRequest, Open, Phase, Reply, SecretBytes, Why};
-use super::ready::ReadyWorkers;
+use super::ready::{ReadyWorkers, give_up, is_fresh};
 use super::session::{SessionHandle, send, within};
 use super::{PAM_DIRECTORIES, detached, find, pam_code, wire};
 use crate::error::{AccountRestriction, Error, ErrorKind, Result};
+use crate::sys::impersonate::as_server;
 use crate::sys::process::{reap_within, sweep};
 
 /// Where the counter of logon gids is.
@@ -55,11 +56,12 @@ pub(crate) fn log_on(mut request: Request<'_>, answer: Option<Answer<'_>>) -> Re
     let deadline = Instant::now() + request.deadline;
     let service = request.service.clone();
     let id = random_id(&doing)?;
-    let (worker, socket) = crate::sys::impersonate::as_server(|| {
+    let configured = request.worker;
+    let start = || as_server(|| find::start(configured, deadline));
+    let (ready, socket) = as_server(|| {
         check_service(&doing, &service)?;
         let socket = if request.detached { Some(detached::socket_for(id)?) } else { None };
-        let ready = request.ready.and_then(|ready| ready.take(&service, request.worker, deadline));
-        Ok::<_, Error>((ready.map_or_else(|| find::start(request.worker, deadline), Ok)?, socket))
+        Ok::<_, Error>((request.ready.and_then(|ready| ready.take(&service, configured)), socket))
     })?;
     let open = Open {
         id,
@@ -80,10 +82,11 @@ pub(crate) fn log_on(mut request: Request<'_>, answer: Option<Answer<'_>>) -> Re
         }),
         socket,
     };
-    let find::NewWorker { socket, process, path } = worker;
+    let was_ready = ready.is_some();
+    let find::NewWorker { socket, process, path } = ready.map_or_else(start, Ok)?;
     let mut dialog =
         Dialog { doing, socket, process: Some(process), deadline, service, answer, path, heard: false };
-    match dialog.run(open) {
+    match dialog.begin(open, was_ready, start).and_then(|()| dialog.run()) {
         Ok(snapshot) => {
             tracing::info!(
                 session = format_args!("{:016x}", snapshot.id),
@@ -117,15 +120,40 @@ struct Dialog<'a> {
 }
 
 impl Dialog<'_> {
-    fn run(&mut self, open: Open) -> Result<message::Snapshot> {
+    /// Tells the worker who is to be logged on; and another one, where it was ready for what would not be begun so any more.
+    ///
+    /// One that was ready has been asked whether it still is, and is told before it has answered: it does not begin before.
+    fn begin(
+        &mut self,
+        open: Open,
+        was_ready: bool,
+        another: impl FnOnce() -> Result<find::NewWorker>,
+    ) -> Result<()> {
+        let open = message::Request::Open(Box::new(open));
+        let told = self.tell(&open);
+        if !was_ready || (told.is_ok() && is_fresh(&self.socket, self.deadline)) {
+            return told;
+        }
+        let find::NewWorker { socket, process, path } = another()?;
+        drop(std::mem::replace(&mut self.socket, socket));
+        self.path = path;
+        if let Some(stale) = self.process.replace(process) {
+            give_up(stale);
+        }
+        self.tell(&open)
+    }
+
+    fn tell(&self, open: &message::Request) -> Result<()> {
         let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
             .map_err(|errno| Error::system(self.doing.clone(), "pidfd_open", errno))?;
-        let request = message::Request::Open(Box::new(open));
-        match send(&self.socket, &request, &[own.as_fd()]) {
+        match send(&self.socket, open, &[own.as_fd()]) {
             // A worker of another version answers when it has read the beginning, and is gone: its answer says why.
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(self.lost(error)),
-            _ => drop(request),
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(self.lost(error)),
+            _ => Ok(()),
         }
+    }
+
+    fn run(&mut self) -> Result<message::Snapshot> {
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
             if let Err(error) = within(&self.socket, left) {
@@ -343,7 +371,8 @@ mod tests {
                 rustix::io::read(&theirs, &mut [0; 4096]).unwrap();
                 worker(theirs);
             });
-            dialog.run(open).unwrap_err().to_string()
+            let no_other = || panic!("it was not ready");
+            dialog.begin(open, false, no_other).and_then(|()| dialog.run()).unwrap_err().to_string()
         })
     }
 

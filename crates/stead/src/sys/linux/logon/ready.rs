@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -87,24 +88,19 @@ impl ReadyWorkers {
         self.lock().iter().any(|waiting| waiting.suits(service, configured))
     }
 
-    /// The one that waits for this service, if what it has prepared is what it would prepare now.
-    pub(super) fn take(
-        &self,
-        service: &CStr,
-        configured: Option<&Path>,
-        deadline: Instant,
-    ) -> Option<NewWorker> {
+    /// The one that waits for this service. It is asked whether what it has prepared is what it would prepare now, and has
+    /// [yet to say](is_fresh).
+    pub(super) fn take(&self, service: &CStr, configured: Option<&Path>) -> Option<NewWorker> {
         let mut waiting = self.lock();
         let at = waiting.iter().position(|one| one.suits(service, configured))?;
         let mut one = waiting.swap_remove(at);
         drop(waiting);
         let worker = one.worker.take()?;
-        if says_that_it_is_fresh(&worker, deadline) {
+        if send(&worker.socket, &Request::Check, &[]).is_ok() {
             return Some(worker);
         }
-        // Ended, or about to; or it hangs in a module.
         drop(worker.socket);
-        reap_within(worker.process, STALE);
+        give_up(worker.process);
         None
     }
 
@@ -120,16 +116,19 @@ impl ReadyWorkers {
     }
 }
 
-fn says_that_it_is_fresh(worker: &NewWorker, deadline: Instant) -> bool {
-    if send(&worker.socket, &Request::Check, &[]).is_err() {
-        return false;
-    }
+/// What a worker that was taken answers first: it does not begin with the logon before.
+pub(super) fn is_fresh(socket: &OwnedFd, deadline: Instant) -> bool {
     let left = deadline.saturating_duration_since(Instant::now());
-    if within(&worker.socket, left.min(START)).is_err() {
+    if within(socket, left.min(START)).is_err() {
         return false;
     }
-    let reply = wire::receive(&worker.socket).ok().flatten();
+    let reply = wire::receive(socket).ok().flatten();
     reply.is_some_and(|frame| Reply::decode(frame.kind, &frame.body) == Some(Reply::Done))
+}
+
+/// Lets one end that is of no use, whose socket is closed: it has ended, or is about to; or it hangs in a module.
+pub(super) fn give_up(worker: OwnedFd) {
+    reap_within(worker, STALE);
 }
 
 impl Waiting {

@@ -59,6 +59,12 @@ pub(crate) struct Started {
     pub(crate) pidfd: OwnedFd,
 }
 
+/// Does what is done once, before the first process is to be created. What fails is tried again then, and said.
+pub(crate) fn prepare_to_launch() {
+    let _ = image();
+    let _ = known();
+}
+
 /// Creates the process.
 ///
 /// The caller closes the descriptors in `launch` (by dropping it) before it waits for the report, or end

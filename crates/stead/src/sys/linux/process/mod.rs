@@ -38,7 +38,7 @@ pub(crate) use posix_session::{session_members, session_of, start_time};
 pub(crate) use running::{Names, Running, send_signal, send_signal_to_group};
 
 #[allow(unused_imports)] // the face of this directory
-pub(crate) use launch::{Launch, Started, launch};
+pub(crate) use launch::{Launch, Started, launch, prepare_to_launch};
 #[allow(unused_imports)]
 pub(crate) use report::{Awaited, LaunchFault, ReportOutcome, await_report, raw as told_errno};
 

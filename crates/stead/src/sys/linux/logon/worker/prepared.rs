@@ -4,6 +4,7 @@
 //! from the next logon on.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::io;
@@ -14,10 +15,20 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::log_on::Ready;
+use crate::sys::account::AccountEntry;
+use crate::sys::group;
 use crate::sys::logon::PAM_DIRECTORIES;
+use crate::sys::process::prepare_to_launch;
+use crate::sys::token::{Gid, Uid};
 
 /// The file that stands for a folder of services where there is none.
 const PAM_FILE: &str = "/etc/pam.conf";
+/// The service that has the modules which another lacks (pam.d(5)).
+const OTHER: &str = "other";
+/// Where the account database's own modules are named (nsswitch.conf(5)).
+const NSS_FILE: &str = "/etc/nsswitch.conf";
+/// No file has a longer name (NAME_MAX).
+const LONGEST_NAME: usize = 255;
 
 /// PAM, started with a service, and what it was started from.
 pub(super) struct Prepared {
@@ -61,45 +72,71 @@ impl Prepared {
     /// whether it is what would be started then.
     pub(super) fn start(service: &CStr, socket: &Rc<OwnedFd>) -> Option<Self> {
         // Seen before it is read: what changes in between counts as changed.
-        let configured = configured()?;
-        if configured.iter().any(|seen| leads_elsewhere(&seen.path)) {
-            return None;
-        }
+        let configured = configured(service, &PAM_DIRECTORIES)?;
         let ready = Ready::start(service, socket).ok()?;
+        get_used();
         Some(Self { ready, configured, loaded: loaded()? })
     }
 
     /// What was started, unless it is not what would be started now.
     pub(super) fn still(self) -> Option<Ready> {
-        let holds =
-            configured().is_some_and(|now| now == self.configured) && self.loaded.iter().all(Seen::is_still);
+        let holds = self.configured.iter().chain(&self.loaded).all(Seen::is_still);
         holds.then_some(self.ready)
     }
 }
 
-/// Everything that says which modules a service has: a service may include any other.
-fn configured() -> Option<Vec<Seen>> {
-    let mut paths: Vec<PathBuf> = vec![PAM_FILE.into()];
-    for folder in PAM_DIRECTORIES {
-        match fs::read_dir(folder) {
-            Ok(entries) => {
-                for entry in entries {
-                    paths.push(entry.ok()?.path());
+/// Does what takes longer the first time than ever after: the account database reads its configuration, and looks for a
+/// cache that it could ask; the trampoline is laid ready. What they say of a user is asked when there is one.
+fn get_used() {
+    let _ = AccountEntry::by_uid(Uid::ROOT);
+    let _ = Gid::new(0).map(group::group_name);
+    prepare_to_launch();
+}
+
+/// Everything that says which modules a service has; none where something else could say it, too.
+///
+/// What a file includes is named by a word of it. Each word of each file is taken for such a name, wherever it stands, and
+/// a file that did not exist counts as soon as it does: then a folder has changed.
+fn configured(service: &CStr, folders: &[&str]) -> Option<Vec<Seen>> {
+    // pam_start folds the case before it looks (_pam_strCMP, libpam/pam_start.c).
+    let service = OsStr::from_bytes(service.to_bytes()).to_ascii_lowercase();
+    let mut seen = vec![Seen::now(PAM_FILE.into())?, Seen::now(NSS_FILE.into())?];
+    let mut files: Vec<PathBuf> = vec![PAM_FILE.into()];
+    for folder in folders {
+        seen.push(Seen::now(folder.into())?);
+        files.extend([service.as_os_str(), OTHER.as_ref()].map(|name| Path::new(folder).join(name)));
+    }
+    let mut known: BTreeSet<PathBuf> = files.iter().cloned().collect();
+    while let Some(file) = files.pop() {
+        let now = Seen::now(file.clone())?;
+        if now.as_it_was.is_none() {
+            continue;
+        }
+        seen.push(now);
+        let text = fs::read(&file).ok()?;
+        if leads_elsewhere(&text) {
+            return None;
+        }
+        for word in text.split(|byte| byte.is_ascii_whitespace() || b"[]=\\".contains(byte)) {
+            if word.is_empty() || word.len() > LONGEST_NAME || word.contains(&b'/') {
+                continue;
+            }
+            for folder in folders {
+                let path = Path::new(folder).join(OsStr::from_bytes(word));
+                if !known.contains(&path) && path.is_file() {
+                    known.insert(path.clone());
+                    files.push(path);
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(_) => return None,
         }
     }
-    paths.sort_unstable();
-    paths.into_iter().map(Seen::now).collect()
+    Some(seen)
 }
 
 /// Whether a file of the configuration includes one that is in none of PAM's folders, or further down in one.
-fn leads_elsewhere(file: &Path) -> bool {
-    let Ok(text) = fs::read(file) else { return file.is_file() };
+fn leads_elsewhere(text: &[u8]) -> bool {
     // A line goes on where its end is escaped.
-    let text = String::from_utf8_lossy(&text).replace("\\\n", " ");
+    let text = String::from_utf8_lossy(text).replace("\\\n", " ");
     text.lines().any(|line| {
         let line = line.split('#').next().unwrap_or_default();
         let mut words = line.split_ascii_whitespace();
@@ -194,13 +231,7 @@ mod tests {
 
     #[test]
     fn a_configuration_that_includes_what_is_elsewhere_is_told_apart() {
-        let folder = std::env::temp_dir().join(format!("stead-includes-{}", std::process::id()));
-        fs::create_dir(&folder).unwrap();
-        let path = folder.join("service");
-        let leads = |text: &str| {
-            fs::write(&path, text).unwrap();
-            leads_elsewhere(&path)
-        };
+        let leads = |text: &str| leads_elsewhere(text.as_bytes());
         for plain in [
             "@include common-auth\nauth include system-auth\nauth\tsubstack system-auth\n",
             "# @include /etc/other\nauth required /lib/security/pam_x.so include\n",
@@ -218,7 +249,51 @@ mod tests {
         ] {
             assert!(leads(elsewhere), "{elsewhere}");
         }
-        assert!(!leads_elsewhere(&folder.join("missing")));
-        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn what_a_service_includes_however_deep_is_of_its_configuration_and_what_none_includes_is_not() {
+        let top = std::env::temp_dir().join(format!("stead-configured-{}", std::process::id()));
+        let folders = ["etc", "vendor", "missing"].map(|name| top.join(name));
+        let write =
+            |folder: usize, name: &str, text: &str| fs::write(folders[folder].join(name), text).unwrap();
+        for folder in &folders[..2] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        write(0, "service", "@include one\nauth \\\n  include two\n");
+        write(1, "one", "auth substack [three]\n");
+        write(0, "two", "auth required pam_x.so\n");
+        // The one before it is taken; that it is there could change.
+        write(1, "two", "auth required pam_y.so\n");
+        write(1, "three", "auth include service\n");
+        write(1, "other", "auth required pam_deny.so\n");
+        write(0, "unrelated", "auth required pam_permit.so\n");
+        let places = folders.each_ref().map(|folder| folder.to_str().unwrap());
+        let names = |seen: &[Seen]| {
+            let of_ours = seen.iter().filter_map(|seen| seen.path.strip_prefix(&top).ok());
+            let mut names: Vec<String> = of_ours.map(|path| path.to_str().unwrap().to_owned()).collect();
+            names.sort_unstable();
+            names
+        };
+        let seen = configured(c"SERVICE", &places).unwrap();
+        let all = "etc etc/service etc/two missing vendor vendor/one vendor/other vendor/three vendor/two"
+            .split(' ');
+        assert_eq!(names(&seen), all.collect::<Vec<_>>());
+        let is_still = |seen: &[Seen]| seen.iter().all(Seen::is_still);
+        assert!(is_still(&seen));
+        write(0, "unrelated", "auth required pam_deny.so\n");
+        assert!(is_still(&seen));
+        write(1, "three", "auth required pam_deny.so\n");
+        assert!(!is_still(&seen));
+        let seen = configured(c"service", &places).unwrap();
+        // What comes before another of its name.
+        write(0, "one", "auth required pam_deny.so\n");
+        assert!(!is_still(&seen));
+        let seen = configured(c"service", &places).unwrap();
+        fs::create_dir(&folders[2]).unwrap();
+        assert!(!is_still(&seen));
+        write(1, "three", "auth include /etc/elsewhere\n");
+        assert_eq!(configured(c"service", &places), None);
+        fs::remove_dir_all(&top).unwrap();
     }
 }
