@@ -95,7 +95,9 @@ pub fn run(options: Options) -> Result<(), ServeError> {
     stead::Privilege::AssignPrimaryToken.require().map_err(ServeError::Library)?;
     let _only = listen::only_one(&options.state)?;
     let (listener, bound) = listen::listener(&options.socket)?;
-    let ended = runtime.block_on(serve(options, listener, signals));
+    // As a task like the connections', on the threads that take calls: this one would have to be woken for each connection.
+    let ended = runtime.block_on(runtime.spawn(serve(options, listener, signals)));
+    let ended = ended.unwrap_or_else(|error| Err(ServeError::System(io::Error::other(error))));
     runtime.shutdown_timeout(LAST_CALLS);
     drop(bound);
     ended

@@ -33,6 +33,8 @@ pub(super) enum Kind {
     Files,
     /// Perhaps a person who types.
     Logon,
+    /// A logon in which nobody is asked anything.
+    UnattendedLogon,
 }
 
 #[derive(Debug)]
@@ -93,7 +95,8 @@ impl Slots {
 
     /// A place for work that a thread which takes calls does itself. What may wait for a person gets none.
     pub(super) fn in_place(&self, kind: Kind) -> Option<SemaphorePermit<'_>> {
-        if kind == Kind::Call { self.in_place.try_acquire().ok() } else { None }
+        let suits = matches!(kind, Kind::Call | Kind::UnattendedLogon);
+        if suits { self.in_place.try_acquire().ok() } else { None }
     }
 
     /// A place for one more connection that counts for this user, if it has fewer than `most`.
@@ -122,7 +125,10 @@ impl Slots {
         let (threads, large) = {
             let mut users = self.lock();
             let user = users.entry(uid).or_default();
-            let threads = Arc::clone(if kind == Kind::Logon { &user.logons } else { &user.calls });
+            let threads = Arc::clone(match kind {
+                Kind::Logon | Kind::UnattendedLogon => &user.logons,
+                Kind::Call | Kind::Large | Kind::Files => &user.calls,
+            });
             (threads, (kind == Kind::Large).then(|| Arc::clone(&user.large)))
         };
         // Its own first: who waits for that keeps nobody else waiting.

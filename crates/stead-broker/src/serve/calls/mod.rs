@@ -12,7 +12,7 @@ mod token;
 
 use std::sync::Arc;
 
-use stead_protocol::{CreateProcess, Failure, FailureKind, Request};
+use stead_protocol::{CreateProcess, Failure, FailureKind, LogOn, Request};
 
 use crate::serve::answer::Answer;
 use crate::serve::given::Given;
@@ -23,6 +23,7 @@ use crate::serve::state::State;
 /// What the call waits for.
 pub(super) fn slot_of(request: &Request) -> Kind {
     match request {
+        Request::LogOn(LogOn { conversation: None, s4u: true, .. }) => Kind::UnattendedLogon,
         Request::LogOn(_) => Kind::Logon,
         Request::CreateProcess(CreateProcess { strings: Some(_), .. }) => Kind::Large,
         _ => Kind::Call,
