@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use stead::LogonType;
 
 use crate::ending::{Ending, Failure, STEAD_FAILED};
@@ -378,6 +378,9 @@ impl From<LogonKind> for LogonType {
 
 /// Reads the command line; what it asks for may be answered already (`--help`), or not be understood.
 pub fn parse() -> Result<Arguments, Ending> {
+    if let Some(run) = run_alone() {
+        return Ok(Arguments { command: Subcommand::Run(run) });
+    }
     Arguments::try_parse().map_err(|error| {
         let _ = error.print();
         if !error.use_stderr() {
@@ -386,6 +389,20 @@ pub fn parse() -> Result<Arguments, Ending> {
         let run = std::env::args_os().nth(1).is_some_and(|name| name == "run");
         Ending::Code(if run { STEAD_FAILED } else { 2 })
     })
+}
+
+/// What to run, where it is `run` and understood; all else is for the whole command line's parser to say.
+///
+/// This is a program that starts for each program, and laying out all that the others take costs more than all else that
+/// is its own to do.
+fn run_alone() -> Option<RunArguments> {
+    let mut words = std::env::args_os().skip(1).peekable();
+    if words.peek()? != "run" {
+        return None;
+    }
+    let command = RunArguments::augment_args(clap::Command::new("stead run"));
+    let matches = command.try_get_matches_from(words).ok()?;
+    RunArguments::from_arg_matches(&matches).ok()
 }
 
 /// Prints the completions for a shell.
