@@ -368,7 +368,7 @@ fn role_portal() {
             let (session, _) = call(&mut service, &s4u(user), &[]);
             let (created, _) = call(&mut service, &program(session.token, "/bin/true"), &[]);
             assert_eq!(exit_code(&mut service, &created), Some(0));
-            call(&mut service, &CloseSession { session: session.session.id }, &[]);
+            call(&mut service, &CloseSession { session: session.session.id, terminate: false }, &[]);
         })
     });
 }

@@ -303,7 +303,7 @@ fn role_guesses() {
             Err(failure) => panic!("{failure}"),
         }
     };
-    call(&mut service, &CloseSession { session: session.session.id }, &[]);
+    call(&mut service, &CloseSession { session: session.session.id, terminate: false }, &[]);
     for _ in 0..2 {
         with_password(&mut service, "alice", "a wrong guess").unwrap_err();
     }
@@ -353,7 +353,7 @@ fn role_uses_its_quotas_up() {
         assert_eq!(exit_code(&mut service, &process), None);
     }
     until("there is room for a process", || service.call(&echo(first.token), &[]).is_ok());
-    call(&mut service, &CloseSession { session: first.session.id }, &[]);
+    call(&mut service, &CloseSession { session: first.session.id, terminate: false }, &[]);
     until("there is room for a session", || service.call(&s4u("alice"), &[]).is_ok());
 
     let mut connections: Vec<_> = (0..3).map(|_| service_support::another()).collect();

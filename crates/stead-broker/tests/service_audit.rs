@@ -114,7 +114,7 @@ fn what_is_done_to_a_session_is_recorded_with_its_id() {
     call(&mut second, &OpenSession { session: id.clone() }, &[]);
     call(&mut second, &TerminateSession { session: id.clone() }, &[]);
     drop(first);
-    call(&mut second, &CloseSession { session: id.clone() }, &[]);
+    call(&mut second, &CloseSession { session: id.clone(), terminate: false }, &[]);
     until("its end is on record", || !events(&service, "session-end").is_empty());
     for event in ["logon", "session-open", "session-terminate", "session-close", "session-end"] {
         let records = events(&service, event);
@@ -126,6 +126,15 @@ fn what_is_done_to_a_session_is_recorded_with_its_id() {
             "{record}"
         );
         assert_eq!(record["client"]["name"], "alice", "{record}");
+    }
+
+    // What one call asks for is recorded as the two that ask for the same.
+    let id = call(&mut second, &s4u("alice"), &[]).0.session.id;
+    call(&mut second, &CloseSession { session: id.clone(), terminate: true }, &[]);
+    until("its end is on record", || events(&service, "session-end").len() == 2);
+    for event in ["session-terminate", "session-close", "session-end"] {
+        let records = events(&service, event);
+        assert_eq!((records.len(), &records[1]["session"]), (2, &id.as_str().into()), "{event}: {records:?}");
     }
 }
 

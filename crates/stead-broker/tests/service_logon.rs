@@ -80,7 +80,7 @@ fn role_logs_on() {
     assert_eq!(again.session.id, session);
     drop(service);
     call(&mut second, &TerminateSession { session: session.clone() }, &[]);
-    call(&mut second, &CloseSession { session: session.clone() }, &[]);
+    call(&mut second, &CloseSession { session: session.clone(), terminate: false }, &[]);
     let gone = refusal(&mut second, &OpenSession { session }, &[]);
     assert_eq!(gone, FailureKind::NoSuchHandle { of: "session".to_owned() });
 }

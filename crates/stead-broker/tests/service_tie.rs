@@ -39,7 +39,7 @@ fn open(service: &mut Connection, session: &OpenedSession) -> OpenedSession {
 
 /// Lets go of a session whose processes go on: nobody waits for the answer.
 fn let_go(service: &mut Connection, session: &OpenedSession) {
-    service.tell(&CloseSession { session: session.session.id.clone() }).unwrap();
+    service.tell(&CloseSession { session: session.session.id.clone(), terminate: false }).unwrap();
 }
 
 fn lists(service: &mut Connection, session: &OpenedSession) -> bool {
@@ -109,6 +109,26 @@ fn a_tied_session_that_was_let_go_of_ends_with_its_last_process() {
     std::fs::write(&gate, "").unwrap();
     until("the session is over", || !lists(&mut watcher, &session));
     std::fs::remove_file(gate).unwrap();
+}
+
+#[test]
+fn a_session_that_is_closed_with_all_that_runs_in_it_is_over_when_that_is_answered() {
+    let bed = testbed::require!();
+    let service = Service::start(bed, &policy());
+    for lifetime in [Lifetime::Tied, Lifetime::Detached] {
+        let (mut caller, mut other) = (service.connect(), service.connect());
+        let session = log_on(&mut caller, lifetime);
+        let process = start(&mut caller, &session, "sleep 600 & sleep 600");
+        let id = session.session.id.clone();
+        call(&mut caller, &CloseSession { session: id.clone(), terminate: true }, &[]);
+        assert!(!alive(process) && !lists(&mut other, &session));
+        // The connection, and what else it holds, is as good as before.
+        let next = log_on(&mut caller, lifetime);
+        assert!(lists(&mut other, &next));
+        call(&mut caller, &CloseSession { session: next.session.id, terminate: true }, &[]);
+        let gone = FailureKind::NoSuchHandle { of: "session".to_owned() };
+        assert_eq!(refusal(&mut other, &CloseSession { session: id, terminate: true }, &[]), gone);
+    }
 }
 
 #[test]
@@ -185,7 +205,10 @@ fn role_names_anothers_session() {
     let session = std::env::var("SESSION").unwrap();
     let unknown = FailureKind::NoSuchHandle { of: "session".to_owned() };
     assert_eq!(refusal(&mut service, &OpenSession { session: session.clone() }, &[]), unknown);
-    assert_eq!(refusal(&mut service, &CloseSession { session: session.clone() }, &[]), unknown);
+    for terminate in [false, true] {
+        let close = CloseSession { session: session.clone(), terminate };
+        assert_eq!(refusal(&mut service, &close, &[]), unknown);
+    }
     assert_eq!(refusal(&mut service, &TerminateSession { session: session.clone() }, &[]), unknown);
     assert!(call(&mut service, &ListSessions {}, &[]).0.sessions.is_empty());
     let own = log_on(&mut service, Lifetime::Tied);

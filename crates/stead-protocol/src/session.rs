@@ -166,4 +166,7 @@ pub struct TerminateSession {
 pub struct CloseSession {
     /// The session's id.
     pub session: String,
+    /// Whether every process of the session is ended first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub terminate: bool,
 }

@@ -77,6 +77,8 @@ fn close_waits_for_the_end_and_tells_what_pam_said() {
     assert!(phases(bed, host).contains(&CLOSED.to_owned()));
     let error = logon(bed, "alice").pam_service("stead-fail-close").opened().unwrap().close().unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::System { call: "pam_close_session" }, "{error}");
+    let error = logon(bed, "alice").pam_service("stead-fail-close").opened().unwrap().log_off().unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::System { call: "pam_close_session" }, "{error}");
     assert!(children().is_empty(), "the worker was collected");
 }
 
@@ -94,6 +96,40 @@ fn terminate_ends_every_process_of_the_session_and_of_no_other() {
     // The session is still there.
     assert_eq!(seen(bed, &one).uid.real, bed.user("alice").uid);
     spared.kill().unwrap();
+}
+
+#[test]
+fn logging_off_ends_all_that_runs_in_the_session_and_nothing_else_and_waits_for_pam() {
+    let bed = testbed::require!();
+    let host = "off.example";
+    let (one, other) = (from(logon(bed, "alice"), host).opened().unwrap(), session(bed, "alice"));
+    let mut spared = sleeper(&other);
+    drop(sleeper(&one));
+    let daemon = daemon(&one);
+    one.log_off().unwrap();
+    assert!(!lives(daemon));
+    assert!(phases(bed, host).contains(&CLOSED.to_owned()));
+    assert!(lives(spared.id()));
+    spared.kill().unwrap();
+    spared.wait().unwrap();
+    drop(spared);
+    // Nothing has run in this one, and nothing runs any more.
+    session(bed, "alice").log_off().unwrap();
+    other.log_off().unwrap();
+}
+
+#[test]
+fn logging_off_ends_the_processes_at_once_also_where_somebody_else_holds_the_session() {
+    let bed = testbed::require!();
+    let host = "held.example";
+    let session = from(logon(bed, "alice"), host).opened().unwrap();
+    let (token, daemon) = (session.token().clone(), daemon(&session));
+    let off = std::thread::spawn(move || session.log_off());
+    until("the daemon was ended", || !lives(daemon));
+    assert!(!phases(bed, host).contains(&CLOSED.to_owned()), "the token keeps the session");
+    drop(token);
+    off.join().unwrap().unwrap();
+    assert!(phases(bed, host).contains(&CLOSED.to_owned()));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod logon_support;
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,6 +28,15 @@ fn worker_of(session: &LogonSession) -> u32 {
     let fdinfo = std::os::fd::AsRawFd::as_raw_fd(&pidfd);
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fdinfo}")).unwrap();
     info.lines().find_map(|line| line.strip_prefix("Pid:")).unwrap().trim().parse().unwrap()
+}
+
+/// Closes a session whose worker was asked for: then its end is the server's to wait for.
+fn close(session: LogonSession) {
+    let worker = session.worker().unwrap().expect("its server is its parent");
+    session.close().unwrap();
+    let exited = rustix::process::WaitIdOptions::EXITED;
+    // The library may have been first.
+    let _ = rustix::process::waitid(rustix::process::WaitId::PidFd(worker.as_fd()), exited);
 }
 
 /// Until it waits for its logon in a read, everything being loaded; what it waits in is the kernel's word.
@@ -131,7 +141,7 @@ fn what_the_administrator_changes_meanwhile_holds_from_the_next_logon_on() {
     std::fs::rename("/etc/pam.d/.stead-beside", &beside).unwrap();
     let session = of(bed, "stead-changes", &ready).open().unwrap();
     assert_ne!(worker_of(&session), waited);
-    session.close().unwrap();
+    close(session);
     until("the one that waited has ended", || !lives(waited));
 
     // A service that is new.
@@ -139,13 +149,13 @@ fn what_the_administrator_changes_meanwhile_holds_from_the_next_logon_on() {
     std::fs::remove_file(&beside).unwrap();
     let session = of(bed, "stead-changes", &ready).open().unwrap();
     assert_ne!(worker_of(&session), waited);
-    session.close().unwrap();
+    close(session);
 
     // And without any change it is the one that waited.
     let waited = keep();
     let session = of(bed, "stead-changes", &ready).open().unwrap();
     assert_eq!(worker_of(&session), waited);
-    session.close().unwrap();
+    close(session);
     std::fs::remove_file(&path).unwrap();
 }
 

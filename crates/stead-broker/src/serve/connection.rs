@@ -18,6 +18,7 @@ use super::accounts::User;
 use super::answer::Answer;
 use super::given::Given;
 use super::service::Service;
+use super::session::Closer;
 use super::slots::{ConnectionSlot, Kind};
 use super::state::State;
 use super::transport::{Arrived, Connection, Transport};
@@ -153,7 +154,10 @@ async fn handle(
             (Ok((same, Err(failure))), Some(call))
                 if matches!(failure.kind, FailureKind::DeadlinePassed { .. }) && !stream::is_gone(socket) =>
             {
-                tokio::time::sleep(pause).await;
+                match same.as_ref().and_then(|state| state.closing.as_ref()).map(Closer::let_go) {
+                    Some(others) => others.wait(pause).await,
+                    None => tokio::time::sleep(pause).await,
+                }
                 pause = (pause * 2).min(Duration::from_secs(1));
                 (state, request, given) = (same, call, Given::new(Vec::new()));
             }

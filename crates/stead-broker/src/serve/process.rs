@@ -28,6 +28,7 @@ use super::failure::{failure, invalid};
 use super::folder::{Folder, Unfinished, now, parsed, written};
 use super::groups::{self, Groups};
 use super::proof::{Proof, is_there};
+use super::session::Sessions;
 use crate::throttle::Held as Counted;
 
 /// How long the status of a process that has ended is told.
@@ -240,8 +241,11 @@ impl Processes {
     }
 
     /// A process has ended: its status is collected, written down and told.
-    pub(super) fn ended(&self, tracked: &Arc<Tracked>) -> End {
+    pub(super) fn ended(&self, tracked: &Arc<Tracked>, sessions: &Sessions) -> End {
         let end = tracked.collect();
+        if let Some(session) = &tracked.record.session {
+            sessions.let_go_of(session);
+        }
         let when = now();
         let record = Record { end: Some((when, end)), ..tracked.record.clone() };
         if let Err(error) = self.folder.write(&record.id, &record) {

@@ -14,6 +14,7 @@ use stead::os::linux::{LogonSessionExt, Uid};
 use stead::{ErrorKind, LogonSession, SessionId};
 use stead_protocol as wire;
 use stead_protocol::{Failure, FailureKind, Text};
+use tokio::sync::Notify;
 
 use super::failure::failure;
 use super::folder::Folder;
@@ -53,6 +54,7 @@ pub(super) struct Known {
     pub(super) holders: Holders,
     /// Held for those who wait for its end.
     closing: Mutex<Closing>,
+    let_go: LetGo,
     /// Its worker's process, which is there until PAM has closed the session; unknown after a restart of the service.
     worker: Option<OwnedFd>,
     _counted: Counted,
@@ -69,6 +71,22 @@ pub(super) struct Closing {
 #[derive(Debug)]
 pub(super) struct Closer(Arc<Known>);
 
+/// Somebody has let go of a session.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LetGo(Arc<Notify>);
+
+impl LetGo {
+    /// Tells one who waits for it, or the next one who will.
+    fn tell(&self) {
+        self.0.notify_one();
+    }
+
+    /// Waits until somebody has, or for so long.
+    pub(super) async fn wait(&self, patience: Duration) {
+        let _ = tokio::time::timeout(patience, self.0.notified()).await;
+    }
+}
+
 impl Closer {
     pub(super) fn of(known: &Arc<Known>) -> Self {
         known.closing().waiting += 1;
@@ -78,6 +96,11 @@ impl Closer {
     /// Whether it is this session's.
     pub(super) fn is_of(&self, known: &Arc<Known>) -> bool {
         Arc::ptr_eq(&self.0, known)
+    }
+
+    /// What it waits for.
+    pub(super) fn let_go(&self) -> LetGo {
+        self.0.let_go.clone()
     }
 }
 
@@ -129,6 +152,7 @@ impl Sessions {
             attached: Mutex::new(Arc::downgrade(&session)),
             holders: Holders::written(&record.holders),
             closing: Mutex::default(),
+            let_go: LetGo::default(),
             _counted: counted,
             record,
         });
@@ -156,8 +180,8 @@ impl Sessions {
             }
             let counted = quotas.adopt(owner, Holding::Session);
             let (attached, holders) = (Mutex::default(), Holders::written(&record.holders));
-            let (closing, worker) = Default::default();
-            let known = Known { id, attached, holders, closing, worker, _counted: counted, record };
+            let (closing, let_go, worker) = Default::default();
+            let known = Known { id, attached, holders, closing, let_go, worker, _counted: counted, record };
             self.lock().insert(known.record.id.clone(), Arc::new(known));
         }
         Ok(())
@@ -194,6 +218,13 @@ impl Sessions {
             self.folder.remove(id);
             self.audit.record(of_session(Event::SessionEnd, &known.record));
             tracing::info!(session = id, uid = known.record.uid, "a logon session has ended");
+        }
+    }
+
+    /// A process of a session has ended, and holds the session no more.
+    pub(super) fn let_go_of(&self, id: &str) {
+        if let Some(known) = self.lock().get(id) {
+            known.let_go.tell();
         }
     }
 

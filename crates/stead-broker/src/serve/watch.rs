@@ -35,7 +35,7 @@ pub(super) fn until_its_end(service: &Arc<Service>, tracked: &Arc<Tracked>) {
             return;
         }
         let collected = tokio::task::spawn_blocking(move || {
-            let end = service.processes.ended(&tracked);
+            let end = service.processes.ended(&tracked, &service.sessions);
             service.note_end(&tracked.record, end);
         });
         let _ = collected.await;

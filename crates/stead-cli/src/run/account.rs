@@ -82,7 +82,7 @@ impl Identity {
         let Self { token, session, by_service, .. } = self;
         drop(token);
         let Some(session) = session else { return };
-        match session.terminate().and_then(|()| session.close()) {
+        match session.log_off() {
             // The service closes a session with its last process, which may have been the program.
             Err(error) if !(by_service && matches!(error.kind(), ErrorKind::SessionEnded)) => {
                 output::complain(&crate::ending::said(&error));

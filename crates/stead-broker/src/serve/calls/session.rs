@@ -12,7 +12,7 @@ use stead_protocol::{
 use super::explain::{logon_type, subject};
 use crate::audit::Event;
 use crate::policy::{LogonRequest, Privilege, Request};
-use crate::serve::caller::may_see;
+use crate::serve::caller::{Caller, may_see};
 use crate::serve::failure::failure;
 use crate::serve::service::Service;
 use crate::serve::session::{Closer, Known, Record};
@@ -112,10 +112,7 @@ pub(super) fn terminate(
     let uid = state.caller.uid;
     let known = service.sessions.find(&call.session, |record| may_see(uid, record.owner, record.uid))?;
     let terminate = || {
-        if known.record.owner != uid.as_raw() {
-            // Its user could end its processes itself; not from a sandbox, though.
-            state.caller.require_free()?;
-        }
+        require_free_of_another(&state.caller, &known.record)?;
         let session = service.sessions.attach(&known)?;
         session.terminate().map_err(|error| failure(&error))
     };
@@ -126,7 +123,12 @@ pub(super) fn terminate(
     Ok(Nothing {})
 }
 
-/// Lets go of a session and of the connection's tokens of it, and ends it if it is over.
+/// The user of a session could end its processes itself; not from a sandbox, though.
+fn require_free_of_another(caller: &Caller, record: &Record) -> Result<(), Failure> {
+    if record.owner == caller.uid.as_raw() { Ok(()) } else { caller.require_free() }
+}
+
+/// Lets go of a session and of the connection's tokens of it, and ends it if it is over, or is to be.
 pub(super) fn close(service: &Service, state: &mut State, call: &CloseSession) -> Result<Nothing, Failure> {
     let uid = state.caller.uid;
     let own = |record: &Record| uid == Uid::ROOT || record.owner == uid.as_raw();
@@ -134,6 +136,11 @@ pub(super) fn close(service: &Service, state: &mut State, call: &CloseSession) -
     let closer = state.closing.take().filter(|closer| closer.is_of(&known));
     // It may be asked for again and again until the session is over.
     if closer.is_none() {
+        if call.terminate {
+            let may = require_free_of_another(&state.caller, &known.record);
+            service.note_session(Event::SessionTerminate, &state.caller, &known.record, may.as_ref().err());
+            may?;
+        }
         service.note_session(Event::SessionClose, &state.caller, &known.record, None);
     }
     let closer = closer.unwrap_or_else(|| Closer::of(&known));
@@ -153,8 +160,16 @@ pub(super) fn close(service: &Service, state: &mut State, call: &CloseSession) -
     let waits_for = |what: &str| {
         FailureKind::DeadlinePassed { waiting_for: what.to_owned() }.while_doing("closing a session")
     };
-    let is_over = session.processes().map_err(|error| failure(&error))?.is_empty();
-    let alone = if is_over { Arc::try_unwrap(session) } else { Err(session) };
+    // What is ended anyhow needs not be listed before.
+    let is_over = call.terminate || session.processes().map_err(|error| failure(&error))?.is_empty();
+    let mut alone = if is_over { Arc::try_unwrap(session) } else { Err(session) };
+    if call.terminate
+        && let Err(session) = alone
+    {
+        session.terminate().map_err(|error| failure(&error))?;
+        // Whoever held it for a process may have let go of it meanwhile.
+        alone = Arc::try_unwrap(session);
+    }
     match alone {
         Err(session) => {
             closing.session = Some(session);
@@ -164,7 +179,8 @@ pub(super) fn close(service: &Service, state: &mut State, call: &CloseSession) -
         }
         Ok(session) => {
             drop(closing);
-            let closed = session.close().map_err(|error| failure(&error));
+            let closed = if call.terminate { session.log_off() } else { session.close() };
+            let closed = closed.map_err(|error| failure(&error));
             service.sessions.forget(&call.session);
             closed.map(|()| Nothing {})
         }

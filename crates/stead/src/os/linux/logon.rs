@@ -237,7 +237,8 @@ pub trait LogonSessionExt {
     /// process: an earlier server started it, or the service.
     ///
     /// A server that waits for it can reap the worker at once. Without that it is reaped when the library next creates a
-    /// process or logs somebody on.
+    /// process or logs somebody on. [`close`](LogonSession::close) and [`log_off`](LogonSession::log_off) of a session whose
+    /// worker was asked for leave it to the server, and come back as soon as PAM has closed the session.
     ///
     /// # Errors
     ///

@@ -93,6 +93,6 @@ pub(crate) trait SessionElsewhere: Send + Sync {
     /// Kills such a process and all that descends from it.
     fn kill_tree(&self, process: u32) -> Result<()>;
 
-    /// What waits for the session's end, when this is dropped.
-    fn ending(&self) -> Box<dyn FnOnce() -> Result<()> + Send>;
+    /// What waits for the session's end, when this is dropped; where it is to be so, it ends its processes first.
+    fn ending(&self, terminate: bool) -> Box<dyn FnOnce() -> Result<()> + Send>;
 }

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,8 @@ pub(crate) struct Link {
     socket: Mutex<Option<OwnedFd>>,
     /// The worker's process; none for a session that was attached to, or once it was collected.
     worker: Mutex<Option<OwnedFd>>,
+    /// The server itself waits for the worker's end, and reaps it.
+    watched: AtomicBool,
     released: Mutex<bool>,
     when_released: Condvar,
 }
@@ -70,6 +73,7 @@ impl SessionHandle {
         let link = Link {
             socket: Mutex::new(Some(socket)),
             worker: Mutex::new(worker),
+            watched: AtomicBool::new(false),
             released: Mutex::new(false),
             when_released: Condvar::new(),
         };
@@ -288,6 +292,7 @@ impl SessionHandle {
     pub(crate) fn worker(&self) -> Result<Option<OwnedFd>> {
         let Keeper::Worker(link) = &self.keeper else { return Ok(None) };
         let copied = lock(&link.worker).as_ref().map(OwnedFd::try_clone).transpose();
+        link.watched.store(true, Ordering::Relaxed);
         copied.map_err(|error| Error::system("watching a session worker", "fcntl", error))
     }
 
@@ -297,8 +302,22 @@ impl SessionHandle {
             Keeper::Worker(link) => {
                 Ending::Worker { link: Arc::clone(link), worker: lock(&link.worker).take() }
             }
-            Keeper::Elsewhere(keeper) => Ending::Elsewhere(keeper.ending()),
+            Keeper::Elsewhere(keeper) => Ending::Elsewhere(keeper.ending(false)),
         }
+    }
+
+    /// Kills every process of the session, which nobody else holds, gives it back, and waits until it is closed.
+    pub(crate) fn log_off(self) -> Result<()> {
+        let ending = match &self.keeper {
+            Keeper::Worker(link) => {
+                // What it answers to that is read with what it says in the end: nobody else asks it anything any more.
+                link.tell(&Request::Terminate);
+                self.ending()
+            }
+            Keeper::Elsewhere(keeper) => Ending::Elsewhere(keeper.ending(true)),
+        };
+        drop(self);
+        ending.wait()
     }
 }
 
@@ -418,8 +437,10 @@ impl Ending {
         }
         if let Some(worker) = worker {
             // It has nothing left to do but to exit.
-            let mut one = [PollFd::new(&worker, PollFlags::IN)];
-            let _ = poll(&mut one, Some(&Timespec { tv_sec: 5, tv_nsec: 0 }));
+            if !link.watched.load(Ordering::Relaxed) {
+                let mut one = [PollFd::new(&worker, PollFlags::IN)];
+                let _ = poll(&mut one, Some(&Timespec { tv_sec: 5, tv_nsec: 0 }));
+            }
             leave(Remains { pidfd: Some(worker), cgroup: None });
         }
         sweep();

@@ -222,7 +222,7 @@ impl Drop for Line {
         let Some(session) = self.tied.take() else { return };
         if self.owner == std::process::id() {
             let connection = self.connection.get_mut().unwrap_or_else(PoisonError::into_inner);
-            let call = CloseSession { session };
+            let call = CloseSession { session, terminate: false };
             // Nobody waits for an answer.
             if connection.tell(&call).is_err() {
                 as_server(|| self.service.let_go_anew(&call));

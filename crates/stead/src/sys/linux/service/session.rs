@@ -63,8 +63,8 @@ impl SessionElsewhere for Kept {
         kill_tree(&self.service, self.earlier(process)?)
     }
 
-    fn ending(&self) -> Box<dyn FnOnce() -> Result<()> + Send> {
-        let (line, call) = (Arc::clone(&self.line), CloseSession { session: self.id.clone() });
+    fn ending(&self, terminate: bool) -> Box<dyn FnOnce() -> Result<()> + Send> {
+        let (line, call) = (Arc::clone(&self.line), CloseSession { session: self.id.clone(), terminate });
         Box::new(move || close(line, &call))
     }
 }

@@ -103,6 +103,14 @@ impl SessionHandle {
         until_empty(&self.job, DOING, Some(PATIENCE))
     }
 
+    /// Kills every process of the session, which nobody else holds, gives it back, and waits until it is closed.
+    pub(crate) fn log_off(self) -> Result<()> {
+        self.terminate()?;
+        let ending = self.ending();
+        drop(self);
+        ending.wait()
+    }
+
     /// What is waited for when it is closed.
     pub(crate) fn ending(&self) -> Ending {
         Ending { job: Arc::clone(&self.job), released: Arc::clone(&self.released) }
