@@ -69,6 +69,7 @@ numbers! {
     FCNTL = 72, 25;
     GETGROUPS = 115, 158;
     GETPID = 39, 172;
+    GETPPID = 110, 173;
     GETRESGID = 120, 150;
     GETRESUID = 118, 148;
     GETSOCKNAME = 51, 204;

@@ -67,27 +67,45 @@ struct Scheduling {
     period: u64,
 }
 
+impl Scheduling {
+    const SIZE: usize = size_of::<Self>();
+
+    /// That of a process; 0 is the calling one.
+    fn of(pid: usize) -> Result<Self> {
+        let mut found = Self::default();
+        // SAFETY: room for `SIZE` bytes.
+        unsafe { system_call!(SCHED_GETATTR, pid, &raw mut found, Self::SIZE, 0) }.map(|_| found)
+    }
+}
+
 /// With fixed defaults an ordinary process; the nice value in any case. Lowering the nice value without
 /// CAP_SYS_NICE fails, and is never passed over.
 ///
-/// Since Linux 6.12 an ordinary process has a slice, too, which its children have from it. It shows as the runtime, and
-/// not whether it is the kernel's own or somebody set it; none in its place lets the kernel choose (`__setparam_fair` of
-/// kernel/sched/fair.c).
+/// Since Linux 6.12 an ordinary process has a slice, too, which its children have from it. It shows as the runtime; none in
+/// its place lets the kernel choose (`__setparam_fair` of kernel/sched/fair.c).
 fn scheduling(fixed: bool, nice: i32) -> Result<()> {
-    const SIZE: usize = size_of::<Scheduling>();
     const RESET_ON_FORK: u64 = 1;
-    let mut now = Scheduling::default();
-    // SAFETY: room for `SIZE` bytes.
-    unsafe { system_call!(SCHED_GETATTR, 0, &raw mut now, SIZE, 0) }?;
-    let ordinary = now.policy == 0 && now.flags & RESET_ON_FORK == 0 && now.runtime == 0;
-    if now.nice == nice && (ordinary || !fixed) {
+    let now = Scheduling::of(0)?;
+    let ordinary = || now.policy == 0 && now.flags & RESET_ON_FORK == 0 && is_the_kernels_slice(now.runtime);
+    if now.nice == nice && (!fixed || ordinary()) {
         return Ok(());
     }
     let policy = if fixed { 0 } else { now.policy };
     let priority = if fixed { 0 } else { now.priority };
-    let new = Scheduling { size: SIZE as u32, policy, nice, priority, ..Scheduling::default() };
+    let new = Scheduling { size: Scheduling::SIZE as u32, policy, nice, priority, ..Scheduling::default() };
     // SAFETY: `size` bytes are readable.
     unsafe { system_call!(SCHED_SETATTR, 0, &raw const new, 0) }.map(drop)
+}
+
+/// Whether nobody chose the slice, which does not show in itself: whether it is that of the first process. To set it takes
+/// several times as long as to ask. Where that process is the server, what it has says nothing.
+fn is_the_kernels_slice(slice: u64) -> bool {
+    const FIRST: usize = 1;
+    // SAFETY: no memory involved.
+    let server_is_another = || unsafe { system_call!(GETPPID) }.is_ok_and(|server| server != FIRST);
+    let is_the_firsts =
+        || Scheduling::of(FIRST).is_ok_and(|first| first.policy == 0 && first.runtime == slice);
+    slice == 0 || (server_is_another() && is_the_firsts())
 }
 
 /// All processors: the kernel takes away those that the cpuset does not have. What the mask would be

@@ -32,6 +32,8 @@ pub struct Surroundings {
     pub policy: u32,
     pub nice: i32,
     pub slice: u64,
+    /// The server's number.
+    pub server: usize,
     pub all_processors: bool,
     pub io_priority: usize,
     pub timer_slack: usize,
@@ -254,10 +256,18 @@ impl Model {
                     around.mask = values(b, 1)[0];
                     Ok(0)
                 }
+                number::GETPPID => Ok(around.server),
                 number::SCHED_GETATTR => {
-                    values::<u32>(b, 2)[1] = around.policy;
-                    values::<i32>(b, 5)[4] = around.nice;
-                    values::<u64>(b, 4)[3] = around.slice;
+                    // Of the caller, which is the server's child; else of the first process.
+                    let of_the_servers = a == 0 || around.server == a;
+                    let (policy, nice, slice) = if of_the_servers {
+                        (around.policy, around.nice, around.slice)
+                    } else {
+                        (0, 0, SLICE)
+                    };
+                    values::<u32>(b, 2)[1] = policy;
+                    values::<i32>(b, 5)[4] = nice;
+                    values::<u64>(b, 4)[3] = slice;
                     Ok(0)
                 }
                 number::SCHED_SETATTR => {

@@ -145,6 +145,7 @@ fn servers_surroundings() -> Surroundings {
         policy: 1,
         nice: -20,
         slice: 100_000_000,
+        server: 900,
         all_processors: false,
         io_priority: 0x2004,
         timer_slack: 1,
@@ -299,10 +300,13 @@ fn where_nothing_fails_the_program_is_exactly_the_tokens_or_never_runs() {
 #[test]
 fn the_slice_of_an_ordinary_server_is_not_its_clients() {
     let token = tokens().pop().unwrap();
-    let around = Surroundings { policy: 0, nice: 0, ..servers_surroundings() };
-    let (run, model) = run_in(around, &root(ALL), &spec_for(&token), BTreeMap::new());
-    assert_eq!(run, Run::Executed);
-    assert_eq!(model.surroundings, clients_surroundings());
+    // Another process and the first of all, which has what it has.
+    for server in [900, 1] {
+        let around = Surroundings { policy: 0, nice: 0, server, ..servers_surroundings() };
+        let (run, model) = run_in(around, &root(ALL), &spec_for(&token), BTreeMap::new());
+        assert_eq!(run, Run::Executed);
+        assert_eq!(model.surroundings, Surroundings { server, ..clients_surroundings() });
+    }
 }
 
 #[test]
