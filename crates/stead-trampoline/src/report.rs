@@ -134,6 +134,22 @@ pub mod default {
     pub const HUGE_PAGES: u32 = 8;
     /// The NUMA memory policy.
     pub const MEMORY_POLICY: u32 = 9;
+    /// Memory shared with whoever has the same (KSM).
+    pub const MERGED_MEMORY: u32 = 10;
+    /// What memory that fails does to the process.
+    pub const MACHINE_CHECKS: u32 = 11;
+    /// Reserves of memory for who writes.
+    pub const IO_FLUSHER: u32 = 12;
+    /// With whom it shares a core.
+    pub const CORE_COOKIE: u32 = 13;
+    /// Input and output ports.
+    pub const PORTS: u32 = 14;
+}
+
+/// Details of [`Step::Executing`].
+pub mod executing {
+    /// It was seen that no process of this server's can have an out-of-memory score below 0.
+    pub const LEAST_SCORE_IS_ZERO: u32 = 1;
 }
 
 /// Details of [`Step::Execute`]: why the program could not be executed, found out as the client.

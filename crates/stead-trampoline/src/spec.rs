@@ -103,7 +103,7 @@ pub struct Credentials {
 /// file of `/proc`, the dearest of all that it does, or sixty calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Known {
-    /// The out-of-memory score adjustment is 0.
+    /// The out-of-memory score adjustment is 0, and no child of the server's can have a lower one.
     pub oom_score_adj_is_zero: bool,
     /// The core filter is the kernel's default.
     pub core_filter_is_default: bool,

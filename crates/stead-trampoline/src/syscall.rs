@@ -37,7 +37,7 @@ pub fn registers(given: &[usize]) -> [usize; 6] {
 }
 
 macro_rules! numbers {
-    ($($name:ident = $x86_64:literal, $aarch64:literal;)*) => {
+    ($($name:ident = $x86_64:literal, $aarch64:literal;)* @x86_64 { $($only:ident = $number:literal;)* }) => {
         /// Numbers of the calls (`asm/unistd_64.h`, `asm-generic/unistd.h`).
         #[allow(missing_docs)] // they are named as in their manual pages
         pub mod number {
@@ -46,6 +46,10 @@ macro_rules! numbers {
                 pub const $name: usize = $x86_64;
                 #[cfg(target_arch = "aarch64")]
                 pub const $name: usize = $aarch64;
+            )*
+            $(
+                #[cfg(target_arch = "x86_64")]
+                pub const $only: usize = $number;
             )*
         }
     };
@@ -108,6 +112,10 @@ numbers! {
     UMASK = 95, 166;
     WAIT4 = 61, 260;
     WRITE = 1, 64;
+    @x86_64 {
+        IOPERM = 173;
+        IOPL = 172;
+    }
 }
 
 /// Values of errno that decide something here (the same on both machines).
@@ -149,12 +157,23 @@ pub mod prctl {
     pub const GET_TIMERSLACK: usize = 30;
     pub const SET_NO_NEW_PRIVS: usize = 38;
     pub const GET_NO_NEW_PRIVS: usize = 39;
+    pub const MCE_KILL: usize = 33;
+    pub const MCE_KILL_CLEAR: usize = 0;
+    pub const MCE_KILL_GET: usize = 34;
+    pub const MCE_KILL_DEFAULT: usize = 2;
     pub const SET_THP_DISABLE: usize = 41;
     pub const GET_THP_DISABLE: usize = 42;
     pub const CAP_AMBIENT: usize = 47;
     pub const CAP_AMBIENT_IS_SET: usize = 1;
     pub const CAP_AMBIENT_RAISE: usize = 2;
     pub const CAP_AMBIENT_CLEAR_ALL: usize = 4;
+    pub const SET_IO_FLUSHER: usize = 57;
+    pub const GET_IO_FLUSHER: usize = 58;
+    pub const SCHED_CORE: usize = 62;
+    pub const SCHED_CORE_GET: usize = 0;
+    pub const SCHED_CORE_CREATE: usize = 1;
+    pub const SET_MEMORY_MERGE: usize = 67;
+    pub const GET_MEMORY_MERGE: usize = 68;
 }
 
 /// A thread's three settable capability sets, as `capget` and `capset` take them (version 3: two words).

@@ -61,7 +61,7 @@ pub mod flag {
     pub const LABEL: u32 = 1 << 11;
     /// The program is the descriptor `descriptor`.
     pub const DESCRIPTOR: u32 = 1 << 12;
-    /// The server knows that the out-of-memory score adjustment is 0.
+    /// The server knows that the out-of-memory score adjustment is 0, and can be no lower.
     pub const OOM_IS_ZERO: u32 = 1 << 13;
     /// The server knows that the core filter is the kernel's default.
     pub const CORE_FILTER_IS_DEFAULT: u32 = 1 << 14;

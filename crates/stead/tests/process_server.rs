@@ -244,8 +244,11 @@ fn nothing_that_the_server_has_of_its_own_reaches_the_process() {
     if !in_a_server_of_its_own(bed, test, &prefix) {
         return;
     }
+    testbed::take_odd_attributes();
     let own = Probe::of_self().unwrap();
     assert_eq!((own.umask, own.nice, own.oom_score_adj, own.core_filter), (0o077, 7, 500, 0x7f));
+    assert!([1, -1].contains(&own.memory_merge) && [1, -1].contains(&own.machine_checks), "{own:?}");
+    assert!(own.io_flusher == 1 || !testbed::confine::may("sys_resource"), "{own:?}");
     assert_ne!((own.personality, own.scheduling.policy, own.io_priority), (0, 0, 0));
     let alice = token(bed, "alice");
     if !testbed::confine::may("sys_nice") {
@@ -269,6 +272,10 @@ fn nothing_that_the_server_has_of_its_own_reaches_the_process() {
     assert_ne!(ours.io_priority >> 13, 3);
     assert_ne!(ours.affinity, own.affinity);
     assert_eq!((ours.dumpable, ours.parent_death_signal), (1, 0));
+    assert!([0, -1].contains(&ours.memory_merge) && [2, -1].contains(&ours.machine_checks), "{ours:?}");
+    // Only root may ask.
+    let root = Command::new(bed.bin("probe")).output_as(&stead::Token::current().unwrap()).unwrap();
+    assert_ne!(Probe::parse(&root.stdout).io_flusher, 1);
 }
 
 #[test]

@@ -134,6 +134,9 @@ fn confinement(whose: &str, pid: &str) -> Vec<Finding> {
         findings
             .push(Finding::note("bounding set", found).mend("take CapabilityBoundingSet= out of the unit"));
     }
+    let score = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap_or_default();
+    let effective = u64::from_str_radix(&value("CapEff"), 16).unwrap_or(u64::MAX);
+    findings.extend(protection(whose, score.trim().parse().unwrap_or(0), effective));
     let mount = |of: &str| fs::read_link(format!("/proc/{of}/ns/mnt")).ok();
     if let (Some(own), Some(first)) = (mount(pid), mount("1"))
         && own != first
@@ -146,6 +149,19 @@ fn confinement(whose: &str, pid: &str) -> Vec<Finding> {
         findings.push(Finding::good("confinement", format!("nothing confines {whose}")));
     }
     findings
+}
+
+/// Who protects itself when memory runs out, and cannot keep its processes from doing the same, creates none.
+fn protection(whose: &str, score: i32, effective: u64) -> Option<Finding> {
+    let may_bind = effective >> (stead::os::linux::Capability::SysResource as u32) & 1 != 0;
+    if score >= 0 || may_bind {
+        return None;
+    }
+    let found = format!(
+        "that of {whose} is {score}, and without CAP_SYS_RESOURCE its processes could choose it, too: it can create none"
+    );
+    let how = "take OOMScoreAdjust= out of the unit, or allow it CAP_SYS_RESOURCE";
+    Some(Finding::missing("out-of-memory score", found).mend(how))
 }
 
 fn lacking(bounding: u64) -> Vec<String> {
@@ -191,4 +207,19 @@ fn is_delegated(path: &str) -> bool {
         .into_iter()
         .any(|name| matches!(rustix::fs::getxattr(path, name, &mut value[..]), Ok(1) if value[0] == b'1'));
     marked || (!root && may_write("cgroup.procs") && may_write("cgroup.subtree_control"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_protects_itself_and_cannot_bind_others_is_told() {
+        const SYS_RESOURCE: u64 = 1 << 24;
+        assert!(protection("the service", 0, 0).is_none());
+        assert!(protection("the service", 500, 0).is_none());
+        assert!(protection("the service", -900, SYS_RESOURCE).is_none());
+        let told = protection("the service", -900, !SYS_RESOURCE).unwrap();
+        assert!(told.found.starts_with("that of the service is -900"), "{}", told.found);
+    }
 }

@@ -7,7 +7,7 @@
 use crate::report::{Step, default};
 use crate::syscall::{Result, errno, prctl, process_control};
 use crate::wire::{Header, flag};
-use crate::{At, Failure, file};
+use crate::{At, Failure, file, score};
 
 /// The kernel's own, unless the administrator changed it at boot: anonymous memory, ELF headers, private
 /// huge pages (core(5)).
@@ -15,8 +15,8 @@ const CORE_FILTER: &[u8] = b"00000033\n";
 /// Fifty microseconds (`init/init_task.c`).
 const TIMER_SLACK: usize = 50_000;
 
-/// Sets all of them.
-pub fn set(header: &Header) -> core::result::Result<(), Failure> {
+/// Sets all of them; says whether it was seen that no process of this server's can have an out-of-memory score below 0.
+pub fn set(header: &Header) -> core::result::Result<bool, Failure> {
     let has = |bit: u32| header.flags & bit != 0;
     let fixed = has(flag::FIXED);
 
@@ -29,16 +29,15 @@ pub fn set(header: &Header) -> core::result::Result<(), Failure> {
         let step = if has(flag::NICE) { (Step::Nice, 0) } else { (Step::Defaults, default::SCHEDULING) };
         scheduling(fixed, nice).at(step.0, step.1)?;
     }
-    if fixed || has(flag::OOM) {
+    // The server has looked already, where it said so: opening a file of /proc is the dearest of all.
+    let mut least_is_zero = false;
+    if has(flag::OOM) || (fixed && !has(flag::OOM_IS_ZERO)) {
         let value = if has(flag::OOM) { header.oom_score_adj.cast_signed() } else { 0 };
         let step = if has(flag::OOM) { (Step::OomScore, 0) } else { (Step::Defaults, default::OOM_SCORE) };
-        // The server has looked already, where it said so: opening a file of /proc is the dearest of all.
-        if has(flag::OOM) || !has(flag::OOM_IS_ZERO) {
-            file::set_number(c"/proc/self/oom_score_adj", i64::from(value)).at(step.0, step.1)?;
-        }
+        least_is_zero = score::bind(i64::from(value)).at(step.0, step.1)?;
     }
     if !fixed {
-        return Ok(());
+        return Ok(least_is_zero);
     }
     if !has(flag::CORE_FILTER_IS_DEFAULT) {
         file::set(c"/proc/self/coredump_filter", |text| text == CORE_FILTER, b"0x33")
@@ -50,7 +49,15 @@ pub fn set(header: &Header) -> core::result::Result<(), Failure> {
     // SAFETY: no memory involved.
     unsafe { system_call!(PERSONALITY, 0) }.at(Step::Defaults, default::PERSONALITY)?;
     huge_pages().at(Step::Defaults, default::HUGE_PAGES)?;
-    memory_policy().at(Step::Defaults, default::MEMORY_POLICY)
+    memory_policy().at(Step::Defaults, default::MEMORY_POLICY)?;
+    // These few are read, each in a third of a microsecond, in every process: a thread of the server may set them at any
+    // moment, and each is the creating thread's own or shows nowhere else.
+    merged_memory().at(Step::Defaults, default::MERGED_MEMORY)?;
+    machine_checks().at(Step::Defaults, default::MACHINE_CHECKS)?;
+    io_flusher().at(Step::Defaults, default::IO_FLUSHER)?;
+    core_cookie().at(Step::Defaults, default::CORE_COOKIE)?;
+    ports().at(Step::Defaults, default::PORTS)?;
+    Ok(least_is_zero)
 }
 
 /// `struct sched_attr` in its first size, which every kernel takes.
@@ -137,12 +144,80 @@ fn timer_slack() -> Result<()> {
 }
 
 fn huge_pages() -> Result<()> {
-    match process_control(prctl::GET_THP_DISABLE, 0, 0) {
-        // A kernel without huge pages knows no such setting.
+    unset(prctl::GET_THP_DISABLE, prctl::SET_THP_DISABLE)
+}
+
+/// Pages shared with whoever has the same ones (KSM): how long writing to one takes tells another user what they hold.
+/// A service manager turns it on for a whole server, and since Linux 6.7 it outlives execve.
+fn merged_memory() -> Result<()> {
+    unset(prctl::GET_MEMORY_MERGE, prctl::SET_MEMORY_MERGE)
+}
+
+/// Takes from the kernel's reserves of memory when it writes. Without CAP_SYS_RESOURCE it can be neither read nor set.
+fn io_flusher() -> Result<()> {
+    match unset(prctl::GET_IO_FLUSHER, prctl::SET_IO_FLUSHER) {
+        Err(errno::EPERM) => Ok(()),
+        other => other,
+    }
+}
+
+/// Ends a setting that is on; a kernel that was built without it knows none.
+fn unset(get: usize, set: usize) -> Result<()> {
+    match process_control(get, 0, 0) {
         Ok(0) | Err(errno::EINVAL) => Ok(()),
-        Ok(_) => process_control(prctl::SET_THP_DISABLE, 0, 0).map(drop),
+        Ok(_) => process_control(set, 0, 0).map(drop),
         Err(other) => Err(other),
     }
+}
+
+/// Whether memory that fails ends the process before it is touched.
+fn machine_checks() -> Result<()> {
+    match process_control(prctl::MCE_KILL_GET, 0, 0) {
+        Ok(prctl::MCE_KILL_DEFAULT) | Err(errno::EINVAL) => Ok(()),
+        Ok(_) => process_control(prctl::MCE_KILL, prctl::MCE_KILL_CLEAR, 0).map(drop),
+        Err(other) => Err(other),
+    }
+}
+
+/// Who shares a processor's core at a time (core scheduling): a server that has chosen with whom, to be spied upon by
+/// nobody else, has not chosen the client. That gets a choice of its own.
+fn core_cookie() -> Result<()> {
+    let mut cookie: u64 = 0;
+    let this_thread = 0;
+    // SAFETY: room for the cookie.
+    let got = unsafe {
+        system_call!(PRCTL, prctl::SCHED_CORE, prctl::SCHED_CORE_GET, this_thread, 0, &raw mut cookie)
+    };
+    match got {
+        Ok(_) if cookie == 0 => Ok(()),
+        Ok(_) => process_control(prctl::SCHED_CORE, prctl::SCHED_CORE_CREATE, this_thread).map(drop),
+        // Not in this kernel, or no core of this machine has two threads.
+        Err(errno::EINVAL | errno::ENODEV) => Ok(()),
+        Err(other) => Err(other),
+    }
+}
+
+/// The machine's input and output ports, which a process without any privilege reaches when its parent did (ioperm(2),
+/// iopl(2)). What it may reach cannot be read; giving it up takes no privilege. Where it may not even do that (Docker's
+/// profile), nor could its server have taken it.
+#[cfg(target_arch = "x86_64")]
+fn ports() -> Result<()> {
+    const ALL: usize = 65_536;
+    let tolerant = |outcome: Result| match outcome {
+        Ok(_) | Err(errno::ENOSYS | errno::EPERM) => Ok(()),
+        Err(other) => Err(other),
+    };
+    // SAFETY: no memory involved.
+    tolerant(unsafe { system_call!(IOPERM, 0, ALL, 0) })?;
+    // SAFETY: no memory involved.
+    tolerant(unsafe { system_call!(IOPL, 0) })
+}
+
+/// Other machines have none.
+#[cfg(not(target_arch = "x86_64"))]
+#[expect(clippy::unnecessary_wraps, reason = "as on the other machine")]
+fn ports() -> Result<()> {
+    Ok(())
 }
 
 /// A container without CAP_SYS_NICE may not ask (Docker's profile); nor may its server have set one.

@@ -9,7 +9,7 @@ pub const WRITE: usize = 0o2_000_001;
 /// `O_RDONLY | O_CLOEXEC | O_NONBLOCK`: nothing that is opened to be looked at may block.
 pub const LOOK: usize = 0o2_004_000;
 /// `O_RDWR | O_CLOEXEC`.
-const BOTH: usize = 0o2_000_002;
+pub const BOTH: usize = 0o2_000_002;
 /// Relative to the current directory.
 pub const AT_FDCWD: usize = -100_isize as usize;
 
@@ -46,6 +46,16 @@ fn set_open(descriptor: u32, is_right: impl FnOnce(&[u8]) -> bool, text: &[u8]) 
     if is_right(found.get(..length).unwrap_or_default()) {
         return Ok(());
     }
+    write(descriptor, text)
+}
+
+/// Writes a number to a file of /proc that is open.
+pub fn write_number(descriptor: u32, value: i64) -> Result<()> {
+    let mut room = [0u8; 24];
+    write(descriptor, decimal(value, &mut room))
+}
+
+fn write(descriptor: u32, text: &[u8]) -> Result<()> {
     // At offset 0: the login uid is taken only there.
     // SAFETY: readable for its length.
     let written = unsafe { system_call!(PWRITE64, descriptor, text.as_ptr(), text.len(), 0) }?;

@@ -23,6 +23,7 @@ mod defaults;
 mod execute;
 mod file;
 mod runtime;
+mod score;
 mod steps;
 mod supervise;
 mod switch;

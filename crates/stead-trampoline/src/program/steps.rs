@@ -1,6 +1,6 @@
 //! Every step from the server's rights to the client's program, in order.
 
-use crate::report::{Report, Step};
+use crate::report::{Report, Step, executing};
 use crate::syscall::errno;
 use crate::wire::{self, Arguments, View, flag};
 use crate::{defaults, execute, file, runtime, supervise, switch};
@@ -100,7 +100,7 @@ fn run(
         unsafe { system_call!(IOCTL, 0, TIOCSCTTY, 0) }.at(Step::Terminal, 0)?;
     }
     // What no token says: while lowering it may still take the server's privileges.
-    defaults::set(header)?;
+    let least_is_zero = defaults::set(header)?;
     // The login uid before the limits, which may leave no room for another descriptor; as the server,
     // because an unset one can be set by everybody and a set one only with CAP_AUDIT_CONTROL.
     if has(flag::LOGIN_UID) {
@@ -159,7 +159,8 @@ fn run(
         supervise::divide().at(Step::Supervise, 0)?;
     }
     // From here on end of file means that the program runs; without this, that we were ended before.
-    tell(header.report, Report { step: Step::Executing, errno: 0, detail: 0 });
+    let detail = if least_is_zero { executing::LEAST_SCORE_IS_ZERO } else { 0 };
+    tell(header.report, Report { step: Step::Executing, errno: 0, detail });
     Err(execute::execute(argv, spec, environment))
 }
 

@@ -39,6 +39,15 @@ pub struct Surroundings {
     pub timer_slack: usize,
     pub personality: usize,
     pub huge_pages_disabled: bool,
+    pub memory_merged: bool,
+    pub machine_checks: usize,
+    pub io_flusher: bool,
+    /// With whom it shares a core; 0 is everybody.
+    pub core_cookie: u64,
+    /// Whether it reaches input and output ports: by number, and by level.
+    pub ports: [bool; 2],
+    /// The lowest out-of-memory score that it may have without a privilege.
+    pub least_score: i64,
     pub memory_policy: i32,
     pub ignored_signals: BTreeSet<usize>,
     pub mask: u64,
@@ -103,11 +112,17 @@ fn changes_something(number: usize, operation: usize) -> bool {
                 | prctl::GET_NO_NEW_PRIVS
                 | prctl::GET_TIMERSLACK
                 | prctl::GET_THP_DISABLE
+                | prctl::GET_MEMORY_MERGE
+                | prctl::GET_IO_FLUSHER
+                | prctl::MCE_KILL_GET
+                | prctl::SCHED_CORE
         ),
         number::CAPSET | number::SETRESUID | number::SETRESGID | number::SETGROUPS => true,
         number::CLOSE_RANGE | number::FCNTL | number::SETSID | number::KEYCTL | number::PRLIMIT64 => true,
         number::CHDIR | number::RT_SIGACTION | number::RT_SIGPROCMASK | number::SET_MEMPOLICY => true,
         number::SCHED_SETATTR | number::SCHED_SETAFFINITY | number::IOPRIO_SET | number::UMASK => true,
+        #[cfg(target_arch = "x86_64")]
+        number::IOPERM | number::IOPL => true,
         _ => false,
     }
 }
@@ -183,7 +198,21 @@ impl Model {
                         Capabilities { effective: wide(0), permitted: wide(1), inheritable: wide(2) };
                     self.credentials.set_capabilities(wanted)
                 }
+                number::PRCTL if a == prctl::SCHED_CORE && b == prctl::SCHED_CORE_GET => {
+                    values(e, 1)[0] = around.core_cookie;
+                    Ok(0)
+                }
                 number::PRCTL => self.control(a, b, c),
+                #[cfg(target_arch = "x86_64")]
+                number::IOPERM => {
+                    around.ports[0] &= c != 0 || (a, b) != (0, 65_536);
+                    Ok(0)
+                }
+                #[cfg(target_arch = "x86_64")]
+                number::IOPL => {
+                    around.ports[1] &= a != 0;
+                    Ok(0)
+                }
                 number::CLOSE_RANGE => {
                     let closed = id(a)..=id(b);
                     around.descriptors.retain(|descriptor| !closed.contains(descriptor));
@@ -245,7 +274,16 @@ impl Model {
                     if *name == LOGIN_UID && !self.credentials.has(AUDIT_CONTROL) {
                         return Some(Err(errno::EPERM));
                     }
-                    around.files.insert(name, values(b, c).to_vec());
+                    let text = values::<u8>(b, c).to_vec();
+                    if *name == SCORE {
+                        let score = std::str::from_utf8(&text).expect("a number").parse().expect("a number");
+                        match self.credentials.has(SYS_RESOURCE) {
+                            true => around.least_score = score,
+                            false if score < around.least_score => return Some(Err(errno::EACCES)),
+                            false => {}
+                        }
+                    }
+                    around.files.insert(name, text);
                     Ok(c)
                 }
                 number::RT_SIGACTION => {
@@ -339,6 +377,22 @@ impl Model {
             }
             prctl::GET_THP_DISABLE => Ok(usize::from(around.huge_pages_disabled)),
             prctl::SET_THP_DISABLE => flag(&mut around.huge_pages_disabled),
+            prctl::GET_MEMORY_MERGE => Ok(usize::from(around.memory_merged)),
+            prctl::SET_MEMORY_MERGE => flag(&mut around.memory_merged),
+            prctl::GET_IO_FLUSHER | prctl::SET_IO_FLUSHER if !credentials.has(SYS_RESOURCE) => {
+                Err(errno::EPERM)
+            }
+            prctl::GET_IO_FLUSHER => Ok(usize::from(around.io_flusher)),
+            prctl::SET_IO_FLUSHER => flag(&mut around.io_flusher),
+            prctl::MCE_KILL_GET => Ok(around.machine_checks),
+            prctl::MCE_KILL if first == prctl::MCE_KILL_CLEAR => {
+                around.machine_checks = prctl::MCE_KILL_DEFAULT;
+                Ok(0)
+            }
+            prctl::SCHED_CORE if first == prctl::SCHED_CORE_CREATE => {
+                around.core_cookie = OWN_COOKIE;
+                Ok(0)
+            }
             other => panic!("the model does not know prctl {other}"),
         }
     }
@@ -346,6 +400,12 @@ impl Model {
 
 /// What the kernel gives of a processor at a time to who has not chosen.
 pub const SLICE: u64 = 2_800_000;
+
+/// What the kernel gives to who shares a core with nobody.
+pub const OWN_COOKIE: u64 = 77;
+
+/// The out-of-memory score's file.
+pub const SCORE: &str = "/proc/self/oom_score_adj";
 
 /// The audit system's file.
 pub const LOGIN_UID: &str = "/proc/self/loginuid";

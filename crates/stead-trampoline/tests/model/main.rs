@@ -31,6 +31,8 @@ mod defaults;
 mod execute;
 #[path = "../../src/program/file.rs"]
 mod file;
+#[path = "../../src/program/score.rs"]
+mod score;
 #[path = "../../src/program/steps.rs"]
 mod steps;
 #[path = "../../src/program/supervise.rs"]
@@ -129,7 +131,7 @@ fn tokens() -> Vec<Credentials> {
 /// Everything of the server's that a program could inherit.
 fn servers_surroundings() -> Surroundings {
     let files = [
-        ("/proc/self/oom_score_adj", "-1000\n"),
+        (kernel::SCORE, "-1000\n"),
         ("/proc/self/coredump_filter", "00000000\n"),
         (kernel::LOGIN_UID, "4294967295"),
         ("/proc/thread-self/attr/exec", ""),
@@ -151,6 +153,12 @@ fn servers_surroundings() -> Surroundings {
         timer_slack: 1,
         personality: 0x0004_0000,
         huge_pages_disabled: true,
+        memory_merged: true,
+        machine_checks: 1,
+        io_flusher: true,
+        core_cookie: 5,
+        ports: [true; 2],
+        least_score: -1000,
         memory_policy: 2,
         ignored_signals: [1, 13, 64].into(),
         mask: u64::MAX,
@@ -166,7 +174,8 @@ fn clients_surroundings() -> Surroundings {
     around.directory = b"/home/alice".to_vec();
     around.umask = 0o027;
     around.limits = [(7, [64, 128])].into();
-    around.files.insert("/proc/self/oom_score_adj", b"0".to_vec());
+    around.files.insert(kernel::SCORE, b"0".to_vec());
+    around.least_score = 0;
     around.files.insert("/proc/self/coredump_filter", b"0x33".to_vec());
     around.files.insert(kernel::LOGIN_UID, b"1000".to_vec());
     around.files.insert("/proc/thread-self/attr/exec", b"user_t".to_vec());
@@ -176,6 +185,9 @@ fn clients_surroundings() -> Surroundings {
     around.timer_slack = 50_000;
     around.personality = 0;
     around.huge_pages_disabled = false;
+    (around.memory_merged, around.io_flusher) = (false, false);
+    (around.machine_checks, around.core_cookie) = (2, kernel::OWN_COOKIE);
+    around.ports = [!cfg!(target_arch = "x86_64"); 2];
     around.memory_policy = 0;
     around.ignored_signals.clear();
     around.mask = 0;
@@ -219,7 +231,13 @@ fn spec_for(token: &Credentials) -> Vec<CString> {
 
 /// Runs the trampoline for this server and token.
 fn run(server: &Credentials, arguments: &[CString], faults: BTreeMap<usize, Fault>) -> (Run, Model) {
-    run_in(servers_surroundings(), server, arguments, faults)
+    let mut around = servers_surroundings();
+    if !server.has(SYS_RESOURCE) {
+        // What takes the capability nobody has set.
+        (around.io_flusher, around.least_score) = (false, 0);
+        around.files.insert(kernel::SCORE, b"300\n".to_vec());
+    }
+    run_in(around, server, arguments, faults)
 }
 
 fn run_in(
@@ -255,11 +273,16 @@ fn holds(token: &Credentials, faults: &BTreeMap<usize, Fault>, (run, model): &(R
     if !lies {
         assert_eq!(model.credentials, *token, "not what the token is: {}", what());
         let expected = clients_surroundings();
-        // Two are the kernel's to refuse, where nobody else can have set them either: see `defaults`.
+        // These are the kernel's to refuse, where nobody else can have set them either: see `defaults`.
         let around = Surroundings {
             memory_policy: expected.memory_policy,
             io_priority: expected.io_priority,
             huge_pages_disabled: expected.huge_pages_disabled,
+            memory_merged: expected.memory_merged,
+            machine_checks: expected.machine_checks,
+            io_flusher: expected.io_flusher,
+            core_cookie: expected.core_cookie,
+            ports: expected.ports,
             umask: expected.umask,
             ..model.surroundings.clone()
         };
@@ -294,6 +317,22 @@ fn where_nothing_fails_the_program_is_exactly_the_tokens_or_never_runs() {
                 assert_eq!(run, Run::Ended, "{server:?}\n{token:?}");
             }
         }
+    }
+}
+
+#[test]
+fn who_could_protect_itself_as_its_server_is_protected_never_runs() {
+    let token = tokens().pop().unwrap();
+    let run = |server: &Credentials, score: &str| {
+        let mut around = Surroundings { io_flusher: false, ..servers_surroundings() };
+        around.files.insert(kernel::SCORE, score.into());
+        run_in(around, server, &spec_for(&token), BTreeMap::new())
+    };
+    // The least score shows nowhere: also beside a harmless one it is the unit's.
+    for score in ["-1000\n", "0\n"] {
+        assert_eq!(run(&root(ALL & !SYS_RESOURCE), score).0, Run::Ended);
+        let (end, model) = run(&root(ALL), score);
+        assert_eq!((end, model.surroundings.least_score), (Run::Executed, 0));
     }
 }
 

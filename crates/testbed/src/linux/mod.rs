@@ -20,4 +20,4 @@ pub use client::{ClientBuilder, RunningClient};
 pub use enter::{EnterOptions, Entry, enter, run_stage_if_asked};
 pub use pam::{AT_A_DESKTOP, OF_A_DESKTOP};
 pub use probe::{Capabilities, Ids, Keyring, Limit, Probe, Scheduling, Signals};
-pub use sys::{end_this_thread, take_deadlines, take_slice};
+pub use sys::{end_this_thread, take_deadlines, take_odd_attributes, take_slice};

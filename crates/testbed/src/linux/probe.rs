@@ -60,6 +60,12 @@ pub struct Probe {
     pub personality: u32,
     /// Whether transparent huge pages are turned off.
     pub thp_disabled: bool,
+    /// Whether its memory is merged with others' (`PR_GET_MEMORY_MERGE`); -1 where the kernel does not tell.
+    pub memory_merge: i32,
+    /// What memory that fails does to it (`PR_MCE_KILL_GET`; 2 is the default); -1 where the kernel does not tell.
+    pub machine_checks: i32,
+    /// Whether it takes from the kernel's reserves of memory (`PR_GET_IO_FLUSHER`); -1 where it may not ask.
+    pub io_flusher: i32,
     /// `PR_GET_DUMPABLE`.
     pub dumpable: i32,
     /// The signal it gets when its parent ends; 0 is none.
@@ -211,6 +217,9 @@ impl Probe {
         probe.securebits = sys::prctl_get(libc::PR_GET_SECUREBITS).cast_unsigned();
         probe.dumpable = sys::prctl_get(libc::PR_GET_DUMPABLE);
         probe.thp_disabled = sys::prctl_get(libc::PR_GET_THP_DISABLE) == 1;
+        probe.memory_merge = sys::prctl_get(libc::PR_GET_MEMORY_MERGE);
+        probe.machine_checks = sys::prctl_get(libc::PR_MCE_KILL_GET);
+        probe.io_flusher = sys::prctl_get(sys::PR_GET_IO_FLUSHER);
         probe.timer_slack = u64::try_from(sys::prctl_get(libc::PR_GET_TIMERSLACK)).unwrap_or(0);
         probe.personality = sys::personality();
         probe.parent_death_signal = sys::parent_death_signal();
@@ -275,6 +284,9 @@ impl Probe {
                 .and_then(|v| u32::from_str_radix(v.trim(), 16).ok())
                 .unwrap_or(0),
             thp_disabled: false,
+            memory_merge: 0,
+            machine_checks: 0,
+            io_flusher: 0,
             dumpable: 0,
             parent_death_signal: 0,
             login_uid: text("loginuid").and_then(|v| v.trim().parse().ok()),

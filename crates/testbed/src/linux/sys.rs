@@ -4,10 +4,26 @@
 
 use std::ffi::CStr;
 
+/// `linux/prctl.h`
+const PR_SET_IO_FLUSHER: libc::c_int = 57;
+pub(crate) const PR_GET_IO_FLUSHER: libc::c_int = 58;
+
 /// A `prctl` that only reads; -1 where the kernel does not know it.
 pub(crate) fn prctl_get(option: libc::c_int) -> i32 {
     // SAFETY: the PR_GET_* options used here take no pointer; the kernel ignores or refuses the zero arguments.
     unsafe { libc::prctl(option, 0_u64, 0_u64, 0_u64, 0_u64) }
+}
+
+/// This process has its memory merged with others' that is the same, is ended early where memory fails, and takes from the
+/// kernel's reserves of memory: as far as the kernel has that, and lets it.
+pub fn take_odd_attributes() {
+    let none = 0_u64;
+    // SAFETY: these options take numbers only.
+    unsafe {
+        libc::prctl(libc::PR_SET_MEMORY_MERGE, 1_u64, none, none, none);
+        libc::prctl(libc::PR_MCE_KILL, libc::PR_MCE_KILL_SET, libc::PR_MCE_KILL_EARLY, none, none);
+        libc::prctl(PR_SET_IO_FLUSHER, 1_u64, none, none, none);
+    }
 }
 
 /// The signal that this process gets when its parent ends.
@@ -131,8 +147,8 @@ pub(crate) fn inherited(number: std::os::fd::RawFd) -> std::os::fd::OwnedFd {
 
 /// Leaves namespaces for fresh ones. What is shared otherwise (descriptors, memory) stays shared.
 pub(crate) fn unshare(flags: rustix::thread::UnshareFlags) -> std::io::Result<()> {
-    // SAFETY: rustix asks that CLONE_FILES is not among the flags, which would break the ownership of descriptors;
-    // only namespaces are passed here.
+    // SAFETY: rustix asks that CLONE_FILES is not among the flags, which would break the ownership of descriptors:
+    // only `with_descriptors_of_its_own` passes it, on a thread that ends with what it opened.
     Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
 }
 

@@ -49,6 +49,10 @@ pub trait CommandExt: sealed::Sealed {
     fn nice(&mut self, nice: i32) -> &mut Command;
 
     /// How readily the process is ended when memory runs out, from -1000 (never) to 1000.
+    ///
+    /// It may lower its own as far as 0; no further than this where the server has
+    /// [`Privilege::IncreaseQuota`](crate::Privilege::IncreaseQuota). Where it could go below both, because the
+    /// server's unit protects the server, and that privilege is missing, nothing is created.
     fn oom_score_adj(&mut self, score: i32) -> &mut Command;
 
     /// Sets one limit; [`Limit::UNLIMITED`] for none. At most one value for each.

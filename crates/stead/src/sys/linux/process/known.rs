@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use stead_trampoline::spec::Known;
@@ -22,6 +23,14 @@ static FILES: Mutex<Option<Arc<Files>>> = Mutex::new(None);
 
 /// The signals that this process ignores, where nobody can change that any more.
 static IGNORED_SIGNALS: OnceLock<u64> = OnceLock::new();
+
+/// Whether no child of this process can have an out-of-memory score below 0.
+static LEAST_SCORE_IS_ZERO: AtomicBool = AtomicBool::new(false);
+
+/// A child has tried that. Only who has CAP_SYS_RESOURCE gives this process another least score, and its score with it.
+pub(super) fn least_score_is_zero() {
+    LEAST_SCORE_IS_ZERO.store(true, Ordering::Relaxed);
+}
 
 /// From now on exactly these signals are ignored, the first in the lowest bit: this process has one thread, whose code is
 /// the library's. Any other thread could ignore one for a moment (system(3) does), and the child would inherit it.
@@ -58,7 +67,8 @@ impl Files {
             Some(matches!(read, Ok(length) if &found[..length] == text))
         };
         Some(Known {
-            oom_score_adj_is_zero: says(&self.oom_score_adj, b"0\n")?,
+            oom_score_adj_is_zero: says(&self.oom_score_adj, b"0\n")?
+                && LEAST_SCORE_IS_ZERO.load(Ordering::Relaxed),
             core_filter_is_default: says(&self.core_filter, b"00000033\n")?,
             ignored_signals: None,
         })

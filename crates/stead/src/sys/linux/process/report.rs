@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
-use stead_trampoline::report::{Report, Step, default, why};
+use stead_trampoline::report::{Report, Step, default, executing, why};
 use stead_trampoline::syscall::capabilities;
 
 use super::image::NOWHERE_TO_EXECUTE;
+use super::known;
 use crate::error::{Error, ErrorKind, ProgramFault};
 use crate::privilege::Privilege;
 use crate::process::Stage;
@@ -240,7 +241,12 @@ enum Heard {
 fn hear(report: &OwnedFd, ended: bool, executing: &mut bool) -> Result<Option<Heard>, LaunchFault> {
     loop {
         match next(report)? {
-            Word::Said(Report { step: Step::Executing, .. }) => *executing = true,
+            Word::Said(Report { step: Step::Executing, detail, .. }) => {
+                *executing = true;
+                if detail == executing::LEAST_SCORE_IS_ZERO {
+                    known::least_score_is_zero();
+                }
+            }
             Word::Said(Report { step: Step::Ready, .. }) => return Ok(Some(Heard::Ready)),
             Word::Said(Report { step, errno, detail }) => {
                 return Err(LaunchFault { stage: stage_of(step), errno: raw(errno), detail });

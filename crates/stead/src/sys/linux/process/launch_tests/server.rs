@@ -1,5 +1,6 @@
 //! Servers as they are.
 
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
@@ -303,6 +304,35 @@ fn a_limit_above_the_servers_own_is_refused_with_the_privilege_it_takes() {
         assert!(
             matches!(error.kind(), ErrorKind::PrivilegeMissing { missing, .. } if *missing == missing_name("sys_resource"))
         );
+    });
+}
+
+#[test]
+fn whom_the_unit_protects_from_the_end_of_memory_protects_nobody_else() {
+    require_root!();
+    if !testbed::confine::may("sys_resource") {
+        testbed::skip!("needs CAP_SYS_RESOURCE to protect a process");
+    }
+    alone("server::whom_the_unit_protects_from_the_end_of_memory_protects_nobody_else", || {
+        const SCORE: &str = "/proc/self/oom_score_adj";
+        const LOWER: &str = "cat /proc/self/oom_score_adj; echo -1 > /proc/self/oom_score_adj";
+        // Its file is root's alone once it has become another.
+        let own = File::options().write(true).open(SCORE).unwrap();
+        own.write_at(b"-900", 0).unwrap();
+        let lowered = || output(spec("/bin/sh"), &["sh", "-c", &format!("{LOWER} || echo refused")]).unwrap();
+        for _ in 0..3 {
+            assert_eq!(lowered(), "0\nrefused\n");
+        }
+        // Without the privilege to bind others it creates nothing, also where it has given its own score up.
+        become_service(KILL | SETUID | SETGID | SETPCAP);
+        for score in ["-900", "0"] {
+            own.write_at(score.as_bytes(), 0).unwrap();
+            let fault = output(spec("/bin/echo"), &["echo"]).unwrap_err();
+            let error = fault.into_error("creating a process", "echo", "/");
+            assert!(
+                matches!(error.kind(), ErrorKind::PrivilegeMissing { missing, .. } if *missing == missing_name("sys_resource"))
+            );
+        }
     });
 }
 
