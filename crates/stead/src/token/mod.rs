@@ -87,6 +87,9 @@ pub(crate) struct TokenData {
     /// Who holds the token where this process does not: it is then only described here.
     #[cfg(unix)]
     pub(crate) elsewhere: sys::token::Elsewhere,
+    /// The limits of the process that it comes from.
+    #[cfg(unix)]
+    pub(crate) limits: sys::limit::Limits,
 }
 
 impl TokenData {
@@ -102,6 +105,8 @@ impl TokenData {
             account: OnceLock::new(),
             #[cfg(unix)]
             elsewhere: sys::token::Elsewhere::default(),
+            #[cfg(unix)]
+            limits: sys::limit::Limits::default(),
         }
     }
 }
@@ -251,6 +256,8 @@ impl<K: TokenKind> Token<K> {
             account: self.data.account.clone(),
             #[cfg(unix)]
             elsewhere: self.data.elsewhere.restrict(&restriction.0)?,
+            #[cfg(unix)]
+            limits: self.data.limits.clone(),
         };
         Ok(Self::from_data(data, self.level))
     }

@@ -92,9 +92,8 @@ impl Token<Impersonation> {
     pub fn of_process_with(pidfd: impl AsFd, confinement: Confinement) -> Result<Self> {
         // The token has the process's own bounding set, so that a smaller one is carried, not lost.
         let policy = crate::sys::client::Policy { bounding: true, ..confinement.policy() };
-        let (context, knowledge) =
-            crate::sys::impersonate::as_server(|| process_context(pidfd.as_fd(), policy))?;
-        Ok(Self::from_process(context, ImpersonationLevel::Impersonation, knowledge))
+        let data = crate::sys::impersonate::as_server(|| process_context(pidfd.as_fd(), policy))?;
+        Ok(Self::from_data(data, ImpersonationLevel::Impersonation))
     }
 
     /// The token of another process, which `pidfd` pins, to be looked at: at the level Identification.

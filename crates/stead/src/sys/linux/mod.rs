@@ -13,6 +13,7 @@ pub(crate) mod fuzzing;
 pub(crate) mod group;
 pub(crate) mod impersonate;
 mod library;
+pub(crate) mod limit;
 pub(crate) mod local;
 pub(crate) mod logind;
 pub(crate) mod logon;

@@ -10,15 +10,13 @@ use super::pidfd;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::proc::{self, Status};
 use crate::sys::token::{CapabilitySet, SecurityContext, from_status, label, login_uid, open_directory};
-use crate::token::ConfinementKnowledge;
+use crate::token::TokenData;
 
 const DOING: &str = "reading the token of a process";
 
-/// The context of the process, its capabilities included, and what is known of its confinement.
-pub(crate) fn process_context(
-    process: BorrowedFd<'_>,
-    policy: Policy,
-) -> Result<(SecurityContext, ConfinementKnowledge)> {
+/// What the token of the process is: its context, its capabilities included, its limits, and what is known of its
+/// confinement.
+pub(crate) fn process_context(process: BorrowedFd<'_>, policy: Policy) -> Result<TokenData> {
     let read = || pidfd::ids(process, None).map_err(unreadable);
     let before = read()?.ok_or_else(|| gone(DOING))?;
     let reading = examine(Some(process), before.pid, None, policy, DOING)?;
@@ -40,7 +38,7 @@ pub(crate) fn process_context(
     context.no_new_privs = reading.no_new_privs;
     context.label = reading.label;
     context.login_uid = reading.login_uid;
-    Ok((context, reading.knowledge))
+    Ok(TokenData { limits: reading.limits, ..TokenData::new(context, None, reading.knowledge) })
 }
 
 /// The context of the process's first thread, to be shown; how it is confined is not looked at.

@@ -9,7 +9,7 @@ use super::identity::Peer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::impersonate::as_server;
 use crate::sys::token::{CapabilitySet, CapabilitySets, Gid, GroupSet, SecureBits, SecurityContext};
-use crate::token::{ConfinementKnowledge, Impersonation, ImpersonationLevel, Token};
+use crate::token::{ConfinementKnowledge, Impersonation, ImpersonationLevel, Token, TokenData};
 
 impl Peer {
     /// Looks at the client's process now, and makes the token of what it was at connect.
@@ -50,7 +50,8 @@ impl Peer {
             label: reading.label,
             login_uid: reading.login_uid,
         };
-        Ok(Token::from_process(context, level, reading.knowledge))
+        let data = TokenData { limits: reading.limits, ..TokenData::new(context, None, reading.knowledge) };
+        Ok(Token::from_data(data, level))
     }
 
     /// Who it is, for `Debug`.

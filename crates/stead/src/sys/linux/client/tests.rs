@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use rustix::fs::OFlags;
+use rustix::process::{Resource, Rlimit, setrlimit};
 use testbed::confine::Filter;
 
 use super::*;
 use crate::error::{ConfinedPart, ErrorKind};
 use crate::os::linux::{ClientExt, TokenExt};
-use crate::token::{ConfinementKnowledge, Token};
+use crate::token::{ConfinementKnowledge, Primary, Restriction, Token};
 use crate::{Client, Confinement, ImpersonationLevel};
 
 struct Place(PathBuf);
@@ -56,6 +57,18 @@ fn role_confined_connects_and_waits_with_threads_that_come_and_go() {
                 }
             });
         }
+        let stream = UnixStream::connect(path).unwrap();
+        let _ = std::io::Read::read(&mut &stream, &mut [0]);
+    }
+}
+
+/// Not a test of its own, but what one runs: it has limits of its own.
+#[test]
+fn role_limited_connects_and_waits() {
+    if let Some(path) = std::env::var_os(HELPER) {
+        let limit = |current, maximum| Rlimit { current: Some(current), maximum: Some(maximum) };
+        setrlimit(Resource::Nofile, limit(20, 30)).unwrap();
+        setrlimit(Resource::Core, limit(0, 4096)).unwrap();
         let stream = UnixStream::connect(path).unwrap();
         let _ = std::io::Read::read(&mut &stream, &mut [0]);
     }
@@ -238,6 +251,27 @@ fn what_the_server_has_no_descriptor_left_to_read_is_not_unknown_as_what_is_hidd
 }
 
 #[test]
+fn a_process_has_the_limits_of_its_client_and_not_the_servers() {
+    let (stream, mut child, _place) = connected_as("limited", "role_limited_connects_and_waits");
+    let token = Client::of(&stream).unwrap().token().unwrap();
+    let own = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let limits = |token: &Token<Primary>| {
+        let mut command = crate::Command::new("/bin/cat");
+        let output = command.arg("/proc/self/limits").current_dir("/").output_as(token).unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let of_client = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    assert_ne!(of_client, own);
+    let restricted = token.restrict(&Restriction::new()).unwrap();
+    for token in [token.to_primary().unwrap(), restricted.to_primary().unwrap()] {
+        assert_eq!(limits(&token), of_client);
+    }
+    assert_eq!(limits(&Token::current().unwrap()), own);
+    drop(stream);
+    child.wait().unwrap();
+}
+
+#[test]
 fn a_process_by_pidfd_has_its_own_capabilities() {
     let (stream, mut child, _place) = connected("process");
     let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
@@ -246,8 +280,8 @@ fn a_process_by_pidfd_has_its_own_capabilities() {
     let token = Token::of_process(&pidfd).unwrap();
     assert_eq!(token.uid(), own.uid());
     assert_eq!(token.capabilities().permitted, own.capabilities().permitted);
-    let (_, knowledge) = process_context(pidfd.as_fd(), Policy::default()).unwrap();
-    assert_eq!(knowledge, ConfinementKnowledge::Verified);
+    let data = process_context(pidfd.as_fd(), Policy::default()).unwrap();
+    assert_eq!(data.confinement, ConfinementKnowledge::Verified);
     drop(stream);
     child.wait().unwrap();
     assert!(matches!(Token::of_process(&pidfd).unwrap_err().kind(), ErrorKind::ClientChanged { .. }));

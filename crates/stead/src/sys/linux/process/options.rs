@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 
 use super::cgroup::Cgroup;
-use super::limit::Limit;
+use crate::sys::limit::Limit;
 use crate::sys::token::CapabilitySet;
 
 /// The settings of [`CommandExt`](crate::os::linux::CommandExt).

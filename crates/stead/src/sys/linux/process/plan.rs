@@ -226,12 +226,7 @@ impl Here {
             ),
             nice: command.native.nice,
             oom_score_adj: command.native.oom_score_adj,
-            limits: command
-                .native
-                .limits
-                .iter()
-                .map(|(limit, soft, hard)| (limit.number(), *soft, *hard))
-                .collect(),
+            limits: data.limits.with(&command.native.limits),
             keyring: if in_session { Keyring::Inherit } else { Keyring::JoinNew },
             login_uid: checked.login_uid,
             credentials: Some(credentials(command, context)),

@@ -44,6 +44,7 @@ pub(crate) fn as_primary(data: &Arc<TokenData>, _doing: &'static str) -> Result<
         confinement: data.confinement.clone(),
         account: data.account.clone(),
         elsewhere: Elsewhere(Some(holder.primary()?)),
+        limits: data.limits.clone(),
     }))
 }
 

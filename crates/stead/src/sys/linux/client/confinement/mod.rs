@@ -16,7 +16,8 @@ use own::{Own, Shared};
 use super::identity::gone;
 use super::pidfd;
 use crate::error::{ConfinedPart, Error, ErrorKind, Result};
-use crate::sys::proc::Status;
+use crate::sys::limit::Limits;
+use crate::sys::proc::{self, Status};
 use crate::sys::token::{Label, LoginUid, login_uid, open_directory};
 use crate::token::ConfinementKnowledge;
 
@@ -74,6 +75,7 @@ pub(crate) struct Reading {
     pub(crate) no_new_privs: bool,
     pub(crate) label: Option<Label>,
     pub(crate) login_uid: LoginUid,
+    pub(crate) limits: Limits,
     /// The server's own bounding set.
     pub(crate) own_bounding: u64,
 }
@@ -135,6 +137,7 @@ pub(crate) fn examine(
         no_new_privs: false,
         label: connected.cloned(),
         login_uid: LoginUid::Unsupported,
+        limits: Limits::default(),
         own_bounding: own.status.bounding,
     };
     // Without a pidfd the number may already be another process's: nothing that it leads to counts.
@@ -198,6 +201,9 @@ fn look_at(
     };
     let process = open_directory(&format!("/proc/{pid}")).map_err(fault)?;
     reading.login_uid = login_uid(&process).map_err(fault)?;
+    reading.limits = proc::read_at(&process, "limits")
+        .and_then(|text| Limits::parse(&text).ok_or_else(|| proc::malformed("limits")))
+        .map_err(fault)?;
     findings.shared = Shared::of(&own.status, pid);
     let first = threads::look_at(&process, pid, own, findings, &fault, doing)?;
     if connected.is_some() && connected != own.label.as_ref() {
