@@ -279,16 +279,19 @@ impl Worker {
 
     fn end(&mut self) {
         if self.ending == Ending::No {
-            let tree = tree::descendants(self.own_children());
+            // Where they cannot be listed now they are not asked: they are killed when the time is over.
+            let tree = tree::descendants(self.own_children().unwrap_or_default());
             tree::signal(&tree, Signal::HUP);
             tree::signal(&tree, Signal::CONT);
             self.ending = Ending::Asked(host::now() + GRACE);
         }
     }
 
-    fn own_children(&self) -> impl Iterator<Item = i32> + '_ {
-        let children = tree::children().unwrap_or_default();
-        children.into_iter().filter(|pid| !self.of_pam.contains(pid))
+    /// A list that cannot be read is no empty one.
+    fn own_children(&self) -> io::Result<Vec<i32>> {
+        let mut children = tree::children()?;
+        children.retain(|pid| !self.of_pam.contains(pid));
+        Ok(children)
     }
 
     /// One request of the server.
@@ -321,8 +324,9 @@ impl Worker {
                 self.processes.remove(&id);
             }
             Request::Processes => {
-                let pids = tree::descendants(self.own_children()).into_iter().collect();
-                self.reply(&Reply::Processes(pids), None);
+                let list = |children| Reply::Processes(tree::descendants(children).into_iter().collect());
+                let reply = self.own_children().map_or(Reply::Unknown, list);
+                self.reply(&reply, None);
             }
             Request::Terminate => {
                 self.terminating = true;
@@ -402,7 +406,8 @@ impl Worker {
         let mut members = |worker: &mut Self| {
             worker.reap();
             let lives = worker.lives(id);
-            let children: BTreeSet<i32> = worker.own_children().collect();
+            // What cannot be listed now may well be there.
+            let Ok(children) = worker.own_children() else { return (BTreeSet::new(), true) };
             let of_tree = children.iter().copied().filter(|pid| {
                 (lives && *pid == root)
                     || (!worker.trees.has_root(*pid)
@@ -423,8 +428,8 @@ impl Worker {
             }
         }
         for _pass in 0..50 {
-            let (found, _) = members(self);
-            if found.is_empty() {
+            let (found, more) = members(self);
+            if found.is_empty() && !more {
                 break;
             }
             tree::signal(&found, Signal::KILL);
