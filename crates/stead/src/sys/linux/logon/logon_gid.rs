@@ -25,10 +25,22 @@ const PREFIX: &str = "stead logon gid 1, next ";
 
 /// Takes the next gid of `range`; the counter in `directory` is past it when this returns.
 pub(super) fn allocate(directory: &CStr, range: RangeInclusive<u32>) -> Result<u32, String> {
-    let outside = ids_in_namespace();
-    let taken = |gid| taken(gid);
-    let subordinate = subordinate_ranges(&fs::read_to_string("/etc/subgid").unwrap_or_default());
-    allocate_checked(directory, range, &outside?, &subordinate, &taken)
+    let outside = ids_in_namespace()?;
+    let subordinate = subordinate_ranges(&lines_of("/etc/subgid")?)?;
+    let primary = primary_gids(&lines_of("/etc/passwd")?);
+    let taken = |gid| match crate::sys::account::group_exists(gid) {
+        Ok(exists) => Ok(exists || primary.contains(&gid)),
+        Err(error) => Err(format!("whether the gid {gid} is a group's cannot be told: {error}")),
+    };
+    allocate_checked(directory, range, &outside, &subordinate, &taken)
+}
+
+/// A file of accounts: bytes, for names may be in any encoding. Only one that is not there is empty.
+fn lines_of(path: &str) -> Result<Vec<u8>, String> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        found => found.map_err(|error| format!("{path}: {error}")),
+    }
 }
 
 fn allocate_checked(
@@ -36,7 +48,7 @@ fn allocate_checked(
     range: RangeInclusive<u32>,
     mapped: &[RangeInclusive<u32>],
     subordinate: &[RangeInclusive<u32>],
-    taken: &dyn Fn(u32) -> bool,
+    taken: &dyn Fn(u32) -> Result<bool, String>,
 ) -> Result<u32, String> {
     let (first, last) = (*range.start(), *range.end());
     if first == 0 || first > last || last == u32::MAX {
@@ -59,7 +71,7 @@ fn allocate_checked(
         if let Some(range) = subordinate.iter().find(|range| range.contains(&gid)) {
             // Below u32::MAX, as `subordinate_ranges` sees to.
             gid = range.end() + 1;
-        } else if taken(gid) {
+        } else if taken(gid)? {
             gid += 1;
         } else {
             break;
@@ -69,12 +81,25 @@ fn allocate_checked(
     Ok(gid)
 }
 
-/// Whether a group or an account has the gid.
-fn taken(gid: u32) -> bool {
-    crate::sys::account::group_exists(gid).unwrap_or(true)
-        || fs::read_to_string("/etc/passwd").is_ok_and(|text| {
-            text.lines().any(|line| line.split(':').nth(3).and_then(|gid| gid.parse().ok()) == Some(gid))
-        })
+/// The gids of accounts in a text like `/etc/passwd`: an account may have one that no group has.
+fn primary_gids(text: &[u8]) -> Vec<u32> {
+    let gid = |line: &[u8]| decimal(line.split(|byte| *byte == b':').nth(3)?);
+    text.split(|byte| *byte == b'\n').filter_map(gid).collect()
+}
+
+fn decimal(digits: &[u8]) -> Option<u32> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// A number as newgidmap(1) reads it: also with `0x`, and with a zero in front to the base of eight.
+fn number(text: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(text).ok()?;
+    let hexadecimal = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    match (hexadecimal, text.strip_prefix('0')) {
+        (Some(digits), _) => u32::from_str_radix(digits, 16).ok(),
+        (None, Some(digits)) if !digits.is_empty() => u32::from_str_radix(digits, 8).ok(),
+        _ => text.parse().ok(),
+    }
 }
 
 /// The gids that this user namespace has.
@@ -91,16 +116,26 @@ fn ids_in_namespace() -> Result<Vec<RangeInclusive<u32>>, String> {
         .collect())
 }
 
-/// The ranges of `/etc/subgid`.
-fn subordinate_ranges(text: &str) -> Vec<RangeInclusive<u32>> {
-    text.lines()
-        .filter_map(|line| {
-            let mut fields = line.split(':').skip(1).map(str::parse::<u32>);
-            let (first, count) = (fields.next()?.ok()?, fields.next()?.ok()?);
-            let last = first.saturating_add(count.checked_sub(1)?);
-            Some(first..=last.min(u32::MAX - 1))
-        })
-        .collect()
+/// The ranges of `/etc/subgid`. A line that is not understood here may be one to newgidmap(1), which then gives its gids away.
+fn subordinate_ranges(text: &[u8]) -> Result<Vec<RangeInclusive<u32>>, String> {
+    let mut ranges = Vec::new();
+    for (place, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
+        if line.trim_ascii().is_empty() || line.starts_with(b"#") {
+            continue;
+        }
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
+        let range = match fields[..] {
+            [_, first, count] => number(first).zip(number(count)),
+            _ => None,
+        };
+        let (first, count) = range.ok_or_else(|| {
+            format!("line {place} of /etc/subgid is not understood: it must be NAME:FIRST:COUNT")
+        })?;
+        if let Some(more) = count.checked_sub(1) {
+            ranges.push(first..=first.saturating_add(more).min(u32::MAX - 1));
+        }
+    }
+    Ok(ranges)
 }
 
 /// The directory with the counter, and the lock that is held on it.

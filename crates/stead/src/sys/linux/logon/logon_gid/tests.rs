@@ -21,7 +21,7 @@ impl Folder {
     }
 
     fn take_from(&self, range: RangeInclusive<u32>) -> Result<u32, String> {
-        allocate_checked(&self.name(), range, MAPPED, &[], &|_| false)
+        allocate_checked(&self.name(), range, MAPPED, &[], &|_| Ok(false))
     }
 
     fn name(&self) -> CString {
@@ -106,16 +106,16 @@ fn a_symbolic_link_is_not_followed() {
 #[test]
 fn gids_of_groups_and_of_subordinate_ranges_are_passed_over() {
     let folder = Folder::new("passed");
-    let subordinate = subordinate_ranges("alice:102:3\nbroken\nbob:x:1\ncarol:107:0\n");
+    let subordinate = subordinate_ranges(b"alice:102:3\n# nobody\n\ncarol:107:0\n").unwrap();
     assert_eq!(subordinate, [102..=104]);
-    let take = || allocate_checked(&folder.name(), RANGE, MAPPED, &subordinate, &|gid| gid == 101);
+    let take = || allocate_checked(&folder.name(), RANGE, MAPPED, &subordinate, &|gid| Ok(gid == 101));
     assert_eq!([take().unwrap(), take().unwrap()], [100, 105]);
 }
 
 #[test]
 fn a_gid_outside_the_user_namespace_is_an_error_that_says_what_to_set() {
     let folder = Folder::new("unmapped");
-    let error = allocate_checked(&folder.name(), RANGE, &[0..=65], &[], &|_| false).unwrap_err();
+    let error = allocate_checked(&folder.name(), RANGE, &[0..=65], &[], &|_| Ok(false)).unwrap_err();
     assert!(error.contains("set a range of logon gids within 0..=65"), "{error}");
 }
 
@@ -125,7 +125,7 @@ fn many_at_once_get_different_gids() {
     let name = folder.name();
     let all: Vec<u32> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
-            .map(|_| scope.spawn(|| allocate_checked(&name, 100..=199, MAPPED, &[], &|_| false).unwrap()))
+            .map(|_| scope.spawn(|| allocate_checked(&name, 100..=199, MAPPED, &[], &|_| Ok(false)).unwrap()))
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
@@ -133,4 +133,24 @@ fn many_at_once_get_different_gids() {
     sorted.sort_unstable();
     sorted.dedup();
     assert_eq!(sorted.len(), all.len());
+}
+
+#[test]
+fn what_cannot_be_read_of_other_gids_is_an_error_and_no_free_gid() {
+    let folder = Folder::new("unread");
+    let unread = || allocate_checked(&folder.name(), RANGE, MAPPED, &[], &|_| Err("no answer".to_owned()));
+    assert_eq!(unread().unwrap_err(), "no answer");
+    assert_eq!(lines_of("/nowhere/subgid").unwrap(), b"");
+    assert!(lines_of("/").unwrap_err().contains('/'));
+}
+
+#[test]
+fn files_of_accounts_are_read_as_others_read_them() {
+    // A name in Latin-1, which is no UTF-8.
+    assert_eq!(primary_gids(b"jos\xe9:x:7:1234:Jos\xe9:/:/bin/sh\nbroken\n+:::\n"), [1234]);
+    let ranges = subordinate_ranges(b"jos\xe9:0x70000000:0x10\nold:010:2\n").unwrap();
+    assert_eq!(ranges, [0x7000_0000..=0x7000_000f, 8..=9]);
+    for broken in [&b"alice:102:3\nbroken\n"[..], b"bob:x:1", b"bob:1:2:3", b"bob:-1:5", b"bob: 1:5"] {
+        assert!(subordinate_ranges(broken).unwrap_err().contains("is not understood"), "{broken:?}");
+    }
 }
