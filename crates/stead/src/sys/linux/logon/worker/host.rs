@@ -49,12 +49,19 @@ pub(super) fn fix_ignored_signals() {
 }
 
 /// Listens as the server: the folder and the socket in it are the server's own.
+///
+/// It has its name only when it listens: one that does not is taken for a dead session's by whoever lists them, and removed.
 pub(super) fn listen(path: &CStr, server: Uid) -> io::Result<OwnedFd> {
+    let path = Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()));
+    let first_name = path.with_extension("new");
     as_user(server, || {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-        rustix::net::listen(&socket, 4)?;
+        rustix::net::bind(&socket, &SocketAddrUnix::new(&first_name)?)?;
+        let named = rustix::net::listen(&socket, 4).map_err(io::Error::from);
+        named.and_then(|()| std::fs::rename(&first_name, path)).inspect_err(|_| {
+            let _ = std::fs::remove_file(&first_name);
+        })?;
         Ok(socket)
     })?
 }
@@ -134,4 +141,41 @@ pub(super) fn now() -> Instant {
 
 pub(super) fn pause(time: Duration) {
     std::thread::sleep(time);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::CString;
+
+    #[test]
+    fn a_session_has_its_name_only_when_it_listens() {
+        if !rustix::process::geteuid().is_root() {
+            testbed::skip!("a worker is root");
+        }
+        let folder = std::env::temp_dir().join(format!("stead-listen-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("1.sock");
+        let name = CString::new(path.as_os_str().as_bytes()).unwrap();
+        let own = rustix::process::geteuid();
+        let refused = {
+            let name = name.clone();
+            // As it is for whoever looks between the two calls.
+            let thread = std::thread::spawn(move || {
+                rustix::thread::set_no_new_privs(true).unwrap();
+                testbed::confine::Filter::new()
+                    .deny(libc::SYS_listen, libc::EPERM)
+                    .install_on_this_thread()
+                    .unwrap();
+                listen(&name, own).map(drop)
+            });
+            thread.join().unwrap()
+        };
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EPERM));
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+        let listener = listen(&name, own).unwrap();
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        drop(listener);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }
