@@ -323,6 +323,20 @@ pub fn leave_namespace(name: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Does something on a thread that has a table of descriptors of its own. What it opens there must not leave it.
+///
+/// # Panics
+///
+/// Where the kernel does not allow it.
+pub fn with_descriptors_of_its_own<R: Send>(act: impl FnOnce() -> R + Send) -> R {
+    let apart = || {
+        sys::unshare(UnshareFlags::FILES).expect("unshare");
+        act()
+    };
+    std::thread::scope(|scope| scope.spawn(apart).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 /// Hides the bed, but for its account files, so that another can be made within it.
 ///
 /// # Errors

@@ -106,9 +106,10 @@ impl Inode {
         Owners { uid: self.stat.st_uid, gid: self.stat.st_gid }
     }
 
-    /// An O_PATH descriptor takes no attribute calls (open(2)); its name below /proc leads to the same inode.
+    /// An O_PATH descriptor takes no attribute calls (open(2)); its name below /proc leads to the same inode. The thread's own,
+    /// for those of the process end with its main thread.
     fn path(&self) -> String {
-        format!("/proc/self/fd/{}", self.held.as_raw_fd())
+        format!("/proc/thread-self/fd/{}", self.held.as_raw_fd())
     }
 
     /// The list, as it is now.
@@ -237,4 +238,27 @@ pub(super) fn refusal(
 ) -> Error {
     let object = object.to_owned();
     Error::new(doing, ErrorKind::DesktopAccess { object, why: why.into(), mend: mend.map(Into::into) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::DirBuilderExt;
+
+    #[test]
+    fn an_access_list_is_read_by_a_thread_whose_descriptors_are_not_the_processs() {
+        const DOING: &str = "testing";
+        let folder = std::env::temp_dir().join(format!("stead-inode-{}", std::process::id()));
+        std::fs::DirBuilder::new().mode(0o700).create(&folder).unwrap();
+        let path = folder.canonicalize().unwrap().join("file");
+        std::fs::write(&path, "").unwrap();
+        // As it is for all threads when the main one has ended: the process's own have gone with it.
+        let list = testbed::confine::with_descriptors_of_its_own(|| {
+            let mut inode = Inode::open(&path, DOING).unwrap();
+            inode.held = rustix::io::fcntl_dupfd_cloexec(&inode.held, 900).unwrap();
+            inode.list(DOING)
+        });
+        list.unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }
