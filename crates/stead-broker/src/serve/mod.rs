@@ -45,7 +45,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use stead::os::linux::{ClientExt, Uid};
+use stead::os::linux::{ClientExt, Uid, occupy_low_descriptors};
 use stead_protocol::FailureKind;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -79,6 +79,8 @@ pub fn init() {
 /// Why it could not begin.
 pub fn run(options: Options) -> Result<(), ServeError> {
     limits::make_room();
+    // Before there are any of callers'.
+    occupy_low_descriptors().map_err(ServeError::Library)?;
     stead::memory::keep_little();
     let threads = std::thread::available_parallelism().map_or(2, |number| number.get().clamp(2, 8));
     let (started, ended) = counted(threads);

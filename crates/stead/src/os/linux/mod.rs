@@ -21,7 +21,7 @@ pub use client::{ClientExt, ClientIdentity, ConnectOptionsExt};
 pub use desktop::DesktopExt;
 pub use impersonate::OpenOptionsExt;
 pub use logon::{LogonExt, LogonGid, LogonSessionExt, ReadyWorkers, session_worker};
-pub use process::{Cgroup, ChildExt, CommandExt, Limit, Signal};
+pub use process::{Cgroup, ChildExt, CommandExt, Limit, Signal, occupy_low_descriptors};
 #[cfg(feature = "service")]
 pub use service::ServiceExt;
 pub use token::{RestrictionExt, TokenExt};

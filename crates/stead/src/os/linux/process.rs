@@ -286,6 +286,37 @@ impl Signal {
     }
 }
 
+/// Keeps the low numbers of the process's descriptor table (below 64) for itself: for a server that takes descriptors from
+/// its clients, called before it does.
+///
+/// The child that becomes a client's process starts with a copy of the low end of the table, because copying is cheapest
+/// there, and closes what it does not need when it executes. Closing can be made to wait for ever by who made the file: a
+/// file system of a client's own (FUSE) that never answers. A descriptor of one client's at a low number would then hold up
+/// every process that the server creates, for whomever, until the deadline. After this call none can be there: numbers that
+/// are free are taken by the null device, for good, and descriptors that come later are above them.
+///
+/// Closing such a descriptor in the server itself can still hold the thread that does it: close what clients pass on threads
+/// of which there are enough, as few for each client.
+///
+/// # Errors
+///
+/// [`ErrorKind::SpawnFailed`](crate::ErrorKind::SpawnFailed) where the trampoline cannot be prepared or descriptors are used
+/// up.
+///
+/// # Examples
+///
+/// ```no_run
+/// stead::init();
+/// stead::os::linux::occupy_low_descriptors()?;
+/// // .. then listen, and take what clients pass.
+/// # Ok::<(), stead::Error>(())
+/// ```
+///
+/// Reference: [`close_range(2)`](https://man7.org/linux/man-pages/man2/close_range.2.html), `CLOSE_RANGE_UNSHARE`.
+pub fn occupy_low_descriptors() -> crate::Result<()> {
+    crate::sys::process::occupy_low_descriptors()
+}
+
 mod sealed {
     pub trait Sealed {}
     impl Sealed for crate::process::Command {}

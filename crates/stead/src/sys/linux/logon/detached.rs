@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::PidfdFlags;
 
@@ -74,8 +75,9 @@ pub(crate) fn detached_sessions() -> Result<Vec<u64>> {
             else {
                 continue;
             };
-            match connect(id) {
-                Ok(_) => sessions.push(id),
+            match connect(id, SocketFlags::NONBLOCK) {
+                // One whose worker lets nobody in just now lives, too, and nobody waits for it.
+                Ok(_) | Err(Errno::AGAIN) => sessions.push(id),
                 Err(Errno::CONNREFUSED) => {
                     let _ = std::fs::remove_file(Path::new(SESSIONS).join(&name));
                 }
@@ -92,9 +94,11 @@ fn parse_id(text: &str) -> Option<u64> {
     u64::from_str_radix(text, 16).ok().filter(|id| format!("{id:016x}") == text)
 }
 
-fn connect(id: u64) -> Result<OwnedFd, Errno> {
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+fn connect(id: u64, flags: SocketFlags) -> Result<OwnedFd, Errno> {
+    let flags = flags | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // It bounds connect(2), too (unix(7)).
+    sockopt::set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path_of(id))?)?;
     Ok(socket)
 }
@@ -108,8 +112,11 @@ pub(crate) fn reattach(id: u64) -> Result<SessionHandle> {
             io::ErrorKind::NotFound => Error::new(DOING, ErrorKind::SessionEnded),
             _ => Error::system(DOING, "open /run/stead/sessions", error),
         })?;
-        connect(id).map_err(|errno| match errno {
+        connect(id, SocketFlags::empty()).map_err(|errno| match errno {
             Errno::NOENT | Errno::CONNREFUSED => Error::new(DOING, ErrorKind::SessionEnded),
+            Errno::AGAIN => {
+                Error::new(DOING, ErrorKind::WorkerUnavailable { why: "it lets nobody in".into() })
+            }
             errno => Error::system(DOING, "connect", errno),
         })
     })?;

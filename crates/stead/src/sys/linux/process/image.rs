@@ -41,6 +41,13 @@ pub(super) fn image() -> Result<BorrowedFd<'static>, LaunchFault> {
     Ok(KEPT.get_or_init(|| made).as_fd())
 }
 
+/// Keeps every low number of the descriptor table for this process's own.
+pub(crate) fn occupy_low_descriptors() -> crate::Result<()> {
+    // The lowest are for what each child needs.
+    let occupied = image().and_then(|_| low_slot::occupy().map_err(prepare));
+    occupied.map_err(|fault| fault.into_error("occupying the low descriptors", "", ""))
+}
+
 /// The file at `path`, if nobody but root can have written it and it is the very same program.
 fn installed(path: &str) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;

@@ -3,14 +3,21 @@
 //! The child starts with the server's descriptor table and leaves it behind with `close_range`, which
 //! copies everything below the highest number that the child needs: with 15,000 open descriptors that is
 //! 1.6 ms. So descriptors above [`LOW`] are sent through a socket whose number is low.
+//!
+//! What is copied is closed again when the child executes, and closing is asking: a file system of a client's (FUSE) need
+//! not answer, and the child waits, uninterruptibly (`fuse_flush` in fs/fuse/file.c). A server that is handed descriptors
+//! by clients therefore [occupies](occupy) the low numbers before: then nothing of theirs is ever copied.
 #![forbid(unsafe_code)]
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{DupFlags, Errno, dup3};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg,
     socketpair,
@@ -37,10 +44,23 @@ pub(super) struct Slot {
 
 static POOL: Mutex<Vec<Slot>> = Mutex::new(Vec::new());
 
+/// A slot was put back.
+static PUT_BACK: Condvar = Condvar::new();
+
+/// Every low number is this process's own: a new slot would be a high one.
+static OCCUPIED: AtomicBool = AtomicBool::new(false);
+
+/// How long a child waits for another's slot: those on their way are so for some hundred microseconds.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 impl Slot {
     /// One from the pool, or a new one.
     pub(super) fn take() -> Result<Self, Errno> {
         let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+        if OCCUPIED.load(Ordering::Relaxed) {
+            let waited = PUT_BACK.wait_timeout_while(pool, PATIENCE, |pool| pool.is_empty());
+            pool = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
         let here = std::process::id();
         // Those that were inherited by a fork are closed, here and not there.
         pool.retain(|slot| slot.owner == here);
@@ -58,19 +78,24 @@ impl Slot {
         Ok(Self { send, receive, owner: std::process::id() })
     }
 
-    /// Puts it back. What was sent and not `received` would reach the next child: then a new one is made
-    /// instead, at the numbers that the old one leaves free, most likely.
-    pub(super) fn put_back(self, received: bool) {
-        let slot = if received {
-            Some(self)
-        } else {
-            drop(self);
-            Self::new().ok()
-        };
+    /// Puts it back. What was sent and not `received` would reach the next child: then it becomes a new one, at the
+    /// same numbers, of which nobody else gets one meanwhile.
+    pub(super) fn put_back(mut self, received: bool) {
+        if !received && self.renew().is_err() {
+            return;
+        }
         let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
         if pool.len() < KEPT {
-            pool.extend(slot);
+            pool.push(self);
         }
+        drop(pool);
+        PUT_BACK.notify_one();
+    }
+
+    fn renew(&mut self) -> Result<(), Errno> {
+        let new = Self::new()?;
+        dup3(&new.send, &mut self.send, DupFlags::CLOEXEC)?;
+        dup3(&new.receive, &mut self.receive, DupFlags::CLOEXEC)
     }
 
     /// The number that the child receives from.
@@ -102,4 +127,24 @@ pub(super) fn reserve() {
     for slot in made {
         slot.put_back(true);
     }
+}
+
+/// Takes every low number that is free, for as long as the process lives: half a dozen slots more, and the null device.
+pub(super) fn occupy() -> Result<(), Errno> {
+    let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+    while pool.len() < KEPT {
+        pool.push(Slot::new()?);
+    }
+    drop(pool);
+    loop {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let null = rustix::fs::open("/dev/null", flags, Mode::empty())?;
+        if null.as_raw_fd() >= LOW {
+            break;
+        }
+        // Its number is what it is for.
+        std::mem::forget(null);
+    }
+    OCCUPIED.store(true, Ordering::Relaxed);
+    Ok(())
 }

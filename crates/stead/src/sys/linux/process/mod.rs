@@ -30,6 +30,7 @@ pub(crate) use abandoned::{Remains, leave, reap_within, sweep};
 pub(crate) use capture::read_both;
 pub use cgroup::Cgroup;
 pub(crate) use cgroup::{is_populated, of_process as cgroup_of};
+pub(crate) use image::occupy_low_descriptors;
 pub(crate) use known::only_ignores;
 pub(crate) use options::Options;
 pub(crate) use plan::{Parts, Plan};
