@@ -8,9 +8,10 @@ mod desktop_support;
 use std::path::Path;
 
 use desktop_support::*;
-use stead::desktop::InteractiveSession;
-use stead::os::linux::{LogonExt, Uid};
+use stead::desktop::{GrantTo, InteractiveSession};
+use stead::os::linux::{DesktopExt, LogonExt, Uid};
 use stead::{Account, Desktop, ErrorKind, Logon, LogonSession};
+use testbed::display::{Display, Options};
 use testbed::logind::Machine;
 use testbed::wayland::{Compositor, missing};
 use testbed::{Bed, until};
@@ -48,13 +49,18 @@ fn the_desktop_of_seat0_is_what_logind_says() {
 
 /// A session that pam_systemd tells logind of: a display manager's, not a server's.
 fn seated(bed: &Bed, user: &str, kind: &str, vt: &str) -> LogonSession {
-    let logon = Logon::s4u(Account::local(&bed.user(user).name))
+    let logon = seat(Logon::s4u(Account::local(&bed.user(user).name)), kind, vt);
+    logon.open().unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn seat(logon: Logon, kind: &str, vt: &str) -> Logon {
+    let logon = logon
         .pam_service("stead-seat")
         .env("XDG_SEAT", "seat0")
         .env("XDG_VTNR", vt)
         .env("XDG_SESSION_CLASS", "user")
         .env("XDG_SESSION_TYPE", kind);
-    with_worker(logon).open().unwrap_or_else(|error| panic!("{error}"))
+    with_worker(logon)
 }
 
 /// Finds each kind of session's desktop.
@@ -120,7 +126,41 @@ fn role_a_server_beside_logind() {
     until("the list is what it was", || getfacl(&compositor.socket()) == before);
     drop(compositor);
     graphical.close().unwrap();
+    a_session_names_only_an_x_server_of_its_own(bed, vt);
     println!("\nrole: done");
+}
+
+/// Which display a session has is its user's word, to logind (SetDisplay). The X servers of others, which root has started
+/// for them, are not to be had by it, nor is a terminal that is somebody else's by now.
+fn a_session_names_only_an_x_server_of_its_own(bed: &Bed, vt: &str) {
+    let alice = Uid::new(bed.user("alice").uid).unwrap();
+    let find = || Desktop::interactive(InteractiveSession::OfUser(alice));
+    until("logind knows that she has gone", || find().is_err());
+    for user in [None, Some("bob"), Some("alice")] {
+        let display = Display::start(bed, &Options { user: user.map(str::to_owned), ..Options::default() });
+        let logon = Logon::s4u(Account::local(&bed.user("alice").name)).tty(display.name());
+        let session = seat(logon, "x11", vt).open().unwrap_or_else(|error| panic!("{error}"));
+        let found = find().unwrap();
+        assert_eq!(found.to_string(), display.name());
+        let desktop = found.authority_file(display.authority()).grant_to(GrantTo::User);
+        match (desktop.grant(session.token()), user) {
+            (Ok(lease), Some("alice")) => drop(lease),
+            (Err(error), None) => {
+                assert!(error.to_string().contains("virtual terminal of the session"), "{error}");
+            }
+            (Err(error), Some("bob")) => {
+                assert!(error.to_string().contains("could be anybody's"), "{error}");
+            }
+            (result, user) => panic!("the X server of {user:?}: {result:?}"),
+        }
+        session.close().unwrap();
+        until("logind knows that she has gone", || find().is_err());
+    }
+    // The terminal is root's: nobody is logged on there.
+    let session = seated(bed, "alice", "tty", vt);
+    let error = find().unwrap().grant_to(GrantTo::User).grant(session.token()).unwrap_err();
+    assert!(error.to_string().contains("not the terminal of the user"), "{error}");
+    session.close().unwrap();
 }
 
 /// What logind calls it.

@@ -151,9 +151,17 @@ impl Bed {
     ///
     /// If it cannot be made.
     pub fn scratch(&self, name: &str) -> PathBuf {
-        let number = self.scratch_counter.fetch_add(1, Ordering::Relaxed);
-        let path = Path::new(ROOT).join("scratch").join(format!("{name}-{}-{number}", std::process::id()));
-        fs::create_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let path = loop {
+            let number = self.scratch_counter.fetch_add(1, Ordering::Relaxed);
+            let path =
+                Path::new(ROOT).join("scratch").join(format!("{name}-{}-{number}", std::process::id()));
+            match fs::create_dir(&path) {
+                Ok(()) => break path,
+                // A process in a PID namespace of its own may have the number of another outside.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("{}: {error}", path.display()),
+            }
+        };
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         path

@@ -76,7 +76,7 @@ impl DesktopExt for Desktop {
 
     fn display_owner(mut self, owner: User) -> Self {
         if let Some(Place::X11(display)) = &mut self.place {
-            display.owner = Some(owner);
+            (display.owner, display.screen) = (Some(owner), None);
         }
         self
     }

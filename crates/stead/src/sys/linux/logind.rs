@@ -33,6 +33,7 @@ struct Library {
     session_get_class: Text,
     session_get_display: Text,
     session_get_tty: Text,
+    session_get_state: Text,
 }
 
 /// What logind knows of a session.
@@ -51,6 +52,8 @@ pub(crate) struct Session {
     /// The number of its virtual terminal.
     pub(crate) vt: Option<u32>,
     pub(crate) active: bool,
+    /// Its user has logged out, and left a process behind.
+    pub(crate) closing: bool,
 }
 
 /// Why logind does not tell.
@@ -133,6 +136,7 @@ pub(crate) fn session(id: &CStr) -> Result<Option<Session>, Silence> {
         tty: text(library.session_get_tty, "sd_session_get_tty")?,
         vt: (vt_known >= 0 && vt > 0).then_some(vt),
         active: told("sd_session_is_active", active)? == Some(1),
+        closing: text(library.session_get_state, "sd_session_get_state")?.as_deref() == Some("closing"),
     }))
 }
 
@@ -182,5 +186,6 @@ fn load() -> Option<Library> {
         session_get_class: symbol!(library, Text, c"sd_session_get_class")?,
         session_get_display: symbol!(library, Text, c"sd_session_get_display")?,
         session_get_tty: symbol!(library, Text, c"sd_session_get_tty")?,
+        session_get_state: symbol!(library, Text, c"sd_session_get_state")?,
     })
 }

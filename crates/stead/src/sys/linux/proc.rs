@@ -105,6 +105,12 @@ pub(crate) fn parse_start_time(stat: &[u8]) -> Option<u64> {
     stat_field(stat, 22)
 }
 
+/// Its controlling terminal: major and minor number, as the kernel packs them (`new_encode_dev` in linux/kdev_t.h).
+pub(crate) fn parse_terminal(stat: &[u8]) -> Option<(u32, u32)> {
+    let packed = u32::try_from(stat_field(stat, 7)?).ok().filter(|packed| *packed != 0)?;
+    Some(((packed >> 8) & 0xfff, (packed & 0xff) | ((packed >> 12) & 0xf_ff00)))
+}
+
 /// Its scheduling policy.
 pub(crate) fn parse_policy(stat: &[u8]) -> Option<u64> {
     stat_field(stat, 41)

@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::Place;
+use super::x11::Screen;
 use crate::desktop::InteractiveSession;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::logind::{self, Session, Silence};
@@ -39,7 +40,8 @@ pub(crate) fn interactive(which: &InteractiveSession) -> Result<Place> {
 fn of_a_person(which: &InteractiveSession, condition: impl Fn(&Session) -> bool) -> Result<Vec<Session>> {
     let all = logind::sessions().map_err(|silence| failed(silence, which))?;
     let at_a_screen = |one: &Session| {
-        one.class == "user" && (matches!(one.kind.as_str(), "x11" | "wayland") || one.vt.is_some())
+        let screen = matches!(one.kind.as_str(), "x11" | "wayland") || one.vt.is_some();
+        one.class == "user" && screen && !one.closing
     };
     Ok(all.into_iter().filter(|one| at_a_screen(one) && condition(one)).collect())
 }
@@ -110,6 +112,11 @@ fn desktop_of(session: &Session) -> Result<Place> {
         let why = format!("nobody is logged on there: it is a {}", session.class).into();
         return Err(Error::new(DOING, ErrorKind::DesktopAccess { object, why, mend: None }));
     }
+    // Another may be before that screen by now.
+    if session.closing {
+        let why = "its user has logged out".into();
+        return Err(Error::new(DOING, ErrorKind::DesktopAccess { object, why, mend: None }));
+    }
     let name: OsString = match session.kind.as_str() {
         "wayland" => compositor_of(session.uid)?.into(),
         "x11" => session.display.clone().ok_or_else(|| not_found(&object))?.into(),
@@ -120,13 +127,16 @@ fn desktop_of(session: &Session) -> Result<Place> {
         },
         _ => return Err(not_found(&object)),
     };
+    // What logind says of a session's type and display is what its user told it (SetType, SetDisplay in
+    // org.freedesktop.login1(5)), and of its terminal what was so when it began.
     Ok(match Place::by_name(&name)? {
-        // The X server is root's, or that person's.
         Place::X11(mut display) => {
             display.owner = Some(session.uid);
+            display.screen = Some(Screen { vt: session.vt });
             Place::X11(display)
         }
-        place => place,
+        Place::Terminal(terminal) => Place::Terminal(terminal.of(session.uid)),
+        place @ Place::Wayland(_) => place,
     })
 }
 
@@ -250,6 +260,16 @@ Num       RefCount Protocol Flags    Type St Inode Path
             tty: None,
             vt: Some(3),
             active: true,
+            closing: false,
+        }
+    }
+
+    #[test]
+    fn a_session_whose_user_has_logged_out_has_no_desktop_any_more() {
+        for kind in ["tty", "x11", "wayland"] {
+            let closing = Session { closing: true, display: Some(":0".into()), ..session(kind, "user") };
+            let refused = desktop_of(&closing).unwrap_err();
+            assert!(refused.to_string().contains("logged out"), "{refused}");
         }
     }
 
@@ -261,6 +281,7 @@ Num       RefCount Protocol Flags    Type St Inode Path
         let on_x = Session { display: Some(":0".into()), ..session("x11", "user") };
         let Place::X11(display) = desktop_of(&on_x).unwrap() else { panic!("an X display") };
         assert_eq!((display.to_string(), display.owner), (":0".into(), Some(on_x.uid)));
+        assert_eq!(display.screen, Some(Screen { vt: Some(3) }));
         let refused = desktop_of(&session("x11", "user")).unwrap_err();
         assert!(matches!(refused.kind(), ErrorKind::NotFound { .. }), "{refused}");
         let both = vec![session("tty", "user"), session("tty", "user")];

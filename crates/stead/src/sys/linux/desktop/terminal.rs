@@ -18,6 +18,7 @@ use super::posix_acl::Rights;
 use super::record::Record;
 use crate::desktop::{AccessList, Trustee};
 use crate::error::{Error, Result};
+use crate::sys::token::Uid;
 
 const GRANTING: &str = "granting access to a terminal";
 const READING: &str = "reading who may use a terminal";
@@ -28,7 +29,11 @@ const OPENING: &str = "opening the terminal of a process";
 
 /// A terminal's device.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Terminal(PathBuf);
+pub(crate) struct Terminal {
+    path: PathBuf,
+    /// Whose it must be, where it was found by that user's session.
+    owner: Option<Uid>,
+}
 
 /// What the kernel's list of terminal drivers says a device is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,16 +61,30 @@ impl Terminal {
     pub(crate) fn parse(name: &OsStr) -> Option<Self> {
         let path = Path::new(name);
         let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-        (plain && path.starts_with("/dev") && path != Path::new("/dev")).then(|| Self(path.to_owned()))
+        (plain && path.starts_with("/dev") && path != Path::new("/dev"))
+            .then(|| Self { path: path.components().collect(), owner: None })
+    }
+
+    /// The same, as long as it is this user's: login(1) gives it to whoever it logs on.
+    pub(super) fn of(self, owner: Uid) -> Self {
+        Self { owner: Some(owner), ..self }
     }
 
     fn open(&self, doing: &'static str) -> Result<(Inode, Kind)> {
-        let inode = Inode::open(&self.0, doing)?;
+        let inode = Inode::open(&self.path, doing)?;
         let drivers = std::fs::read_to_string("/proc/tty/drivers").unwrap_or_default();
         let number = inode.stat().st_rdev;
         let kind = (inode.kind() == FileType::CharacterDevice)
             .then(|| kind(&drivers, rustix::fs::major(number), rustix::fs::minor(number)))
             .flatten();
+        if self.owner.is_some_and(|owner| inode.stat().st_uid != owner.as_raw()) {
+            return Err(refusal(
+                doing,
+                &self.to_string(),
+                "it is not the terminal of the user whose session it was",
+                Some("name the terminal itself (\"/dev/tty3\")"),
+            ));
+        }
         match kind {
             Some(kind) => Ok((inode, kind)),
             None => Err(refusal(
@@ -83,7 +102,7 @@ impl Terminal {
         let system = |call| move |errno: Errno| Error::system(OPENING, call, errno);
         // Without waiting for a line's carrier.
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let opened = rustix::fs::open(&self.0, flags, Mode::empty()).map_err(|errno| match errno {
+        let opened = rustix::fs::open(&self.path, flags, Mode::empty()).map_err(|errno| match errno {
             Errno::IO | Errno::NXIO | Errno::NODEV => {
                 refusal(OPENING, &self.to_string(), "there is nothing at its other end", None)
                     .with_source(errno)
@@ -102,7 +121,7 @@ impl Terminal {
 
 impl fmt::Display for Terminal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.display().fmt(f)
+        self.path.display().fmt(f)
     }
 }
 
@@ -151,7 +170,7 @@ pub(crate) fn grant(terminal: &Terminal, trustee: &Trustee) -> Result<Grant> {
             Some("give the process a terminal of its own with Command::pty"),
         ));
     }
-    let held = Held::grant(KIND, &terminal.0, inode, who, Rights::READ_WRITE, GRANTING)?;
+    let held = Held::grant(KIND, &terminal.path, inode, who, Rights::READ_WRITE, GRANTING)?;
     Ok(Grant { kind, held })
 }
 
@@ -200,6 +219,26 @@ unknown              /dev/tty        4 1-63 console
             assert_eq!(kind(DRIVERS, major, minor), None, "{major}:{minor}");
         }
         assert_eq!(kind("nonsense\n\n4 x-y console", 4, 1), None);
+    }
+
+    #[test]
+    fn one_that_was_found_by_a_session_must_be_its_users() {
+        let master = rustix::pty::openpt(rustix::pty::OpenptFlags::NOCTTY).unwrap();
+        rustix::pty::unlockpt(&master).unwrap();
+        let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
+        let terminal = Terminal::parse(std::str::from_utf8(name.as_bytes()).unwrap().as_ref()).unwrap();
+        let own = rustix::process::geteuid().as_raw();
+        let [own, other] = [own, own + 1].map(|uid| Uid::new(uid).unwrap());
+        assert!(terminal.clone().of(own).open(READING).is_ok());
+        let refused = terminal.of(other).open(READING).unwrap_err();
+        assert!(refused.to_string().contains("not the terminal of the user"), "{refused}");
+    }
+
+    #[test]
+    fn one_terminal_has_one_name() {
+        for name in ["/dev//tty3", "/dev/./tty3", "//dev/tty3/", "/dev/tty3/."] {
+            assert_eq!(Terminal::parse(name.as_ref()).unwrap().to_string(), "/dev/tty3", "{name}");
+        }
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Socket {
         let path = Path::new(name);
         let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
         let named = path.is_absolute() && path.file_name().is_some() && plain;
-        (named && !path.starts_with("/dev")).then(|| Self(path.to_owned()))
+        (named && !path.starts_with("/dev")).then(|| Self(path.components().collect()))
     }
 
     fn open(&self, doing: &'static str) -> Result<Inode> {

@@ -23,6 +23,17 @@ fn status_is_read_in_the_kernels_own_numbers() {
 }
 
 #[test]
+fn the_controlling_terminal_is_read_in_two_numbers_whatever_the_name_is() {
+    let of = |packed: &str| {
+        parse_terminal(format!("814 (X) 7 (org) S 1 814 814 {packed} 814 4194560 0").as_bytes())
+    };
+    assert_eq!(of("1031"), Some((4, 7)), "/dev/tty7");
+    assert_eq!(of("34816"), Some((136, 0)), "/dev/pts/0");
+    assert_eq!(of("1083392"), Some((136, 258)), "/dev/pts/258");
+    assert_eq!([of("0"), of("-1"), of("x")], [None; 3]);
+}
+
+#[test]
 fn no_groups_is_an_empty_line() {
     let text = String::from_utf8(STATUS.to_vec()).unwrap().replace("Groups:\t4 24 4000000001 ", "Groups:\t ");
     assert!(parse_status(text.as_bytes()).unwrap().groups.is_empty());

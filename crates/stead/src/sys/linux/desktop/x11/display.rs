@@ -10,10 +10,12 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use rustix::net::UCred;
 
 use super::wire::{Connection, Fault};
 use super::xauth;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::linux::proc;
 use crate::sys::token::Uid;
 
 /// No authority file that means well is longer.
@@ -32,6 +34,15 @@ pub(crate) struct Display {
     pub(crate) authority: Option<PathBuf>,
     /// Whose the X server may be, beside root's and the server's own.
     pub(crate) owner: Option<Uid>,
+    /// Where the session is that it was found by: then the X server is its owner's, or root's that shows it there.
+    pub(crate) screen: Option<Screen>,
+}
+
+/// The screen of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Screen {
+    /// The number of its virtual terminal, where it has one.
+    pub(crate) vt: Option<u32>,
 }
 
 /// How long an X server that hung up is left alone, each time, before it is asked again.
@@ -45,7 +56,7 @@ impl Display {
         let (number, screen) = name.split_once('.').unwrap_or((name, "0"));
         screen.parse::<u16>().ok()?;
         let number = number.parse().ok().filter(|parsed: &u16| parsed.to_string() == number)?;
-        Some(Self { number, trusted: false, host_list: false, authority: None, owner: None })
+        Some(Self { number, trusted: false, host_list: false, authority: None, owner: None, screen: None })
     }
 
     /// Connects as the server.
@@ -68,10 +79,26 @@ impl Display {
     pub(super) fn connect(&self, cookie: Option<&[u8]>) -> Result<Connection, Fault> {
         let mut pauses = PAUSES.iter();
         loop {
-            match (Connection::open(self.number, self.owner.map(Uid::as_raw), cookie), pauses.next()) {
+            match (Connection::open(self.number, |peer| self.check(peer), cookie), pauses.next()) {
                 (Err(Fault::System(error)), Some(pause)) if hung_up(&error) => std::thread::sleep(*pause),
                 (result, _) => return result,
             }
+        }
+    }
+
+    /// Whether what listens may be told the server's own cookie: anybody can listen where no X server does.
+    fn check(&self, peer: UCred) -> Result<(), Fault> {
+        let is = |uid: Uid| peer.uid.as_raw() == uid.as_raw();
+        let own = || peer.uid == rustix::process::geteuid();
+        if self.owner.is_some_and(is) {
+            return Ok(());
+        }
+        match self.screen {
+            None if is(Uid::ROOT) || own() => Ok(()),
+            // One that a display manager has started for the session has that terminal; another may be anybody's.
+            Some(Screen { vt: Some(vt) }) if is(Uid::ROOT) && terminal_of(peer.pid) == Some(vt) => Ok(()),
+            Some(_) if is(Uid::ROOT) || own() => Err(Fault::Elsewhere),
+            _ => Err(Fault::Stranger(peer.uid.as_raw())),
         }
     }
 
@@ -99,6 +126,10 @@ impl Display {
             Fault::Stranger(uid) => access(
                 format!("what listens there belongs to uid {uid}, and could be anybody's"),
                 "if that user's X server is meant, say so: os::linux::DesktopExt::display_owner",
+            ),
+            Fault::Elsewhere => access(
+                "that X server is not at the virtual terminal of the session that names it, and could be anybody's".into(),
+                "name the display itself (Desktop::by_name), if it is meant",
             ),
             Fault::Refused(reason) => access(
                 format!("the X server does not let this server in: {reason:?}"),
@@ -128,6 +159,16 @@ impl Display {
 fn hung_up(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
+}
+
+/// The virtual terminal that a process has as its controlling terminal, by its number.
+fn terminal_of(pid: rustix::process::Pid) -> Option<u32> {
+    /// TTY_MAJOR in linux/major.h; serial lines come after the last virtual one (MAX_NR_CONSOLES in linux/vt.h).
+    const VIRTUAL: u32 = 4;
+    let stat = std::fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    proc::parse_terminal(&stat)
+        .filter(|(major, minor)| *major == VIRTUAL && (1..64).contains(minor))
+        .map(|(_, minor)| minor)
 }
 
 impl fmt::Display for Display {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-pub(crate) use display::Display;
+pub(crate) use display::{Display, Screen};
 
 use super::keeper;
 use super::record::{Fields, Record, living};

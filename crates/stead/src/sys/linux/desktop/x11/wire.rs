@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, send,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, UCred, connect, recv, send,
     socket_with,
 };
 
@@ -33,6 +33,8 @@ pub(super) enum Fault {
     Nobody,
     /// What listens there belongs to this uid, which is not let near the server's own cookie.
     Stranger(u32),
+    /// What listens there is not the X server of the session that it was found by.
+    Elsewhere,
     /// The set-up was refused, for this reason.
     Refused(String),
     /// It has no SECURITY extension.
@@ -99,8 +101,12 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects, and is let in by this cookie; without one by the host list.
     ///
-    /// The other end must be root's, the server's own, or `owner`'s: anybody can listen where no X server does.
-    pub(super) fn open(number: u16, owner: Option<u32>, cookie: Option<&[u8]>) -> Result<Self, Fault> {
+    /// Nothing is said to the other end before `check` has seen whose it is.
+    pub(super) fn open(
+        number: u16,
+        check: impl FnOnce(UCred) -> Result<(), Fault>,
+        cookie: Option<&[u8]>,
+    ) -> Result<Self, Fault> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         // Never the abstract name, which whoever comes first can take.
@@ -112,11 +118,7 @@ impl Connection {
             Err(Errno::AGAIN) => return Err(Fault::System(io::ErrorKind::TimedOut.into())),
             Err(errno) => return Err(errno.into()),
         }
-        let peer = rustix::net::sockopt::socket_peercred(&socket)?.uid.as_raw();
-        let own = rustix::process::geteuid().as_raw();
-        if peer != 0 && peer != own && Some(peer) != owner {
-            return Err(Fault::Stranger(peer));
-        }
+        check(rustix::net::sockopt::socket_peercred(&socket)?)?;
         let mut connection = Self { socket: Arc::new(socket), until: Instant::now() + PATIENCE, sequence: 0 };
         connection.set_up(cookie)?;
         Ok(connection)
