@@ -407,3 +407,39 @@ fn role_forges() {
     let process = CreateProcess { arguments: vec![Text::from(argument)], ..echo(token) };
     assert_eq!(output(&mut service, process).1, Some(0));
 }
+
+/// `console` is whatever display that is, and `:7.0` is `:7`.
+#[test]
+fn a_display_that_is_denied_by_its_name_is_reached_by_no_other() {
+    const CONFIGURATION: &str = "/etc/stead/console-desktop";
+    let bed = testbed::require!(alone);
+    let rules = "[[allow]]\ncallers = { users = [\"svc\"] }\nclients = { users = [\"svc\"] }\ndesktops = \"any\"\n\
+                 privileges = [\"assign-primary-token\"]\nprograms = \"any\"\n\
+                 [[deny]]\ncallers = { users = [\"svc\"] }\ndesktops = [\":7\"]\n";
+    let service = Service::start(bed, rules);
+    std::fs::create_dir_all("/etc/stead").unwrap();
+    std::fs::write(CONFIGURATION, ":7\n").unwrap();
+    let played = std::panic::catch_unwind(|| service.caller(bed, "svc", "role_asks_for_a_denied_display"));
+    std::fs::remove_file(CONFIGURATION).unwrap();
+    std::fs::remove_dir("/etc/stead").unwrap();
+    played.unwrap();
+}
+
+#[test]
+fn role_asks_for_a_denied_display() {
+    let Some(mut service) = part() else { return };
+    let token = own(&mut service).token;
+    let mut asks = |desktop: &str| {
+        let process = CreateProcess { desktop: Some(desktop.into()), desktop_for_user: true, ..echo(token) };
+        refusal(&mut service, &process, &[])
+    };
+    for denied in [":7", ":7.0", "console"] {
+        let refused = asks(denied);
+        assert!(matches!(refused, FailureKind::PolicyDenied { .. }), "{denied}: {refused:?}");
+    }
+    let other = asks(":8");
+    assert!(
+        !matches!(other, FailureKind::PolicyDenied { .. }),
+        "nothing is there, which is another matter: {other:?}"
+    );
+}

@@ -149,10 +149,11 @@ pub(super) fn denies(rule: &Rule, caller: &Caller, request: &Request<'_>) -> boo
         && rule.callers.denies_caller(caller)
         && rule.clients.denies_client(request.client)
         && rule.logon_types.as_ref().is_none_or(|types| types.cover(request.logon))
-        && rule
-            .desktops
-            .as_ref()
-            .is_none_or(|desktops| request.desktop != DesktopRequest::None && desktops.cover(request.desktop))
+        && rule.desktops.as_ref().is_none_or(|desktops| {
+            let named = request.found.map(DesktopRequest::Named);
+            let mut either = [request.desktop].into_iter().chain(named);
+            request.desktop != DesktopRequest::None && either.any(|desktop| desktops.cover(desktop))
+        })
 }
 
 /// The parts of a request in the order in which they are compared: what a rule covers last is nearest.

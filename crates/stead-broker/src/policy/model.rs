@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use stead::Desktop;
 use stead::os::linux::{Gid, Limit, Uid};
 
 use super::error::Place;
@@ -194,9 +195,14 @@ impl Desktops {
             DesktopRequest::None => true,
             DesktopRequest::Own => self.any || self.own || self.interactive,
             DesktopRequest::Interactive => self.any || self.interactive,
-            DesktopRequest::Named(name) => self.any || self.names.iter().any(|one| one == name),
+            DesktopRequest::Named(name) => self.any || self.names.contains(&canonical(name)),
         }
     }
+}
+
+/// The one name of a display, socket or terminal, of which there may be more: `:0.0`, `/dev//tty3`.
+fn canonical(name: &str) -> String {
+    Desktop::by_name(name).map_or_else(|_| name.to_owned(), |desktop| desktop.to_string())
 }
 
 /// One rule. A `[[deny]]` rule that leaves a part out means all of it.

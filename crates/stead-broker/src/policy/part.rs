@@ -1,5 +1,6 @@
 //! The parts of a rule.
 
+use stead::Desktop;
 use stead::os::linux::Limit;
 use toml::de::{DeTable, DeValue};
 
@@ -190,7 +191,14 @@ pub(super) fn desktops(reader: &mut Reader<'_>, value: &Value<'_>) -> Desktops {
         match name.as_str() {
             "own" => desktops.own = true,
             "interactive" => desktops.interactive = true,
-            named if named.starts_with(':') || named.starts_with('/') => desktops.names.push(name),
+            named if named.starts_with(':') || named.starts_with('/') => {
+                if let Ok(desktop) = Desktop::by_name(named) {
+                    desktops.names.push(desktop.to_string());
+                } else {
+                    let what = "a display is of this machine (\":1\"), and a path is one without `..`";
+                    reader.error(&span, format!("there is no desktop {name:?}; {what}"));
+                }
+            }
             _ => {
                 let near = hint(&name, ["own", "interactive", "any"]);
                 let all = "; there are own, interactive, a display such as \":1\", and a socket's or terminal's path";

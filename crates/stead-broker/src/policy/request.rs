@@ -117,13 +117,15 @@ pub struct Request<'a> {
     pub limits: Vec<(Limit, u64)>,
     /// The desktop: for [`Privilege::AssignPrimaryToken`].
     pub desktop: DesktopRequest<'a>,
+    /// What it is called, where it was asked for by an interactive session: a `[[deny]]` rule may name it.
+    pub found: Option<&'a str>,
 }
 
 impl<'a> Request<'a> {
     /// A request for `privilege` over `client`, and nothing more.
     pub fn new(privilege: Privilege, client: &'a Subject) -> Self {
-        let (logon, program, environment, limits, desktop) = Default::default();
-        Self { privilege, client, logon, program, environment, limits, desktop }
+        let (logon, program, environment, limits, desktop, found) = Default::default();
+        Self { privilege, client, logon, program, environment, limits, desktop, found }
     }
 
     /// To log it on in this way.
@@ -158,6 +160,13 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn desktop(mut self, desktop: DesktopRequest<'a>) -> Self {
         self.desktop = desktop;
+        self
+    }
+
+    /// Which is the one of this name.
+    #[must_use]
+    pub fn found(mut self, name: &'a str) -> Self {
+        self.found = Some(name);
         self
     }
 }

@@ -290,6 +290,40 @@ fn desktops_are_given_by_rules_only() {
 }
 
 #[test]
+fn a_desktop_that_is_denied_is_denied_in_every_spelling_and_however_it_was_found() {
+    let rules = |denied: &str| {
+        policy(&format!(
+            "[[allow]]\ncallers = {{users=[\"portal\"]}}\nclients = \"everyone\"\ndesktops = \"any\"\n\
+             privileges = [\"assign-primary-token\"]\nprograms = \"any\"\n\
+             [[deny]]\ncallers = \"everyone\"\ndesktops = [\"{denied}\"]\n"
+        ))
+    };
+    let alice = alice();
+    let asks = |policy: &Policy, desktop: &str| {
+        let desktop = DesktopRequest::Named(desktop);
+        policy.decide(&caller(PORTAL), &run(&alice, "x").desktop(desktop)).allowed
+    };
+    for (denied, spellings) in [
+        (":0", &[":0", ":0.0", ":0.1"][..]),
+        (":0.0", &[":0"]),
+        ("/dev/tty3", &["/dev//tty3", "/dev/./tty3", "//dev/tty3", "/dev/tty3/"]),
+        ("/run/user/1000/wayland-0", &["/run//user/1000/wayland-0", "/run/user/./1000/wayland-0"]),
+    ] {
+        let policy = rules(denied);
+        for spelling in spellings {
+            assert!(!asks(&policy, spelling), "{spelling}");
+        }
+        assert!(asks(&policy, ":10") && asks(&policy, "/dev/tty33"));
+    }
+    let policy = rules(":0");
+    let asks = |desktop, found| {
+        policy.decide(&caller(PORTAL), &run(&alice, "x").desktop(desktop).found(found)).allowed
+    };
+    assert!(!asks(DesktopRequest::Interactive, ":0") && !asks(DesktopRequest::Own, ":0"));
+    assert!(asks(DesktopRequest::Interactive, ":1"));
+}
+
+#[test]
 fn the_largest_quota_that_a_rule_gives_a_caller_counts() {
     let policy = policy(&format!("[quotas]\nsessions = 5\n{STUDENTS_RULE}quotas = {{ sessions = 500 }}\n"));
     assert_eq!(policy.quota(&caller(PORTAL)).sessions, 500);

@@ -48,7 +48,7 @@ pub(super) fn create(
     let mut command = command(call, given)?;
     let token = held.to_primary().map_err(|error| failure(&error))?;
     let subject = held.subject()?;
-    let rule = decide(service, state, call, &subject)?;
+    let rule = decide(service, state, call, &subject, None)?;
     decide_quota(service, state, call, &subject, &raised)?;
     let counted = service.take(&state.caller, Holding::Process).or_else(|_| {
         // The kernel may have told the caller of an end that is not counted off yet.
@@ -60,15 +60,21 @@ pub(super) fn create(
         command.limit(limit, soft, hard);
     }
     if let Some(name) = &call.desktop {
-        let uid = held.uid();
-        let desktop = match name.as_bytes() {
-            b"interactive" => Desktop::interactive(InteractiveSession::OfUser(uid)),
-            b"active" => Desktop::interactive(InteractiveSession::Active),
-            b"console" => Desktop::interactive(InteractiveSession::Console),
-            _ => Desktop::by_name(name.as_os_str()),
+        let session = match name.as_bytes() {
+            b"interactive" => Some(InteractiveSession::OfUser(held.uid())),
+            b"active" => Some(InteractiveSession::Active),
+            b"console" => Some(InteractiveSession::Console),
+            _ => None,
         };
+        let by_session = session.is_some();
+        let desktop = session.map_or_else(|| Desktop::by_name(name.as_os_str()), Desktop::interactive);
+        let desktop = desktop.map_err(|error| failure(&error))?;
+        if by_session {
+            // Whose it is was decided. It may be denied by its own name.
+            decide(service, state, call, &subject, Some(&desktop.to_string()))?;
+        }
         let to = if call.desktop_for_user { GrantTo::User } else { GrantTo::LogonSession };
-        command.desktop(desktop.map_err(|error| failure(&error))?.grant_to(to));
+        command.desktop(desktop.grant_to(to));
     }
     let session = match &held.origin {
         Origin::Logon { session, .. } => Some(Arc::clone(session)),
@@ -145,12 +151,13 @@ fn pinned(call: &CreateProcess, given: &Given) -> Option<Inode> {
     Some(Inode { device: (found.stx_dev_major, found.stx_dev_minor), inode: found.stx_ino })
 }
 
-/// Whether it may be created: by which rule.
+/// Whether it may be created, on a desktop that was found to be this one: by which rule.
 fn decide(
     service: &Service,
     state: &State,
     call: &CreateProcess,
     subject: &Subject,
+    found: Option<&str>,
 ) -> Result<RuleRef, Failure> {
     let program = match (&call.program, call.pinned) {
         (Some(name), None) => ProgramRequest::Path(name.as_bytes()),
@@ -161,10 +168,13 @@ fn decide(
     let set = set.map(|variable| (variable.name.as_bytes(), Some(variable.value.as_bytes())));
     let removed = call.environment.remove.iter().map(|name| (name.as_bytes(), None));
     let desktop = call.desktop.as_ref().map(Text::to_string_lossy);
-    let request = Request::new(Privilege::AssignPrimaryToken, subject)
+    let mut request = Request::new(Privilege::AssignPrimaryToken, subject)
         .program(program)
         .environment(set.chain(removed))
         .desktop(desktop.as_deref().map_or_else(Default::default, desktop_request));
+    if let Some(found) = found {
+        request = request.found(found);
+    }
     Ok(service.decide(&state.caller, &request)?.rule)
 }
 
