@@ -323,8 +323,17 @@ fn nobody_elses_service_is_told_anything() {
     let error = Service::connect_to(&socket).unwrap_err();
     let ErrorKind::ServiceUnavailable { why } = error.kind() else { panic!("{error}") };
     assert!(why.contains(&format!("it is of uid {}", bed.user("mallory").uid)), "{why}");
+    // The command is told nothing by it, either, whoever kept the variable for root.
+    let shown = std::process::Command::new(bed.bin("stead"))
+        .args(["ps"])
+        .env("STEAD_SERVICE", &socket)
+        .stdin(Std::null())
+        .output()
+        .unwrap();
+    assert!(!shown.status.success());
+    assert!(String::from_utf8_lossy(&shown.stderr).contains("not of root"), "{shown:?}");
     // It heard nothing at all.
-    assert_eq!(through_support::played(&part.wait_with_output().unwrap()), "0 bytes\n");
+    assert_eq!(through_support::played(&part.wait_with_output().unwrap()), "0 bytes\n0 bytes\n");
     let nobody = Service::connect_to(folder.join("nothing")).unwrap_err();
     assert!(nobody.to_string().contains("nothing is there"), "{nobody}");
 }
@@ -333,9 +342,11 @@ fn nobody_elses_service_is_told_anything() {
 fn role_that_pretends_to_be_the_service() {
     let Some(words) = words() else { return };
     let (listener, _) = listener(Path::new(&words[0]));
-    let mut told = Vec::new();
-    listener.accept().unwrap().0.read_to_end(&mut told).unwrap();
-    say(format_args!("{} bytes", told.len()));
+    for _ in 0..2 {
+        let mut told = Vec::new();
+        listener.accept().unwrap().0.read_to_end(&mut told).unwrap();
+        say(format_args!("{} bytes", told.len()));
+    }
 }
 
 /// One caller's tokens, sessions and processes are no other's.

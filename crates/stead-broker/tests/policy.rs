@@ -13,8 +13,8 @@ use service_support::{
 };
 use stead_protocol::client::{CallError, Connection};
 use stead_protocol::{
-    CloseSession, CreateProcess, Environment, Failure, FailureKind, LogOn, LogonType, OpenedSession, Text,
-    Variable,
+    CloseSession, CreateProcess, Environment, ExplainPolicy, Failure, FailureKind, LogOn, LogonType,
+    OpenedSession, PolicyQuestion, Text, Variable,
 };
 use testbed::until;
 
@@ -167,6 +167,25 @@ fn role_compares_denials() {
         quotients.iter().any(|one| (0.8..1.25).contains(one)),
         "known users' by unknown ones': {quotients:?}"
     );
+}
+
+/// It looks the user up, as a denial does.
+#[test]
+fn that_something_would_be_denied_takes_as_long_to_be_told_as_a_denial() {
+    let bed = testbed::require!();
+    Service::start(bed, PORTAL).caller(bed, "svc", "role_has_denials_explained");
+}
+
+#[test]
+fn role_has_denials_explained() {
+    let Some(mut service) = part() else { return };
+    for user in ["mallory", "nobody-has-this-name"] {
+        let question =
+            PolicyQuestion { privilege: "tcb".to_owned(), client: Some(user.into()), ..Default::default() };
+        let began = Instant::now();
+        let explained = call(&mut service, &ExplainPolicy { caller: None, question }, &[]).0;
+        assert!(!explained.allowed && began.elapsed() >= Duration::from_millis(100), "{:?}", began.elapsed());
+    }
 }
 
 /// How long a denial takes for a user that exists, as a multiple of how long it takes for one that does not; it is the same

@@ -124,7 +124,7 @@ fn raw_uid<S: serde::Serializer>(uid: &Option<Uid>, serializer: S) -> Result<S::
 
 impl fmt::Display for Party {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.name, self.uid) {
+        match (self.name.as_ref().map(Text::among_words), self.uid) {
             (Some(name), Some(uid)) => write!(f, "{name} (uid {uid})"),
             (Some(name), None) => write!(f, "{name} (no account)"),
             (None, Some(uid)) => write!(f, "uid {uid}"),
@@ -439,20 +439,20 @@ impl fmt::Display for Record {
             separator = ": ";
         }
         let privilege = self.privilege.map(str::to_owned);
-        let logon = self.logon.as_ref().map(ToString::to_string);
-        let program = self.program.as_ref().map(ToString::to_string);
-        let file = self.file.as_ref().map(|file| match &*self.access {
-            [] => file.to_string(),
+        let word = |text: &Option<Text>| text.as_ref().map(|text| text.among_words().into_owned());
+        let (logon, program) = (word(&self.logon), word(&self.program));
+        let file = word(&self.file).map(|file| match &*self.access {
+            [] => file,
             access => format!("{file} ({})", access.join(" ")),
         });
         let pinned = self.pinned.as_ref().map(ToString::to_string);
-        let directory = self.directory.as_ref().map(|directory| format!("in {directory}"));
-        let desktop = self.desktop.as_ref().map(|desktop| format!("on desktop {desktop}"));
+        let directory = word(&self.directory).map(|directory| format!("in {directory}"));
+        let desktop = word(&self.desktop).map(|desktop| format!("on desktop {desktop}"));
         let session = self.session.as_ref().map(|session| format!("session {session}"));
         let pid = self.pid.map(|pid| format!("pid {pid}"));
         let rule = self.rule.as_ref().map(|rule| format!("by {rule}"));
         let detail = self.detail.as_ref().map(ToString::to_string);
-        let names: Vec<&str> = self.variables.iter().map(Text::as_str).collect();
+        let names: Vec<_> = self.variables.iter().map(Text::among_words).collect();
         let variables = (!names.is_empty()).then(|| format!("with {}", names.join(" ")));
         let what = [privilege, logon, program, pinned, file, directory, desktop, variables];
         for part in what.into_iter().chain([session, pid, rule, detail]).flatten() {

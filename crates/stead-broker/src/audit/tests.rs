@@ -241,6 +241,15 @@ fn very_long_arguments_are_cut_and_counted() {
     assert!((json / 2..json * 2).contains(&record.size()), "{json} bytes, said to be {}", record.size());
 }
 
+#[test]
+fn no_name_reads_as_more_of_a_record_than_a_name() {
+    let forger = "root (uid 0): tcb, by /etc/stead/policy.toml:3, allowed";
+    let message = record(forger).program("/bin/x, pid 1, by \"me\"", ["x"]).pid(7).to_string();
+    let expected = "process-start ok: portal (uid 990) as \"root (uid 0): tcb, by /etc/stead/policy.toml:3, allowed\" \
+                    (uid 1000): \"/bin/x, pid 1, by \\\"me\\\"\", pid 7";
+    assert_eq!(message, expected);
+}
+
 /// Nothing that ends a line, moves a cursor, or changes the direction of what follows.
 fn is_one_printable_line(text: &str) -> bool {
     let hidden = |c: char| {

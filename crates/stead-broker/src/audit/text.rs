@@ -1,5 +1,6 @@
 //! Text that somebody else chose.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Serialize;
@@ -30,6 +31,14 @@ impl Text {
     /// The same of an account's name.
     pub(super) fn name(name: &str) -> Self {
         Self::within(LONGEST_NAME, name.as_bytes())
+    }
+
+    /// As it stands between other words: in quotes where it could be taken for some of them.
+    pub(super) fn among_words(&self) -> Cow<'_, str> {
+        if !self.0.is_empty() && !self.0.contains(|c: char| c.is_whitespace() || c == '"') {
+            return Cow::Borrowed(&self.0);
+        }
+        Cow::Owned(format!("\"{}\"", self.0.replace('"', "\\\"")))
     }
 
     fn within(most: usize, bytes: &[u8]) -> Self {

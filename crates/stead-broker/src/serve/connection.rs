@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use stead::os::linux::Uid;
 use stead_protocol::{Failure, FailureKind, NotDecoded, Request};
 use tokio::net::UnixStream;
 use tokio::time::Instant;
@@ -176,6 +177,7 @@ async fn once(
 ) -> Handled {
     let began = Instant::now();
     let kind = calls::slot_of(&request);
+    let explains = matches!(request, Request::ExplainPolicy(_));
     let (inner, socket) = (Arc::clone(service), Arc::clone(socket));
     let work = move || {
         // The caller becomes known with its first call, on the same thread: each handing over costs time.
@@ -195,9 +197,12 @@ async fn once(
             tokio::time::sleep(wait).await;
         }
     }
-    if let Err(failure) = &result
-        && matches!(failure.kind, FailureKind::PolicyDenied { .. })
-    {
+    let denied = match &result {
+        Err(failure) => matches!(failure.kind, FailureKind::PolicyDenied { .. }),
+        // What a denial does not tell, its explanation does not, either. Root may ask of everybody.
+        Ok(answer) => explains && user.uid != Uid::ROOT && answer.parameters["allowed"] == false,
+    };
+    if denied {
         service.settle_denial(began).await;
     }
     Ok((state, result))

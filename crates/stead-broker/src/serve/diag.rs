@@ -33,9 +33,10 @@ const MESSAGE: usize = 16;
 
 /// What the kernel says of `socket`, in this process's network namespace.
 pub(super) fn look_up(socket: BorrowedFd<'_>) -> io::Result<Bound> {
-    let inode = u32::try_from(rustix::fs::fstat(socket)?.st_ino).map_err(|_| malformed())?;
-    // With the cookie the answer is this socket's, or none.
+    // With the cookie the answer is this socket's, or none. It comes first: nothing else than a socket has one, and a file
+    // system of the caller's could keep what fstat(2) asks it to itself.
     let cookie = rustix::net::sockopt::socket_cookie(socket)?;
+    let inode = u32::try_from(rustix::fs::fstat(socket)?.st_ino).map_err(|_| malformed())?;
     let request = request(inode, cookie);
     let diag = rustix::net::socket_with(
         AddressFamily::NETLINK,

@@ -56,6 +56,12 @@ impl Line {
     /// The same, with what the system says.
     pub fn connect(path: &std::path::Path, patience: Option<Duration>) -> std::io::Result<Self> {
         let socket = UnixStream::connect(path)?;
+        // The ids of whoever called listen(2): anybody else could make up sessions, processes and records.
+        let peer = rustix::net::sockopt::socket_peercred(&socket)?;
+        if !peer.uid.is_root() {
+            let why = format!("it is of uid {} and not of root", peer.uid.as_raw());
+            return Err(std::io::Error::other(why));
+        }
         socket.set_read_timeout(patience)?;
         socket.set_write_timeout(patience)?;
         Ok(Self(Connection::from(socket)))

@@ -44,8 +44,8 @@ impl Names {
     fn party(&mut self, party: &Value) -> Option<String> {
         let name = party.get("name").and_then(Value::as_str);
         match (name, party.get("uid").and_then(Value::as_u64)) {
-            (Some(name), Some(uid)) => Some(format!("{name} ({uid})")),
-            (Some(name), None) => Some(format!("{name} (no account)")),
+            (Some(name), Some(uid)) => Some(format!("{} ({uid})", word(name))),
+            (Some(name), None) => Some(format!("{} (no account)", word(name))),
             (None, Some(uid)) => Some(self.of(uid).to_owned()),
             (None, None) => None,
         }
@@ -72,15 +72,15 @@ fn line(record: &str, names: &mut Names) -> String {
     let (rule, detail) = (text("rule"), end.as_deref().or(text("detail")));
     let parts = [
         text("privilege").map(str::to_owned),
-        text("logon").map(str::to_owned),
-        text("program").map(str::to_owned),
+        text("logon").map(word),
+        text("program").map(word),
         pinned(&record["pinned"]),
         text("file").map(|file| match &*words(&record["access"]) {
-            "" => file.to_owned(),
-            access => format!("{file} ({access})"),
+            "" => word(file),
+            access => format!("{} ({access})", word(file)),
         }),
-        text("directory").map(|directory| format!("in {directory}")),
-        text("desktop").map(|desktop| format!("on desktop {desktop}")),
+        text("directory").map(|directory| format!("in {}", word(directory))),
+        text("desktop").map(|desktop| format!("on desktop {}", word(desktop))),
         Some(words(&record["variables"]))
             .filter(|names| !names.is_empty())
             .map(|names| format!("with {names}")),
@@ -100,9 +100,18 @@ fn line(record: &str, names: &mut Names) -> String {
     line
 }
 
+/// What somebody chose, in quotes where it could be taken for more of the line than that.
+fn word(text: &str) -> String {
+    if !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '"') {
+        return text.to_owned();
+    }
+    format!("\"{}\"", text.replace('"', "\\\""))
+}
+
 /// A list of words.
 fn words(list: &Value) -> String {
-    let words: Vec<&str> = list.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let words: Vec<String> =
+        list.as_array().into_iter().flatten().filter_map(Value::as_str).map(word).collect();
     words.join(" ")
 }
 
@@ -157,9 +166,18 @@ mod tests {
         assert_eq!(line(opened, &mut Names::default()), expected);
         let started = r#"{"event":"process-start","program":"(an open file)","directory":"/srv","desktop":":1",
             "pinned":{"device":[8,1],"inode":42},"variables":["LANG","TERM"],"pid":7}"#;
-        let expected = "process-start, (an open file), inode 42 of device 8:1, in /srv, on desktop :1, \
+        let expected = "process-start, \"(an open file)\", inode 42 of device 8:1, in /srv, on desktop :1, \
                         with LANG TERM, pid 7\n";
         assert_eq!(line(started, &mut Names::default()), expected);
+    }
+
+    #[test]
+    fn no_name_reads_as_more_of_a_line_than_a_name() {
+        let record = r#"{"event":"decision","outcome":"denied","caller":{"uid":0},"privilege":"tcb",
+            "client":{"name":"root (0), tcb, allowed by \"x\""}}"#;
+        let expected =
+            "decision denied: root (0) as \"root (0), tcb, allowed by \\\"x\\\"\" (no account), tcb\n";
+        assert_eq!(line(record, &mut Names::default()), expected);
     }
 
     #[test]
