@@ -153,7 +153,9 @@ async fn handle(
         match (handled, again) {
             // Others still hold the session, or it has processes: no thread waits for them.
             (Ok((same, Err(failure))), Some(call))
-                if matches!(failure.kind, FailureKind::DeadlinePassed { .. }) && !stream::is_gone(socket) =>
+                if matches!(failure.kind, FailureKind::DeadlinePassed { .. })
+                    && same.as_ref().is_some_and(|state| state.closing.is_some())
+                    && !stream::is_gone(socket) =>
             {
                 match same.as_ref().and_then(|state| state.closing.as_ref()).map(Closer::let_go) {
                     Some(others) => others.wait(pause).await,

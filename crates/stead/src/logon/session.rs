@@ -129,7 +129,7 @@ impl LogonSession {
     pub fn close(self) -> Result<()> {
         let ending = self.handle.ending();
         drop(self);
-        ending.wait()
+        ending.wait(None)
     }
 
     /// Ends the session with all that runs in it, and waits until it has been closed: [`terminate`](Self::terminate), then
@@ -148,7 +148,8 @@ impl LogonSession {
     ///
     /// # Errors
     ///
-    /// Those of both.
+    /// Those of both; [`DeadlinePassed`](ErrorKind::DeadlinePassed) when it has not ended within half a minute: it does when
+    /// its last process has.
     #[doc(alias = "ExitWindowsEx")]
     #[doc(alias = "WTSLogoffSession")]
     pub fn log_off(self) -> Result<()> {
@@ -160,7 +161,7 @@ impl LogonSession {
                 shared.terminate()?;
                 let ending = shared.ending();
                 drop(shared);
-                ending.wait()
+                ending.wait(None)
             }
         }
     }

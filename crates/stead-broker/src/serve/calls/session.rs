@@ -155,7 +155,11 @@ pub(super) fn close(service: &Service, state: &mut State, call: &CloseSession) -
     known.let_go_earlier(service, &state.caller);
     let session = match session {
         Err(failure) if failure.kind == (FailureKind::SessionEnded {}) => return Ok(Nothing {}),
-        attached => attached?,
+        Err(failure) => {
+            state.closing = Some(closer);
+            return Err(failure);
+        }
+        Ok(attached) => attached,
     };
     let waits_for = |what: &str| {
         FailureKind::DeadlinePassed { waiting_for: what.to_owned() }.while_doing("closing a session")
@@ -180,9 +184,11 @@ pub(super) fn close(service: &Service, state: &mut State, call: &CloseSession) -
         Ok(session) => {
             drop(closing);
             let closed = if call.terminate { session.log_off() } else { session.close() };
-            let closed = closed.map_err(|error| failure(&error));
-            service.sessions.forget(&call.session);
-            closed.map(|()| Nothing {})
+            // One that does not end in time is still there, and is forgotten when it has.
+            if !closed.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::DeadlinePassed { .. })) {
+                service.sessions.forget(&call.session);
+            }
+            closed.map(|()| Nothing {}).map_err(|error| failure(&error))
         }
     }
 }

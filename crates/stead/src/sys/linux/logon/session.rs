@@ -317,7 +317,7 @@ impl SessionHandle {
             Keeper::Elsewhere(keeper) => Ending::Elsewhere(keeper.ending(true)),
         };
         drop(self);
-        ending.wait()
+        ending.wait(Some(PATIENCE))
     }
 }
 
@@ -413,8 +413,8 @@ pub(crate) enum Ending {
 
 impl Ending {
     /// Waits until the last token and child are dropped, the last process has ended and PAM has closed the
-    /// session; what PAM returned then.
-    pub(crate) fn wait(self) -> Result<()> {
+    /// session; what PAM returned then. With `patience`, no longer than that after the tokens and children.
+    pub(crate) fn wait(self, patience: Option<Duration>) -> Result<()> {
         const DOING: &str = "ending the logon session";
         let (link, worker) = match self {
             Self::Worker { link, worker } => (link, worker),
@@ -427,9 +427,15 @@ impl Ending {
         drop(released);
         let socket = lock(&link.socket).take();
         let mut ended = None;
-        while let Some(socket) = &socket
-            && let Ok(Some(frame)) = wire::receive(socket)
-        {
+        let until = patience.map(|patience| Instant::now() + patience);
+        while let Some(socket) = &socket {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| within(socket, left).is_err()) {
+                // A process that is traced from outside of the session ends when its tracer lets it.
+                let waiting_for = "the processes of the session to end, and PAM to close it".into();
+                return Err(Error::new(DOING, ErrorKind::DeadlinePassed { waiting_for }));
+            }
+            let Ok(Some(frame)) = wire::receive(socket) else { break };
             if let Some(Reply::Ended { close, delete, text }) = Reply::decode(frame.kind, &frame.body) {
                 ended = Some((close, delete, text));
                 break;

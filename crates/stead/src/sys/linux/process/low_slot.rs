@@ -40,6 +40,8 @@ pub(super) struct Slot {
     /// The process that made it. After a fork the pair is shared, and one could receive what the other
     /// sent.
     owner: u32,
+    /// Something was sent that nobody received, and a new pair could not be had.
+    stale: bool,
 }
 
 static POOL: Mutex<Vec<Slot>> = Mutex::new(Vec::new());
@@ -67,23 +69,31 @@ impl Slot {
         // The lowest is the cheapest.
         pool.sort_unstable_by_key(|slot| std::cmp::Reverse(slot.receive.as_raw_fd()));
         match pool.pop() {
-            Some(slot) => Ok(slot),
-            None => Self::new(),
+            Some(mut slot) => match if slot.stale { slot.renew() } else { Ok(()) } {
+                Ok(()) => Ok(slot),
+                Err(errno) => {
+                    pool.push(slot);
+                    Err(errno)
+                }
+            },
+            // With a high one the child would copy what is below it, which may be anybody's.
+            None => Self::new().and_then(|slot| {
+                let high = OCCUPIED.load(Ordering::Relaxed) && slot.number() >= LOW;
+                if high { Err(Errno::AGAIN) } else { Ok(slot) }
+            }),
         }
     }
 
     fn new() -> Result<Self, Errno> {
         let (receive, send) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        Ok(Self { send, receive, owner: std::process::id() })
+        Ok(Self { send, receive, owner: std::process::id(), stale: false })
     }
 
     /// Puts it back. What was sent and not `received` would reach the next child: then it becomes a new one, at the
-    /// same numbers, of which nobody else gets one meanwhile.
+    /// same numbers, of which nobody else gets one meanwhile; at the latest when it is taken again.
     pub(super) fn put_back(mut self, received: bool) {
-        if !received && self.renew().is_err() {
-            return;
-        }
+        self.stale = !received && self.renew().is_err();
         let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
         if pool.len() < KEPT {
             pool.push(self);
@@ -95,7 +105,9 @@ impl Slot {
     fn renew(&mut self) -> Result<(), Errno> {
         let new = Self::new()?;
         dup3(&new.send, &mut self.send, DupFlags::CLOEXEC)?;
-        dup3(&new.receive, &mut self.receive, DupFlags::CLOEXEC)
+        dup3(&new.receive, &mut self.receive, DupFlags::CLOEXEC)?;
+        self.stale = false;
+        Ok(())
     }
 
     /// The number that the child receives from.

@@ -108,7 +108,7 @@ impl SessionHandle {
         self.terminate()?;
         let ending = self.ending();
         drop(self);
-        ending.wait()
+        ending.wait(Some(PATIENCE))
     }
 
     /// What is waited for when it is closed.
@@ -152,11 +152,11 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
-    pub(crate) fn wait(self) -> Result<()> {
+    pub(crate) fn wait(self, patience: Option<Duration>) -> Result<()> {
         let done = self.released.done.lock().unwrap_or_else(PoisonError::into_inner);
         let _done =
             self.released.when.wait_while(done, |done| !*done).unwrap_or_else(PoisonError::into_inner);
-        until_empty(&self.job, "closing the logon session", None)
+        until_empty(&self.job, "closing the logon session", patience)
     }
 }
 
