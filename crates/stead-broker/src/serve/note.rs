@@ -88,7 +88,9 @@ impl Service {
         session: &session::Record,
         failed: Option<&Failure>,
     ) {
-        let about = if failed.is_some_and(is_denied) { About::Refused } else { About::Ruled };
+        // A session's own user needs no rule to end it, again and again.
+        let is_its_own = session.owner == caller.uid.as_raw();
+        let about = if is_its_own && !failed.is_some_and(is_denied) { About::Ruled } else { About::Refused };
         self.note(caller, about, ended(by(of_session(event, session), caller), failed));
     }
 

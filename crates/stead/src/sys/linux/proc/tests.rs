@@ -29,7 +29,7 @@ fn the_controlling_terminal_is_read_in_two_numbers_whatever_the_name_is() {
     };
     assert_eq!(of("1031"), Some((4, 7)), "/dev/tty7");
     assert_eq!(of("34816"), Some((136, 0)), "/dev/pts/0");
-    assert_eq!(of("1083392"), Some((136, 258)), "/dev/pts/258");
+    assert_eq!(of("1083394"), Some((136, 258)), "/dev/pts/258");
     assert_eq!([of("0"), of("-1"), of("x")], [None; 3]);
 }
 
