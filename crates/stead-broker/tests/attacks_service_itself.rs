@@ -7,8 +7,8 @@ mod service_support;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use service_support::{Service, be_told, call, output, own, part, refusal, say, shell};
-use stead_protocol::{CreateProcess, FailureKind, GetProcess, OpenFile, RestrictToken, Text};
+use service_support::{Service, be_told, call, output, own, part, refusal, say, shell, sleeper};
+use stead_protocol::{FailureKind, GetProcess, OpenFile, RestrictToken, Text};
 
 const FILE: &str = "STEAD_TEST_FILE";
 const PROGRAM: &str = "STEAD_TEST_PROGRAM";
@@ -121,13 +121,7 @@ fn a_confined_process_gets_no_pidfd_of_its_users_free_ones() {
 fn role_has_a_process() {
     let Some(mut service) = part() else { return };
     let token = own(&mut service).token;
-    let sleeper = CreateProcess {
-        program: Some("sleep".into()),
-        arguments: vec!["600".into()],
-        token,
-        ..CreateProcess::default()
-    };
-    let id = call(&mut service, &sleeper, &[]).0.process.id;
+    let id = call(&mut service, &sleeper(token), &[]).0.process.id;
     say(&id);
     be_told();
     call(&mut service, &stead_protocol::KillTree { process: id }, &[]);

@@ -7,22 +7,13 @@ mod service_support;
 use std::io::{BufRead, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
-use service_support::{Service, alive, another, call, exit_code, output, own, part, refusal, shell};
+use service_support::{Service, alive, another, call, exit_code, output, own, part, refusal, shell, sleeper};
 use stead_protocol::{
     CreateProcess, DescribeToken, Descriptor, DuplicateToken, Environment, FailureKind, GetProcess,
     GetStatus, INTERFACE, KillTree, Level, ListProcesses, LogOn, NAME, OpenFile, ProcessLimit, Request,
     RestrictToken, ResumeProcess, SignalProcess, TerminalSize, Text, Variable, WaitProcess,
 };
 use testbed::until;
-
-fn sleeper(token: u64) -> CreateProcess {
-    CreateProcess {
-        arguments: vec!["600".into()],
-        program: Some("sleep".into()),
-        token,
-        ..CreateProcess::default()
-    }
-}
 
 #[test]
 fn a_user_gets_a_process_of_its_own_and_nothing_of_the_service() {

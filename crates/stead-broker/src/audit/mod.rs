@@ -19,4 +19,4 @@ mod tests;
 pub use log::{Log, Options};
 pub use record::{Event, Inode, Outcome, Party, Record};
 pub use subscription::{Entry, Seen, Subscription, TooMany};
-pub use text::Text;
+pub use text::{Text, among_words};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use stead::os::linux::Uid;
 
 use super::text::Text;
@@ -134,7 +134,7 @@ impl fmt::Display for Party {
 }
 
 /// A file that was passed open, as the kernel names it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inode {
     /// Its device: the major and the minor number.
     pub device: (u32, u32),

@@ -33,12 +33,9 @@ impl Text {
         Self::within(LONGEST_NAME, name.as_bytes())
     }
 
-    /// As it stands between other words: in quotes where it could be taken for some of them.
+    /// As it stands among other words.
     pub(super) fn among_words(&self) -> Cow<'_, str> {
-        if !self.0.is_empty() && !self.0.contains(|c: char| c.is_whitespace() || c == '"') {
-            return Cow::Borrowed(&self.0);
-        }
-        Cow::Owned(format!("\"{}\"", self.0.replace('"', "\\\"")))
+        among_words(&self.0)
     }
 
     fn within(most: usize, bytes: &[u8]) -> Self {
@@ -65,6 +62,14 @@ impl Text {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// A text as it stands among other words: in quotes where it could be taken for some of them.
+pub fn among_words(text: &str) -> Cow<'_, str> {
+    if !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '"') {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("\"{}\"", text.replace('"', "\\\"")))
 }
 
 fn push(text: &mut String, c: char) {

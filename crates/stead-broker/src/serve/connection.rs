@@ -150,21 +150,20 @@ async fn handle(
             _ => None,
         };
         let handled = once(service, user, socket, state, request, given).await;
-        match (handled, again) {
+        let let_go = match &handled {
+            Ok((Some(state), Err(Failure { kind: FailureKind::DeadlinePassed { .. }, .. }))) => {
+                state.closing.as_ref().map(Closer::let_go)
+            }
+            _ => None,
+        };
+        match (handled, again, let_go) {
             // Others still hold the session, or it has processes: no thread waits for them.
-            (Ok((same, Err(failure))), Some(call))
-                if matches!(failure.kind, FailureKind::DeadlinePassed { .. })
-                    && same.as_ref().is_some_and(|state| state.closing.is_some())
-                    && !stream::is_gone(socket) =>
-            {
-                match same.as_ref().and_then(|state| state.closing.as_ref()).map(Closer::let_go) {
-                    Some(others) => others.wait(pause).await,
-                    None => tokio::time::sleep(pause).await,
-                }
+            (Ok((same, _)), Some(call), Some(let_go)) if !stream::is_gone(socket) => {
+                let_go.wait(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(1));
                 (state, request, given) = (same, call, Given::new(Vec::new()));
             }
-            (handled, _) => return handled,
+            (handled, ..) => return handled,
         }
     }
 }

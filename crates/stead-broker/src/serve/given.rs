@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{AtFlags, Statx, StatxFlags};
 use stead_protocol::{Failure, Index};
 
 use super::failure::{invalid, system};
@@ -32,4 +33,9 @@ impl Given {
         let copied = self.get(index)?.try_clone_to_owned();
         copied.map_err(|error| system("taking a descriptor", "fcntl", error))
     }
+}
+
+/// What a descriptor leads to, without asking a file system that could keep the answer to itself.
+pub(super) fn look_at(descriptor: BorrowedFd<'_>, wanted: StatxFlags) -> rustix::io::Result<Statx> {
+    rustix::fs::statx(descriptor, "", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, wanted)
 }

@@ -325,6 +325,16 @@ pub fn shell(token: u64, script: &str) -> CreateProcess {
     }
 }
 
+/// A process of a token that lives until somebody ends it.
+pub fn sleeper(token: u64) -> CreateProcess {
+    CreateProcess {
+        arguments: vec!["600".into()],
+        program: Some("sleep".into()),
+        token,
+        ..CreateProcess::default()
+    }
+}
+
 /// Creates the process, and gives what it printed and its exit code.
 pub fn output(service: &mut Connection, mut process: CreateProcess) -> (String, Option<i32>) {
     let (mut reader, writer) = std::io::pipe().unwrap();

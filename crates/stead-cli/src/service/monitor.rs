@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::os::unix::process::ExitStatusExt;
 
 use serde_json::Value;
+use stead_broker::audit::{Inode, among_words};
 use stead_protocol::{Monitor, Record};
 
 use super::{Line, named, path, unreachable};
@@ -102,10 +103,7 @@ fn line(record: &str, names: &mut Names) -> String {
 
 /// What somebody chose, in quotes where it could be taken for more of the line than that.
 fn word(text: &str) -> String {
-    if !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '"') {
-        return text.to_owned();
-    }
-    format!("\"{}\"", text.replace('"', "\\\""))
+    among_words(text).into_owned()
 }
 
 /// A list of words.
@@ -117,8 +115,7 @@ fn words(list: &Value) -> String {
 
 /// The file that was passed as a program.
 fn pinned(file: &Value) -> Option<String> {
-    let [inode, major, minor] = [&file["inode"], &file["device"][0], &file["device"][1]].map(Value::as_u64);
-    Some(format!("inode {} of device {}:{}", inode?, major?, minor?))
+    serde_json::from_value::<Inode>(file.clone()).ok().map(|file| file.to_string())
 }
 
 /// How a process ended, of what wait(2) says of it.

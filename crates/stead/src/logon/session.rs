@@ -148,8 +148,8 @@ impl LogonSession {
     ///
     /// # Errors
     ///
-    /// Those of both; [`DeadlinePassed`](ErrorKind::DeadlinePassed) when it has not ended within half a minute: it does when
-    /// its last process has.
+    /// Those of both; where nobody else holds the session, [`DeadlinePassed`](ErrorKind::DeadlinePassed) when it has not
+    /// ended within half a minute: it does when its last process has.
     #[doc(alias = "ExitWindowsEx")]
     #[doc(alias = "WTSLogoffSession")]
     pub fn log_off(self) -> Result<()> {

@@ -57,42 +57,31 @@ pub(crate) fn io_priority(pid: i32) -> i32 {
     i32::try_from(value).unwrap_or(-1)
 }
 
-/// `struct sched_attr` in its first size.
-#[repr(C)]
-#[derive(Default)]
-struct Scheduling {
-    size: u32,
-    policy: u32,
-    flags: u64,
-    nice: i32,
-    priority: u32,
-    runtime: u64,
-    deadline: u64,
-    period: u64,
-}
+/// Of an ordinary thread, with nothing chosen.
+const SCHEDULING: libc::sched_attr = libc::sched_attr {
+    size: 48, // SCHED_ATTR_SIZE_VER0, which every kernel takes
+    sched_policy: 0,
+    sched_flags: 0,
+    sched_nice: 0,
+    sched_priority: 0,
+    sched_runtime: 0,
+    sched_deadline: 0,
+    sched_period: 0,
+};
 
-impl Scheduling {
-    const SIZE: usize = size_of::<Self>();
-
-    fn of(pid: i32) -> Option<Self> {
-        let mut found = Self::default();
-        // SAFETY: room for `SIZE` bytes.
-        let done = unsafe { libc::syscall(libc::SYS_sched_getattr, pid, &raw mut found, Self::SIZE, 0) };
-        (done == 0).then_some(found)
-    }
-
-    fn take(self) -> std::io::Result<()> {
-        let new = Self { size: 48, ..self };
-        // SAFETY: `size` bytes are readable.
-        let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const new, 0) };
-        if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-    }
+fn take_scheduling(new: libc::sched_attr) -> std::io::Result<()> {
+    // SAFETY: `size` bytes are readable.
+    let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const new, 0) };
+    if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 /// How long an ordinary thread has a processor for at a time, in nanoseconds; 0 where the kernel does not tell (before
 /// Linux 6.12).
 pub(crate) fn slice(pid: i32) -> u64 {
-    Scheduling::of(pid).filter(|found| found.policy == 0).map_or(0, |found| found.runtime)
+    let mut found = SCHEDULING;
+    // SAFETY: room for `size` bytes.
+    let done = unsafe { libc::syscall(libc::SYS_sched_getattr, pid, &raw mut found, found.size, 0) };
+    if done == 0 && found.sched_policy == 0 { found.sched_runtime } else { 0 }
 }
 
 /// The calling thread chooses for how long it has a processor at a time, in nanoseconds. Before Linux 6.12 that has no
@@ -102,7 +91,7 @@ pub(crate) fn slice(pid: i32) -> u64 {
 ///
 /// What the kernel says.
 pub fn take_slice(nanoseconds: u64) -> std::io::Result<()> {
-    Scheduling { runtime: nanoseconds, ..Scheduling::default() }.take()
+    take_scheduling(libc::sched_attr { sched_runtime: nanoseconds, ..SCHEDULING })
 }
 
 /// The calling thread has the policy `SCHED_DEADLINE`, a tenth of a processor, from now on.
@@ -113,9 +102,13 @@ pub fn take_slice(nanoseconds: u64) -> std::io::Result<()> {
 pub fn take_deadlines() -> std::io::Result<()> {
     const SCHED_DEADLINE: u32 = 6;
     let (runtime, period) = (1_000_000, 10_000_000);
-    let new =
-        Scheduling { policy: SCHED_DEADLINE, runtime, deadline: period, period, ..Scheduling::default() };
-    new.take()
+    take_scheduling(libc::sched_attr {
+        sched_policy: SCHED_DEADLINE,
+        sched_runtime: runtime,
+        sched_deadline: period,
+        sched_period: period,
+        ..SCHEDULING
+    })
 }
 
 /// Serial number and description of the session keyring; `None` where there is none, or keyctl is denied.

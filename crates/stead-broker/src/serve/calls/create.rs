@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, StatxFlags};
+use rustix::fs::StatxFlags;
 use stead::desktop::{Desktop, GrantTo, InteractiveSession};
 use stead::os::linux::{CommandExt, Limit};
 use stead::process::Containment;
@@ -17,7 +17,7 @@ use crate::audit::Inode;
 use crate::policy::{Privilege, ProgramRequest, Request, RuleRef, Subject};
 use crate::serve::failure::{failure, invalid, system};
 use crate::serve::folder::{new_id, now, written};
-use crate::serve::given::Given;
+use crate::serve::given::{Given, look_at};
 use crate::serve::process::{Held as HeldProcess, Record, Tracked};
 use crate::serve::proof::Proof;
 use crate::serve::service::Service;
@@ -143,11 +143,10 @@ pub(super) fn create(
     Ok((created, std::iter::once(theirs).chain(terminal).collect()))
 }
 
-/// Which file was passed as the program, without asking a file system that could keep the answer to itself.
+/// Which file was passed as the program.
 fn pinned(call: &CreateProcess, given: &Given) -> Option<Inode> {
     let file = given.get(call.pinned?).ok()?;
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let found = rustix::fs::statx(file, "", flags, StatxFlags::INO).ok()?;
+    let found = look_at(file, StatxFlags::INO).ok()?;
     Some(Inode { device: (found.stx_dev_major, found.stx_dev_minor), inode: found.stx_ino })
 }
 

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
+use rustix::fs::{FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType};
 use stead::{Conversation, Prompt, Secret};
@@ -20,6 +20,7 @@ use stead_protocol::{Failure, LONGEST_SECRET};
 use zeroize::Zeroizing;
 
 use crate::serve::failure::{invalid, system};
+use crate::serve::given::look_at;
 
 const READING: &str = "reading the secret";
 /// A caller has the secret at hand when it calls.
@@ -70,10 +71,9 @@ pub(super) fn read(descriptor: BorrowedFd<'_>) -> Result<Secret, Failure> {
     Ok(Secret::from(bytes))
 }
 
-/// What it is, and on which device, without asking a file system that could keep the answer to itself.
+/// What it is, and on which device.
 fn type_of(descriptor: BorrowedFd<'_>) -> io::Result<(FileType, (u32, u32))> {
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let found = rustix::fs::statx(descriptor, "", flags, StatxFlags::TYPE)?;
+    let found = look_at(descriptor, StatxFlags::TYPE)?;
     Ok((FileType::from_raw_mode(found.stx_mode.into()), (found.stx_dev_major, found.stx_dev_minor)))
 }
 

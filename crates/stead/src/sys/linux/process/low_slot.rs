@@ -68,20 +68,21 @@ impl Slot {
         pool.retain(|slot| slot.owner == here);
         // The lowest is the cheapest.
         pool.sort_unstable_by_key(|slot| std::cmp::Reverse(slot.receive.as_raw_fd()));
-        match pool.pop() {
-            Some(mut slot) => match if slot.stale { slot.renew() } else { Ok(()) } {
-                Ok(()) => Ok(slot),
-                Err(errno) => {
-                    pool.push(slot);
-                    Err(errno)
-                }
-            },
-            // With a high one the child would copy what is below it, which may be anybody's.
-            None => Self::new().and_then(|slot| {
-                let high = OCCUPIED.load(Ordering::Relaxed) && slot.number() >= LOW;
-                if high { Err(Errno::AGAIN) } else { Ok(slot) }
-            }),
+        let Some(mut slot) = pool.pop() else { return Self::another() };
+        if slot.stale
+            && let Err(errno) = slot.renew()
+        {
+            pool.push(slot);
+            return Err(errno);
         }
+        Ok(slot)
+    }
+
+    /// A new one. With a high number the child would copy what is below it, which may be anybody's.
+    fn another() -> Result<Self, Errno> {
+        let slot = Self::new()?;
+        let high = OCCUPIED.load(Ordering::Relaxed) && slot.number() >= LOW;
+        if high { Err(Errno::AGAIN) } else { Ok(slot) }
     }
 
     fn new() -> Result<Self, Errno> {
