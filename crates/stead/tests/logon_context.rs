@@ -75,6 +75,26 @@ fn limits_umask_nice_environment_and_groups_of_pam_reach_the_process() {
 }
 
 #[test]
+fn the_limits_that_pam_sets_end_no_worker() {
+    let bed = testbed::require!();
+    if !testbed::confine::may("sys_resource") {
+        testbed::skip!("a worker that may not raise limits keeps those that PAM lowered");
+    }
+    let session = session(bed, "alice");
+    let worker = children().into_iter().find(|pid| lives(*pid)).expect("the worker is a child");
+    let limits = |process: &str| {
+        let text = std::fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+        // What it may receive for its processes is bounded as they are.
+        text.lines().filter(|line| !line.starts_with("Max open files")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(limits(&worker.to_string()), limits("self"));
+    let ours = seen(bed, &session);
+    let cpu = bed.pam_limits("alice").into_iter().find(|(name, ..)| *name == "Max cpu time").unwrap();
+    assert_eq!((ours.limits[cpu.0].soft, ours.limits[cpu.0].hard), (Some(cpu.1), Some(cpu.2)));
+    session.close().unwrap();
+}
+
+#[test]
 fn each_session_has_its_own_keyring_login_uid_and_audit_session() {
     let bed = testbed::require!();
     let own = Probe::of_self().unwrap();

@@ -75,8 +75,8 @@ impl Toolchain {
 
     fn arguments(self) -> &'static [&'static str] {
         match self {
-            Self::Own => &["--quiet", "--all-features", "--target", TARGET],
-            Self::Debian => &["--quiet", "--all-features", "--target", TARGET, "-Zbuild-std"],
+            Self::Own => &["--all-features", "--target", TARGET],
+            Self::Debian => &["--all-features", "--target", TARGET, "-Zbuild-std"],
         }
     }
 

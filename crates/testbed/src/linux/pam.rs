@@ -25,6 +25,9 @@ const ALICE_LIMITS: &[(&str, &str, u64, u64, u64)] = &[
     ("Max processes", "nproc", 1, 811, 907),
     ("Max locked memory", "memlock", 1024, 61, 67),
     ("Max msgqueue size", "msgqueue", 1, 409_600, 409_600),
+    // In minutes.
+    ("Max cpu time", "cpu", 60, 59, 61),
+    ("Max file size", "fsize", 1024, 1 << 20, 1 << 20),
 ];
 
 const BOB_LIMITS: &[(&str, &str, u64, u64, u64)] =

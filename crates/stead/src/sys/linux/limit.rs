@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustix::process::Resource;
+use rustix::process::{Resource, Rlimit};
 
 macro_rules! limits {
     ($($(#[doc = $doc:literal])* $name:ident = $number:ident, $alias:literal, $resource:ident, $shown:literal;)*) => {
@@ -89,11 +89,41 @@ impl Limit {
         self.own().1
     }
 
-    /// The server's own, soft and hard.
+    /// This process's own, soft and hard.
     fn own(self) -> (u64, u64) {
         let own = rustix::process::getrlimit(self.resource());
         (own.current.unwrap_or(Self::UNLIMITED), own.maximum.unwrap_or(Self::UNLIMITED))
     }
+}
+
+/// All limits of this process, soft and hard.
+pub(crate) fn own_limits() -> Vec<(Limit, u64, u64)> {
+    Limit::ALL.iter().map(|limit| (*limit, limit.own().0, limit.own().1)).collect()
+}
+
+/// Makes these the limits of this process again where others are lower now; gives what those are, as the kernel numbers
+/// them.
+///
+/// What was raised stays: who lowers what it may not raise could not give it to its processes. So does what may not be
+/// raised again, without CAP_SYS_RESOURCE.
+pub(crate) fn take_back(before: &[(Limit, u64, u64)]) -> Vec<(u32, u64, u64)> {
+    let mut others = Vec::new();
+    for (limit, soft, hard) in before {
+        let now = limit.own();
+        let (soft, hard) = (*soft.max(&now.0), *hard.max(&now.1));
+        if now == (soft, hard) {
+            continue;
+        }
+        for (soft, hard) in [(soft, hard), (soft.min(now.1), now.1)] {
+            let wanted = |value| (value != Limit::UNLIMITED).then_some(value);
+            let limits = Rlimit { current: wanted(soft), maximum: wanted(hard) };
+            if rustix::process::setrlimit(limit.resource(), limits).is_ok() {
+                break;
+            }
+        }
+        others.push((limit.number(), now.0, now.1));
+    }
+    others
 }
 
 /// The limits of the process that a token comes from, soft and hard, where they are not the server's own.
@@ -148,6 +178,23 @@ mod tests {
     fn the_servers_own_limits_are_none_to_be_set() {
         let own = Limits::parse(&std::fs::read(AS_THE_KERNEL_WRITES).unwrap()).unwrap();
         assert_eq!(own, Limits::default());
+    }
+
+    #[test]
+    fn what_was_raised_stays_raised_and_what_was_lowered_is_taken_back() {
+        let (core, stack) = (Limit::Core, Limit::Stack);
+        let set = |limit: Limit, soft, hard| {
+            let limits = Rlimit { current: Some(soft), maximum: Some(hard) };
+            rustix::process::setrlimit(limit.resource(), limits).unwrap();
+        };
+        set(core, 4096, 8192);
+        set(stack, 4 << 20, 8 << 20);
+        let before = [(core, 4096, 8192), (stack, 4 << 20, 8 << 20)];
+        set(core, 0, 8192);
+        set(stack, 6 << 20, 8 << 20);
+        assert_eq!(take_back(&before), [(core.number(), 0, 8192)]);
+        assert_eq!(core.own(), (4096, 8192));
+        assert_eq!(stack.own(), (6 << 20, 8 << 20));
     }
 
     #[test]

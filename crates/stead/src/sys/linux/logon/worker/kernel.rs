@@ -13,6 +13,7 @@ use rustix::fs::Mode;
 use crate::error::Result;
 use crate::sys::account::AccountEntry;
 use crate::sys::group;
+use crate::sys::limit::{self, Limit};
 use crate::sys::logon::logon_gid;
 use crate::sys::logon::message::LogonGidRequest;
 use crate::sys::token::{Gid, GroupSet, SecurityContext, none_as_written};
@@ -100,6 +101,19 @@ fn label_in(file: &str) -> io::Result<Option<Vec<u8>>> {
 pub(super) fn audit_session() -> Option<u32> {
     let text = fs::read_to_string("/proc/self/sessionid").ok()?;
     text.trim().parse().ok().filter(|session| *session != u32::MAX)
+}
+
+/// The limits of this process but the number of its descriptors: what it may receive for a process is what that may have.
+pub(super) fn limits() -> Vec<(Limit, u64, u64)> {
+    let mut limits = limit::own_limits();
+    limits.retain(|(limit, ..)| *limit != Limit::OpenFiles);
+    limits
+}
+
+/// The limits that modules (pam_limits) set for the session's processes: taken out of the worker, whose own processor
+/// time is as long as the session, and which writes, when it closes it, what is none of the user's files.
+pub(super) fn take_limits(before: &[(Limit, u64, u64)]) -> Vec<(u32, u64, u64)> {
+    limit::take_back(before)
 }
 
 /// A gid that no other session ever had or will have.

@@ -30,6 +30,8 @@ pub(super) struct Session {
     pub(super) socket: Option<CString>,
     /// Children that PAM modules left running; they are not the session's processes.
     pub(super) of_pam: Vec<i32>,
+    /// Limits that its processes have and the worker has not: number, soft and hard.
+    pub(super) limits: Vec<(u32, u64, u64)>,
 }
 
 /// What the last phases returned.
@@ -77,13 +79,15 @@ pub(super) fn log_on(mut open: Open, socket: &Rc<OwnedFd>, ready: Option<Ready>)
     let answers = pam.answers();
     (answers.secret, answers.conversation) = (open.secret.take(), open.conversation);
     let mut transaction = Transaction { pam, established: false, opened: false };
+    let own_limits = kernel::limits();
     let (entry, logon_gid) = transaction.advance(&open, requested, socket)?;
     keyring::give_to(first_keyring, &entry);
     let snapshot = take_snapshot(&transaction.pam, open.id, entry, logon_gid)?;
     // A daemon that were not known for a module's would be ended with the session.
     let of_pam =
         super::tree::children().map_err(|error| system(Phase::Snapshot, "/proc/self/task", &error))?;
-    Ok(Session { transaction, snapshot, socket: open.socket, of_pam })
+    let limits = kernel::take_limits(&own_limits);
+    Ok(Session { transaction, snapshot, socket: open.socket, of_pam, limits })
 }
 
 impl Transaction {

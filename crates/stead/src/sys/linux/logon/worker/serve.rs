@@ -49,6 +49,8 @@ enum Ending {
 struct Worker {
     snapshot: Snapshot,
     of_pam: BTreeSet<i32>,
+    /// The processes' limits, where they are not the worker's.
+    limits: Vec<(u32, u64, u64)>,
     processes: BTreeMap<u32, Process>,
     trees: Trees,
     next: u32,
@@ -82,6 +84,7 @@ pub(super) fn serve(session: Session, socket: Rc<OwnedFd>, server_process: Owned
     let mut worker = Worker {
         snapshot,
         of_pam,
+        limits: session.limits.clone(),
         processes: BTreeMap::new(),
         trees: Trees::default(),
         next: 1,
@@ -359,7 +362,7 @@ impl Worker {
         let cgroup = if request.cgroup { sent.pop() } else { None };
         // The trampoline's arguments only make sense with the program's behind them.
         let whole: Vec<_> = request.spec.iter().chain(&request.argv).cloned().collect();
-        let Some((spec, length)) = Spec::decode(&whole) else { return malformed };
+        let Some((mut spec, length)) = Spec::decode(&whole) else { return malformed };
         if length != request.spec.len() || sent.len() != request.targets.len() {
             return malformed;
         }
@@ -368,6 +371,9 @@ impl Worker {
         if spec.credentials.as_ref().is_none_or(|credentials| credentials.uid != account) {
             return (Reply::NotLaunched { step: 0, errno: libc::EPERM, detail: 0 }, None);
         }
+        let of_pam =
+            self.limits.iter().filter(|(limit, ..)| !spec.limits.iter().any(|(one, ..)| one == limit));
+        spec.limits = of_pam.chain(&spec.limits).copied().collect();
         let descriptors = sent.into_iter().zip(request.targets.iter().copied()).collect();
         let what =
             Launch { spec, argv: request.argv.clone(), envp: request.envp.clone(), descriptors, cgroup };

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::process::Uid;
 use zeroize::Zeroizing;
 
+use super::kernel::OF_PAM;
 use super::world::{Event, World, descriptor, raw, world};
 use crate::process::Stage;
 use crate::sys::logon::message::{Reply, Request};
@@ -169,6 +170,7 @@ pub(super) fn slim() {
 }
 
 pub(super) fn launch(launch: &Launch) -> Result<Started, LaunchFault> {
+    assert_eq!(launch.spec.limits, [OF_PAM], "every process has the limits that PAM set");
     world(|world| {
         let event = world.turn();
         if event == Some(Event::Fails) {

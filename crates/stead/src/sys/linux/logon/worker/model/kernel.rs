@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use super::{ACCOUNTS, Fault, LOGON_GID, System, with};
 use crate::error::{Error, Result};
 use crate::sys::account::AccountEntry;
+use crate::sys::limit::Limit;
 use crate::sys::logon::message::LogonGidRequest;
 use crate::sys::token::{
     CapabilitySet, CapabilitySets, Gid, GroupSet, LoginUid, SecureBits, SecurityContext, Uid,
@@ -112,6 +113,18 @@ pub(super) fn umask() -> u32 {
 
 pub(super) fn take_exec_label() -> io::Result<Option<Vec<u8>>> {
     read(|_| None)
+}
+
+/// What a module sets: a minute of processor time.
+pub(super) const OF_PAM: (u32, u64, u64) = (libc::RLIMIT_CPU, 60, 60);
+
+pub(super) fn limits() -> Vec<(Limit, u64, u64)> {
+    vec![(Limit::CpuTime, Limit::UNLIMITED, Limit::UNLIMITED)]
+}
+
+pub(super) fn take_limits(before: &[(Limit, u64, u64)]) -> Vec<(u32, u64, u64)> {
+    assert_eq!(before, limits());
+    vec![OF_PAM]
 }
 
 pub(super) fn audit_session() -> Option<u32> {
