@@ -159,6 +159,30 @@ fn an_expired_password_is_changed_in_the_conversation() {
 }
 
 #[test]
+fn an_empty_password_opens_a_session_at_the_machine_alone() {
+    let bed = testbed::require!(alone);
+    let before = std::fs::read_to_string("/etc/shadow").unwrap();
+    let emptied = |line: &str| {
+        let mut fields: Vec<&str> = line.split(':').collect();
+        if fields[0] == "mallory" {
+            fields[1] = "";
+        }
+        fields.join(":") + "\n"
+    };
+    std::fs::write("/etc/shadow", before.lines().map(emptied).collect::<String>()).unwrap();
+    let by =
+        |kind| Logon::password(Account::local("mallory"), "").kind(kind).pam_service("stead-nullok").opened();
+    let refused =
+        [LogonType::Network, LogonType::NetworkCleartext, LogonType::Batch, LogonType::Service].map(by);
+    let interactive = by(LogonType::Interactive);
+    std::fs::write("/etc/shadow", before).unwrap();
+    for session in refused {
+        assert_eq!(session.unwrap_err().kind(), &ErrorKind::LogonFailed);
+    }
+    assert_eq!(seen(bed, &interactive.unwrap()).uid.real, bed.user("mallory").uid);
+}
+
+#[test]
 fn the_time_of_a_conversation_is_not_counted() {
     let bed = testbed::require!();
     let slow = logon(bed, "alice").pam_service("stead-otp").deadline(Duration::from_secs(8)).conversation(

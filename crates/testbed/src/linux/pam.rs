@@ -143,6 +143,8 @@ pub(crate) fn files(root: &Path, login_uid: bool) -> Vec<File> {
     let unix = "requisite pam_unix.so nodelay";
     let permit = "required pam_permit.so";
     let deny = "requisite pam_deny.so";
+    // As distributions ship theirs.
+    add("pam.d/stead-nullok".into(), stack("required pam_unix.so nullok nodelay", permit, permit));
     add("pam.d/stead-fail-auth".into(), stack(deny, permit, permit));
     add("pam.d/stead-fail-account".into(), stack(unix, deny, permit));
     add(

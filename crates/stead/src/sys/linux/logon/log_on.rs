@@ -22,11 +22,14 @@ const STATE: &CStr = c"/var/lib/stead";
 const UNDO: Duration = Duration::from_millis(500);
 
 /// How an account is to be logged on; everything is checked for NUL.
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub(crate) struct Request<'a> {
     pub(crate) user: CString,
     pub(crate) exact_name: bool,
     pub(crate) service: CString,
     pub(crate) authenticate: bool,
+    /// Whether an account may log on whose password is empty.
+    pub(crate) empty_password: bool,
     pub(crate) secret: Option<SecretBytes>,
     pub(crate) tty: Option<CString>,
     pub(crate) remote_host: Option<CString>,
@@ -69,6 +72,7 @@ pub(crate) fn log_on(mut request: Request<'_>, answer: Option<Answer<'_>>) -> Re
         user: request.user,
         exact_name: request.exact_name,
         authenticate: request.authenticate,
+        empty_password: request.empty_password,
         secret: request.secret.take(),
         conversation: answer.is_some(),
         tty: request.tty,
@@ -357,6 +361,7 @@ mod tests {
             user: c"alice".to_owned(),
             exact_name: true,
             authenticate: false,
+            empty_password: false,
             secret: None,
             conversation: false,
             tty: None,

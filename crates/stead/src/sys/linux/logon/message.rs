@@ -46,6 +46,7 @@ pub(super) enum Request {
 // Not Debug: it holds the secret, and the tests alone compare it.
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(Debug))]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub(super) struct Open {
     pub(super) id: u64,
     pub(super) service: CString,
@@ -53,6 +54,8 @@ pub(super) struct Open {
     /// Whether NSS must know the account under exactly this name.
     pub(super) exact_name: bool,
     pub(super) authenticate: bool,
+    /// Whether an account may log on whose password is empty.
+    pub(super) empty_password: bool,
     /// Answers the first prompt without echo.
     pub(super) secret: Option<SecretBytes>,
     /// Whether somebody answers what the secret does not.
@@ -278,6 +281,7 @@ impl Open {
         out.string(&self.user);
         out.flag(self.exact_name);
         out.flag(self.authenticate);
+        out.flag(self.empty_password);
         out.option(self.secret.as_ref(), |out, secret| out.bytes(secret));
         out.flag(self.conversation);
         for item in [&self.tty, &self.remote_host, &self.remote_user] {
@@ -299,6 +303,7 @@ impl Open {
             user: from.string()?,
             exact_name: from.flag()?,
             authenticate: from.flag()?,
+            empty_password: from.flag()?,
             secret: from.option(|from| from.bytes().map(|bytes| Zeroizing::new(bytes.to_vec())))?,
             conversation: from.flag()?,
             tty: from.option(Reader::string)?,

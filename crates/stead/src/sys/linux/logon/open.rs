@@ -81,6 +81,8 @@ pub(crate) fn open(logon: Logon) -> Result<SessionHandle> {
         exact_name: logon.account.is_local(),
         service: string("the PAM service", &service)?,
         authenticate: logon.authenticate,
+        // As Windows has it (`LimitBlankPasswordUse`), and sshd(8).
+        empty_password: logon.kind == LogonType::Interactive,
         tty: optional("the terminal's name", &native.tty)?,
         remote_host: optional("the remote host", &native.remote_host)?,
         remote_user: optional("the remote user", &native.remote_user)?,

@@ -24,6 +24,7 @@ fn open() -> Open {
         user: text("alice"),
         exact_name: true,
         authenticate: true,
+        empty_password: false,
         secret: Some(Zeroizing::new(b"correct horse".to_vec())),
         conversation: false,
         tty: Some(text("pts/3")),

@@ -78,6 +78,9 @@ pub(super) fn log_on(mut open: Open, socket: &Rc<OwnedFd>, ready: Option<Ready>)
     let Ready { mut pam, first_keyring } = ready;
     let answers = pam.answers();
     (answers.secret, answers.conversation) = (open.secret.take(), open.conversation);
+    if !open.empty_password {
+        pam.refuse_empty_passwords();
+    }
     let mut transaction = Transaction { pam, established: false, opened: false };
     let own_limits = kernel::limits();
     let (entry, logon_gid) = transaction.advance(&open, requested, socket)?;

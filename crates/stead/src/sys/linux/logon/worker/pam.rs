@@ -24,6 +24,7 @@ const ITEM_RUSER: c_int = 8;
 const ESTABLISH_CRED: c_int = 0x2;
 const DELETE_CRED: c_int = 0x4;
 const CHANGE_EXPIRED_AUTHTOK: c_int = 0x20;
+const DISALLOW_NULL_AUTHTOK: c_int = 0x1;
 
 const PROMPT_ECHO_OFF: c_int = 1;
 const PROMPT_ECHO_ON: c_int = 2;
@@ -163,6 +164,8 @@ pub(super) struct Pam<A: Answers> {
     /// libpam keeps both addresses, so they are owned through raw pointers until the end.
     answers: *mut A,
     conversation: *mut PamConversation,
+    /// The flags of the phases in which a password may be asked for.
+    of_passwords: c_int,
     last: c_int,
 }
 
@@ -205,7 +208,7 @@ impl<A: Answers> Pam<A> {
         // SAFETY: the service is NUL-terminated, and libpam takes no user for one that is set later; the
         // conversation and its data stay where they are until `drop` has called pam_end.
         let result = unsafe { (library.start)(service.as_ptr(), ptr::null(), conversation, &raw mut handle) };
-        let pam = Self { library, handle, answers, conversation, last: result };
+        let pam = Self { library, handle, answers, conversation, of_passwords: 0, last: result };
         match pam.fault(result) {
             Some(fault) => Err(StartFault::Pam(fault)),
             None if pam.handle.is_null() => {
@@ -218,12 +221,17 @@ impl<A: Answers> Pam<A> {
         }
     }
 
+    /// From now on nobody is let in by an empty password, whatever the service's modules would do (`nullok`).
+    pub(super) fn refuse_empty_passwords(&mut self) {
+        self.of_passwords = DISALLOW_NULL_AUTHTOK;
+    }
+
     /// One phase.
     pub(super) fn call(&mut self, call: Call) -> Result<(), PamFault> {
         let library = &self.library;
         let (function, flags) = match call {
-            Call::Authenticate => (library.authenticate, 0),
-            Call::Account => (library.acct_mgmt, 0),
+            Call::Authenticate => (library.authenticate, self.of_passwords),
+            Call::Account => (library.acct_mgmt, self.of_passwords),
             Call::ChangeExpired => (library.chauthtok, CHANGE_EXPIRED_AUTHTOK),
             Call::Establish => (library.setcred, ESTABLISH_CRED),
             Call::OpenSession => (library.open_session, 0),

@@ -95,6 +95,8 @@ struct System {
     /// Where a module could have had the secret, and where one could have asked the server.
     secret_in: Vec<Call>,
     conversation_in: Vec<Call>,
+    /// Where a module could have taken an empty password for the right one.
+    empty_in: Vec<Call>,
 }
 
 thread_local! {
@@ -173,6 +175,7 @@ fn begin(expired: bool, faults: BTreeMap<usize, Fault>) {
         opened: false,
         secret_in: Vec::new(),
         conversation_in: Vec::new(),
+        empty_in: Vec::new(),
     }));
 }
 
@@ -190,6 +193,7 @@ fn logons() -> Vec<Logon> {
         user: c"alice".to_owned(),
         exact_name: true,
         authenticate: true,
+        empty_password: false,
         secret: Some(Zeroizing::new(b"secret".to_vec())),
         conversation: false,
         tty: None,
@@ -261,6 +265,7 @@ fn holds(open: &Open, run: &Run, faults: &BTreeMap<usize, Fault>) {
     assert!(system.secret_in.iter().all(|call| *call == Call::Authenticate), "{}", what());
     let asked_late = |call: &Call| matches!(call, Call::CloseSession | Call::Delete);
     assert!(!system.conversation_in.iter().any(asked_late), "{}", what());
+    assert!(open.empty_password || system.empty_in.is_empty(), "{}", what());
 
     // A session is the account's that was asked for, and has what that account has.
     let Ok(snapshot) = opened else { return };

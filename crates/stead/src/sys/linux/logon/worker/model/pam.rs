@@ -15,6 +15,7 @@ use crate::sys::logon::pam_code;
 /// A transaction.
 pub(super) struct Pam<A> {
     answers: A,
+    empty_passwords: bool,
 }
 
 fn fault(code: i32) -> PamFault {
@@ -28,12 +29,19 @@ impl Pam<Asker> {
                 return Err(StartFault::Pam(fault(pam_code::SYSTEM_ERR)));
             }
             system.started += 1;
-            Ok(Self { answers })
+            Ok(Self { answers, empty_passwords: true })
         })
+    }
+
+    pub(super) fn refuse_empty_passwords(&mut self) {
+        self.empty_passwords = false;
     }
 
     pub(super) fn call(&mut self, call: Call) -> Result<(), PamFault> {
         with(|system| {
+            if self.empty_passwords && matches!(call, Call::Authenticate | Call::Account) {
+                system.empty_in.push(call);
+            }
             if self.answers.secret.is_some() {
                 system.secret_in.push(call);
             }
