@@ -15,6 +15,8 @@ mod machine;
 mod native;
 mod runner;
 #[cfg(target_os = "linux")]
+mod scratch;
+#[cfg(target_os = "linux")]
 mod shell;
 #[cfg(target_os = "linux")]
 mod test;

@@ -61,7 +61,11 @@ fn succeeded(output: &Output) -> String {
 fn everything_is_installed_below_the_prefix_and_nothing_elsewhere() {
     let bed = testbed::require!();
     let prefix = bed.scratch("prefix");
-    succeeded(&install(&["--prefix", prefix.to_str().unwrap(), "--pam", "common"]));
+    let said = succeeded(&install(&["--prefix", prefix.to_str().unwrap(), "--pam", "common"]));
+    // Neither PAM nor systemd looks there.
+    for told in ["/etc/pam.d/", "systemctl link '"] {
+        assert!(said.contains(told), "{said}");
+    }
     for (path, mode) in [
         ("bin/stead", 0o755),
         ("libexec/stead/stead-session", 0o755),
@@ -87,9 +91,31 @@ fn everything_is_installed_below_the_prefix_and_nothing_elsewhere() {
     }
     assert!(prefix.join("etc/stead/policy.d").is_dir());
     let unit = fs::read_to_string(prefix.join("lib/systemd/system/stead.service")).unwrap();
-    assert!(unit.contains(&format!("ExecStart={}/bin/stead serve", prefix.display())), "{unit}");
+    let (bin, etc) = (prefix.join("bin"), prefix.join("etc"));
+    let serve = format!("ExecStart={}/stead serve --policy {}/stead\n", bin.display(), etc.display());
+    assert!(unit.contains(&serve), "{unit}");
     let version = Command::new(prefix.join("bin/stead")).arg("--version").output().unwrap();
     assert!(succeeded(&version).starts_with("stead "));
+}
+
+#[test]
+fn what_root_installs_is_for_everybody_whatever_roots_own_files_are() {
+    let bed = testbed::require!();
+    let prefix = bed.scratch("prefix").join("with \"spaces\" and 100%");
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let installed = install(&["--prefix", prefix.to_str().unwrap(), "--pam", "common"]);
+    rustix::process::umask(before);
+    succeeded(&installed);
+    for path in
+        ["", "bin", "lib/systemd/system", "share/man/man1", "etc/stead", "etc/stead/policy.d", "etc/pam.d"]
+    {
+        let found = fs::metadata(prefix.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert_eq!(found.permissions().mode() & 0o7777, 0o755, "{path}");
+    }
+    let page = fs::metadata(prefix.join("share/man/man1/stead-run.1")).unwrap();
+    assert_eq!(page.permissions().mode() & 0o7777, 0o644);
+    let unit = fs::read_to_string(prefix.join("lib/systemd/system/stead.service")).unwrap();
+    assert!(unit.contains(r#"/with \"spaces\" and 100%%/bin/stead" serve --policy ""#), "{unit}");
 }
 
 #[test]

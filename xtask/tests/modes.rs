@@ -130,6 +130,36 @@ fn a_container_is_as_before_after_an_interrupt_and_swept_after_a_kill() {
 }
 
 #[test]
+fn a_stranger_with_an_id_of_ours_is_not_ended() {
+    let bed = testbed::require!();
+    only_in_a_bed_of_root!(bed);
+    let script = "setpriv --reuid=47001 --clear-groups sleep 600 & stranger=$!
+        until grep -q \"^Uid:.47001\" /proc/$stranger/status; do sleep 0.02; done
+        /run/programs/xtask shell true && echo made
+        kill $stranger && echo lives";
+    let (seen, said) = shell(bed.container("sh"), &["-c", script]);
+    assert_eq!(seen, "lives\n", "{said}");
+    assert!(said.contains("has a uid that the testbed would need"), "{said}");
+}
+
+#[test]
+fn the_accounts_of_what_may_be_somebodys_machine_are_not_touched() {
+    let bed = testbed::require!();
+    only_in_a_bed_of_root!(bed);
+    let script = "unset container CI KUBERNETES_SERVICE_HOST
+        ls /.dockerenv /run/.containerenv /run/systemd/container 2>/dev/null && exit
+        cat /etc/passwd /etc/shadow >/run/before
+        /run/programs/xtask shell true && echo made
+        cat /etc/passwd /etc/shadow | cmp - /run/before && echo as before";
+    let (seen, said) = shell(bed.container("sh"), &["-c", script]);
+    if seen.starts_with('/') {
+        testbed::skip!("this is a container, and shows it: {}", seen.trim());
+    }
+    assert_eq!(seen, "as before\n", "{said}");
+    assert!(said.contains("nothing says that this is a container"), "{said}");
+}
+
+#[test]
 fn an_account_of_the_containers_own_is_never_mixed_up_with_ours() {
     let bed = testbed::require!();
     only_in_a_bed_of_root!(bed);

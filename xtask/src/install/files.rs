@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// Below the prefix; `@bindir@` is replaced.
+/// Below the prefix; `@serve@` is replaced.
 pub(super) const DATA: &[(&str, &str)] = &[
     ("lib/systemd/system/stead.service", include_str!("../../../packaging/systemd/stead.service")),
     ("lib/systemd/system/stead.socket", include_str!("../../../packaging/systemd/stead.socket")),

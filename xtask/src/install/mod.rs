@@ -35,6 +35,8 @@ struct Places {
 /// Runs the command.
 pub fn run(arguments: &[String]) -> io::Result<u8> {
     let places = places(arguments)?;
+    // What is installed is for everybody, whatever root's own files are.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let kept = install(&places)?;
     for path in &kept {
         println!("kept {}, which was changed here", path.display());
@@ -44,12 +46,47 @@ pub fn run(arguments: &[String]) -> io::Result<u8> {
     }
     if places.destdir.is_none() {
         println!(
-            "installed below {}. As root, to run the service:\n  systemd-sysusers\n  systemd-tmpfiles --create\n  \
-             systemctl daemon-reload\n  systemctl enable --now stead.socket stead.service",
-            places.prefix.display()
+            "installed below {}. As root, to run the service:{}",
+            places.prefix.display(),
+            how_to_run(&places)
         );
     }
     Ok(0)
+}
+
+/// The commands; PAM, systemd and logrotate look nowhere but in the machine's own folders.
+fn how_to_run(places: &Places) -> String {
+    let (prefix, sysconfdir) = (places.prefix.display(), places.sysconfdir.display());
+    let mut commands = Vec::new();
+    if places.sysconfdir != Path::new("/etc") {
+        commands.push(format!("ln -s '{sysconfdir}'/pam.d/stead-* /etc/pam.d/"));
+        commands.push(format!("cp '{sysconfdir}'/logrotate.d/stead /etc/logrotate.d/"));
+    }
+    let of_machine = is_of_machine(&places.prefix);
+    let own = |file: &str| if of_machine { String::new() } else { format!(" '{prefix}/lib/{file}'") };
+    commands.push(format!("systemd-sysusers{}", own("sysusers.d/stead.conf")));
+    commands.push(format!("systemd-tmpfiles --create{}", own("tmpfiles.d/stead.conf")));
+    if !of_machine {
+        commands.push(format!("systemctl link '{prefix}'/lib/systemd/system/stead.service"));
+        commands.push(format!("systemctl link '{prefix}'/lib/systemd/system/stead.socket"));
+    }
+    commands.push("systemctl daemon-reload".to_owned());
+    commands.push("systemctl enable --now stead.socket stead.service".to_owned());
+    commands.iter().fold(String::new(), |text, command| text + "\n  " + command)
+}
+
+fn is_of_machine(prefix: &Path) -> bool {
+    [Path::new("/usr"), Path::new("/usr/local")].contains(&prefix)
+}
+
+/// A word of `ExecStart=` (systemd.service(5), "Command lines").
+fn unit_word(path: &Path) -> String {
+    let text = path.display().to_string().replace('%', "%%").replace('$', "$$");
+    if text.contains(|c: char| c.is_whitespace() || "\"'\\;".contains(c)) {
+        format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+    } else {
+        text
+    }
 }
 
 fn places(arguments: &[String]) -> io::Result<Places> {
@@ -73,8 +110,7 @@ fn places(arguments: &[String]) -> io::Result<Places> {
     let absolute = |path: Option<String>| path.map(std::path::absolute).transpose();
     let prefix = absolute(prefix)?.unwrap_or_else(|| "/usr/local".into());
     // As everywhere: what is installed for the whole machine is configured in its /etc.
-    let of_machine = [Path::new("/usr"), Path::new("/usr/local")].contains(&prefix.as_path());
-    let default = if of_machine { PathBuf::from("/etc") } else { prefix.join("etc") };
+    let default = if is_of_machine(&prefix) { PathBuf::from("/etc") } else { prefix.join("etc") };
     let pam = match pam.as_deref() {
         None => Flavour::of_this_machine(),
         Some("common") => Flavour::Common,
@@ -97,8 +133,13 @@ fn install(places: &Places) -> io::Result<Vec<PathBuf>> {
     let worker = fs::read(programs.join("stead-session"))?;
     places.put(&places.prefix.join("libexec/stead/stead-session"), &worker, 0o755)?;
 
+    let mut serve = vec![unit_word(&bin.join("stead")), "serve".to_owned()];
+    if places.sysconfdir != Path::new("/etc") {
+        serve.extend(["--policy".to_owned(), unit_word(&places.sysconfdir.join("stead"))]);
+    }
+    let serve = serve.join(" ");
     for (path, text) in DATA {
-        let text = text.replace("@bindir@", &bin.display().to_string());
+        let text = text.replace("@serve@", &serve);
         places.put(&places.prefix.join(path), text.as_bytes(), 0o644)?;
     }
     let man = places.at(&places.prefix.join("share/man/man1"));

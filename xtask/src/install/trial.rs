@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::steps::{IN_A_MACHINE, INSTALLED, STEPS, WORDS};
 use super::succeed;
 use crate::machine::{Machine, Release};
+use crate::scratch::{Folder, ends_with_us};
 
 const RELEASE: &str = "bookworm";
 /// What a Debian has that people log on to; what the package depends on is among it.
@@ -71,9 +72,8 @@ impl Debian for Machine {
 }
 
 fn in_namespaces(package: &Path) -> io::Result<u8> {
-    let folder = Folder(std::env::temp_dir().join(format!("stead-try-{}", std::process::id())));
-    fs::create_dir(&folder.0)?;
-    let root = folder.0.join("root");
+    let folder = Folder::new("try", 0o755)?;
+    let root = folder.path().join("root");
     println!("making a Debian {RELEASE} in {}", root.display());
     let mut make = Command::new("mmdebstrap");
     make.args(["--quiet", "--variant=minbase", &format!("--include={PACKAGES}"), RELEASE]).arg(&root);
@@ -122,17 +122,6 @@ fn skipped(said: &[u8]) -> Option<String> {
     said.lines().find_map(|line| line.strip_prefix("skipped: ")).map(str::to_owned)
 }
 
-/// Removed with all in it, once nothing is mounted there any more.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("{} stays behind: {error}", self.0.display());
-        }
-    }
-}
-
 /// Namespaces whose first process is systemd, until they are dropped.
 struct Namespaces {
     child: Child,
@@ -152,7 +141,7 @@ impl Namespaces {
         let log = root.with_file_name("boot.log");
         let output = fs::File::create(&log)?;
         // A cgroup namespace has its root where the process is that makes it.
-        let child = Command::new("sh")
+        let child = ends_with_us("sh")
             .args([
                 "-c",
                 r#"echo 0 > "$0/cgroup.procs" && exec unshare -mpfCuin --kill-child sh -c "$1" sh "$2""#,

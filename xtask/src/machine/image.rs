@@ -71,7 +71,10 @@ pub(super) fn made(release: Release) -> io::Result<PathBuf> {
     let disk = folder.join("disk.part");
     fs::File::create(&disk)?.set_len(4 * GIB)?;
     // Without root mmdebstrap writes it as a user of a namespace of its own.
-    fs::set_permissions(&disk, fs::Permissions::from_mode(0o666))?;
+    let private = fs::Permissions::from_mode(0o600);
+    let as_root = rustix::process::geteuid().is_root();
+    let writable = if as_root { private.clone() } else { fs::Permissions::from_mode(0o666) };
+    fs::set_permissions(&disk, writable)?;
     let mut make = Command::new("mmdebstrap");
     make.args(["--quiet", "--variant=minbase", "--format=null", &format!("--include={PACKAGES}")]);
     let upload = |what: &Path, to: &str| format!("upload {} {to}", what.display());
@@ -109,6 +112,8 @@ pub(super) fn made(release: Release) -> io::Result<PathBuf> {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(io::Error::other(format!("mmdebstrap: {}\n{said}", output.status)));
     }
+    // Who writes it is root in the machine that is started from it.
+    fs::set_permissions(&disk, private)?;
     fs::rename(disk, folder.join("disk"))?;
     Ok(folder)
 }

@@ -8,10 +8,12 @@ mod image;
 
 use std::fs;
 use std::io::{self, Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use crate::scratch::{Folder, ends_with_us};
 
 pub use image::Release;
 
@@ -66,6 +68,10 @@ pub struct Machine {
 impl Machine {
     /// Starts one in which these folders are, read-only and at the same paths.
     pub fn start(release: Release, folders: &[&Path]) -> io::Result<Self> {
+        if Command::new("qemu-system-x86_64").arg("--version").output().is_err() {
+            let needed = "needs QEMU (apt-get install --no-install-recommends qemu-system-x86)";
+            return Err(io::Error::other(needed));
+        }
         let image = image::made(release)?;
         let mut failed = None;
         for accelerator in Accelerator::all() {
@@ -86,10 +92,9 @@ impl Machine {
     }
 
     fn start_with(accelerator: Accelerator, image: &Path, folders: &[&Path]) -> io::Result<Self> {
-        let exchange = Folder(std::env::temp_dir().join(format!("stead-machine-{}", std::process::id())));
-        fs::create_dir(&exchange.0)?;
+        let exchange = Folder::new("machine", 0o700)?;
         let mut shared = Vec::new();
-        let mut command = Command::new("qemu-system-x86_64");
+        let mut command = ends_with_us("qemu-system-x86_64");
         command.args(["-nodefaults", "-display", "none", "-no-reboot", "-machine", "q35"]);
         command.args(accelerator.options()).args(["-smp", "2", "-m", &MEMORY_MIB.to_string()]);
         command.arg("-kernel").arg(image.join("vmlinuz")).arg("-initrd").arg(image.join("initrd.img"));
@@ -97,9 +102,11 @@ impl Machine {
         let disk = format!("file={},if=virtio,format=raw,snapshot=on", image.join("disk").display());
         command
             .args(["-drive", &disk, "-serial"])
-            .arg(format!("file:{}", exchange.0.join("console").display()));
-        let exchanged =
-            format!("local,path={},mount_tag=exchange,security_model=none,id=exchange", exchange.0.display());
+            .arg(format!("file:{}", exchange.path().join("console").display()));
+        let exchanged = format!(
+            "local,path={},mount_tag=exchange,security_model=none,id=exchange",
+            exchange.path().display()
+        );
         command.args(["-virtfs", &exchanged]);
         for (number, folder) in folders.iter().enumerate() {
             let (tag, folder) = (format!("folder{number}"), folder.display());
@@ -109,16 +116,8 @@ impl Machine {
             command.args(["-virtfs", &share]);
             shared.push(format!("{tag} {folder}\n"));
         }
-        fs::write(exchange.0.join("folders"), shared.concat())?;
-        let emulator =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().map_err(|error| {
-                match error.kind() {
-                    io::ErrorKind::NotFound => io::Error::other(
-                        "needs QEMU (apt-get install --no-install-recommends qemu-system-x86)",
-                    ),
-                    _ => error,
-                }
-            })?;
+        fs::write(exchange.path().join("folders"), shared.concat())?;
+        let emulator = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
         let mut machine = Self { emulator, accelerator, exchange, scripts: 0 };
         let begun = Instant::now();
         machine.run_within(
@@ -145,7 +144,7 @@ impl Machine {
 
     fn run_within(&mut self, script: &str, at_most: Duration, out: &mut dyn Write) -> io::Result<i32> {
         self.scripts += 1;
-        let file = |kind: &str| self.exchange.0.join(format!("{}.{kind}", self.scripts));
+        let file = |kind: &str| self.exchange.path().join(format!("{}.{kind}", self.scripts));
         fs::write(file("sh"), script)?;
         fs::write(file("ready"), "")?;
         let begun = Instant::now();
@@ -161,7 +160,7 @@ impl Machine {
                     .map_err(|_| io::Error::other(format!("an exit status {status:?}")));
             }
             if self.emulator.try_wait()?.is_some() || begun.elapsed() > at_most {
-                let console = fs::read(self.exchange.0.join("console")).unwrap_or_default();
+                let console = fs::read(self.exchange.path().join("console")).unwrap_or_default();
                 let end =
                     String::from_utf8_lossy(&console[console.len().saturating_sub(4000)..]).into_owned();
                 return Err(io::Error::other(format!(
@@ -191,15 +190,4 @@ fn copy_from(path: &Path, from: u64, out: &mut dyn Write) -> io::Result<u64> {
     file.read_to_end(&mut bytes)?;
     out.write_all(&bytes)?;
     Ok(bytes.len() as u64)
-}
-
-/// Removed with all in it.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("{} stays behind: {error}", self.0.display());
-        }
-    }
 }

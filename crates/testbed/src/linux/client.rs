@@ -84,7 +84,10 @@ impl Bed {
     ///
     /// If the bed was entered without its programs.
     pub fn container(&self, program: impl AsRef<OsStr>) -> Command {
-        self.confined(&["--fresh-files", "--docker"], program)
+        let mut command = self.confined(&["--fresh-files", "--docker"], program);
+        // As its manager says it (systemd's "Container Interface").
+        command.env("container", "stead");
+        command
     }
 
     /// A program to be run by the caller itself, confined: the options are those of `testbed-client`.

@@ -29,10 +29,11 @@ const OWN_MARK: &str = ".made-by-the-testbed";
 /// Takes the lock, and away what a killed run left.
 pub(super) fn sweep() -> io::Result<Lock> {
     let lock = Lock::take()?;
-    if leftovers::stale_root() {
+    // Without a trace of an earlier run, whoever has these ids is somebody else.
+    if leftovers::stale_root() || has_ours(Path::new(ETC)) {
         eprintln!("testbed: taking away what an earlier run left behind");
+        take_away()?;
     }
-    take_away()?;
     Ok(lock)
 }
 
@@ -40,6 +41,11 @@ pub(super) fn sweep() -> io::Result<Lock> {
 pub(super) fn run(options: &EnterOptions, arguments: &[OsString]) -> io::Result<i32> {
     let users = accounts::users(&Path::new(ROOT).join("home"));
     refuse_collisions(Path::new(ETC), &users)?;
+    refuse_accounts_from_elsewhere(&users)?;
+    if let Some((pid, _)) = leftovers::our_processes().first() {
+        // They would be ended with those of the bed.
+        return Err(io::Error::other(format!("process {pid} has a uid that the testbed would need")));
+    }
     // Signals are waited for below, so that nothing ends this process before it has put everything back.
     sys::block_ending_signals()?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
@@ -191,6 +197,29 @@ fn refuse_collisions(etc: &Path, users: &[User]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The same of those whom another database than the files knows (nsswitch.conf(5)).
+fn refuse_accounts_from_elsewhere(users: &[User]) -> io::Result<()> {
+    let lines = accounts::lines(users);
+    for (database, ours) in [("passwd", &lines.passwd), ("group", &lines.group)] {
+        let names_and_ids = ours.lines().filter_map(name_and_id).flat_map(|(name, id)| [name, id]);
+        let known = match Command::new("getent").arg(database).args(names_and_ids).output() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            answered => answered?.stdout,
+        };
+        if let Some(taken) = String::from_utf8_lossy(&known).lines().next() {
+            return Err(io::Error::other(format!(
+                "the account database has {taken:?}, and the testbed would need the name or the id"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Whether an earlier run's users are in the account files.
+fn has_ours(etc: &Path) -> bool {
+    fs::read_to_string(etc.join("passwd")).is_ok_and(|text| text.contains(accounts::MARK))
 }
 
 fn name_and_id(line: &str) -> Option<(&str, &str)> {

@@ -6,6 +6,7 @@ use crate::linux::bed::Mode;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// How the bed can be made.
@@ -40,10 +41,15 @@ pub(super) fn choose(options: &EnterOptions) -> io::Result<Choice> {
     if root {
         return match namespaces::possible(Mode::Namespaces) {
             Ok(()) => Ok(Choice::Here(Mode::Namespaces)),
-            Err(why) => {
+            Err(why) if is_throw_away() => {
                 eprintln!("testbed: no namespaces here ({why}): using the container's own account files");
                 Ok(Choice::Here(Mode::Container))
             }
+            Err(why) => Err(io::Error::other(format!(
+                "root can make no namespaces here ({why}), and nothing says that this is a container, whose own account \
+                 files could be used, with users whose passwords everybody knows; if it is one, or a machine that only \
+                 runs tests:\n\n    container=yes cargo xtask ..\n"
+            ))),
         };
     }
     let why = match subordinate_ranges().map_err(|error| error.to_string()) {
@@ -63,6 +69,16 @@ pub(super) fn choose(options: &EnterOptions) -> io::Result<Choice> {
          \n    {}\n",
         missing_commands()
     )))
+}
+
+/// Whether nobody's real accounts are at stake: managers of containers leave such a mark, and so do those who run tests.
+fn is_throw_away() -> bool {
+    let named = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    ["container", "KUBERNETES_SERVICE_HOST", "CI"].iter().any(named)
+        || ["/.dockerenv", "/run/.containerenv", "/run/systemd/container"]
+            .map(Path::new)
+            .iter()
+            .any(|mark| mark.exists())
 }
 
 /// The commands that make a user namespace possible, those that are needed here.
