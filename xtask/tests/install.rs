@@ -57,6 +57,18 @@ fn succeeded(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
+/// The documents that what is installed sends its readers to.
+fn documents_that_sources_name() -> Vec<String> {
+    let folders =
+        ["crates/stead-cli/src", "crates/stead-broker/src", "crates/stead/src/sys/linux", "packaging"];
+    let mut command = Command::new("grep");
+    command.current_dir(root()).args(["-rhoE", r"docs/[a-z-]+\.md"]).args(folders);
+    let found = succeeded(&command.output().unwrap());
+    let names: Vec<String> = found.lines().map(|line| line.replace("docs/", "")).collect();
+    assert!(names.len() > 5, "{found}");
+    names
+}
+
 #[test]
 fn everything_is_installed_below_the_prefix_and_nothing_elsewhere() {
     let bed = testbed::require!();
@@ -94,6 +106,9 @@ fn everything_is_installed_below_the_prefix_and_nothing_elsewhere() {
     let (bin, etc) = (prefix.join("bin"), prefix.join("etc"));
     let serve = format!("ExecStart={}/stead serve --policy {}/stead\n", bin.display(), etc.display());
     assert!(unit.contains(&serve), "{unit}");
+    for name in documents_that_sources_name() {
+        assert!(prefix.join("share/doc/stead").join(&name).is_file(), "{name}");
+    }
     let version = Command::new(prefix.join("bin/stead")).arg("--version").output().unwrap();
     assert!(succeeded(&version).starts_with("stead "));
 }

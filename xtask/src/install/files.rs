@@ -1,4 +1,4 @@
-//! The files that are installed as they are in `packaging/`.
+//! The files that are installed as they are in `packaging/` and `docs/`.
 
 use std::path::Path;
 
@@ -8,6 +8,13 @@ pub(super) const DATA: &[(&str, &str)] = &[
     ("lib/systemd/system/stead.socket", include_str!("../../../packaging/systemd/stead.socket")),
     ("lib/sysusers.d/stead.conf", include_str!("../../../packaging/sysusers.d/stead.conf")),
     ("lib/tmpfiles.d/stead.conf", include_str!("../../../packaging/tmpfiles.d/stead.conf")),
+    // What the errors and the units send their readers to.
+    ("share/doc/stead/command.md", include_str!("../../../docs/command.md")),
+    ("share/doc/stead/desktop.md", include_str!("../../../docs/desktop.md")),
+    ("share/doc/stead/linux.md", include_str!("../../../docs/linux.md")),
+    ("share/doc/stead/policy.md", include_str!("../../../docs/policy.md")),
+    ("share/doc/stead/security.md", include_str!("../../../docs/security.md")),
+    ("share/doc/stead/service.md", include_str!("../../../docs/service.md")),
 ];
 
 /// Below /etc: an administrator's own are never overwritten.
