@@ -6,16 +6,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use stead::os::linux::User;
+use stead::os::linux::{Limit, User};
 use stead_broker::policy::{
     Accounts, Caller, DEFAULT_FOLDER, DesktopRequest, LogonRequest, Policy, PolicyErrors, Privilege,
     ProgramRequest, Request, Subject,
 };
-use stead_protocol::{ExplainPolicy, PolicyQuestion, Text};
+use stead_protocol::{ExplainPolicy, PolicyQuestion, ProcessLimit, Text};
 
 use crate::arguments::{CheckArguments, ExplainArguments, LogonKind};
 use crate::ending::{Ending, Failure};
 use crate::output;
+use crate::run::limit::Setting;
 use crate::service::Line;
 
 /// Says what is wrong, each with its line and column.
@@ -82,6 +83,9 @@ pub fn explain(arguments: &ExplainArguments) -> Result<Ending, Failure> {
 
 fn answer(arguments: &ExplainArguments) -> Result<Ending, Failure> {
     let named = arguments.privilege.as_deref().and_then(Privilege::from_name);
+    if let Some(privilege) = named {
+        all_are_part_of(privilege, arguments)?;
+    }
     let privileges = named.map_or_else(|| Privilege::ALL.to_vec(), |one| vec![one]);
     let mut answers = Vec::new();
     if arguments.loaded {
@@ -115,6 +119,22 @@ fn answer(arguments: &ExplainArguments) -> Result<Ending, Failure> {
         }
     }
     tell(arguments, &answers)
+}
+
+/// An answer to less than was asked would be a wrong one.
+fn all_are_part_of(privilege: Privilege, arguments: &ExplainArguments) -> Result<(), Failure> {
+    let of_a_process = privilege == Privilege::AssignPrimaryToken;
+    for (option, is_given, is_part) in [
+        ("--logon", arguments.logon.is_some(), matches!(privilege, Privilege::Logon | Privilege::Tcb)),
+        ("--program", arguments.program.is_some(), of_a_process),
+        ("--desktop", arguments.desktop.is_some(), of_a_process),
+        ("--limit", !arguments.limit.is_empty(), privilege == Privilege::IncreaseQuota),
+    ] {
+        if is_given && !is_part {
+            return Err(Failure::new(format_args!("{option} is no part of what {privilege} is asked for")));
+        }
+    }
+    Ok(())
 }
 
 struct Answer {
@@ -216,6 +236,11 @@ fn request<'a>(arguments: &'a ExplainArguments, privilege: Privilege, client: &'
     request
 }
 
+fn limit(setting: &Setting) -> ProcessLimit {
+    let of = |value| (value != Limit::UNLIMITED).then_some(value);
+    ProcessLimit { name: setting.limit.name().to_owned(), soft: of(setting.soft), hard: of(setting.hard) }
+}
+
 fn question(arguments: &ExplainArguments, privilege: Privilege) -> ExplainPolicy {
     let text = |name: &std::ffi::OsString| Text::from(name.as_os_str());
     ExplainPolicy {
@@ -227,6 +252,10 @@ fn question(arguments: &ExplainArguments, privilege: Privilege) -> ExplainPolicy
                 .then(|| arguments.logon.unwrap_or(LogonKind::Interactive).on_the_wire()),
             program: arguments.program.as_ref().map(text),
             desktop: arguments.desktop.as_deref().map(Text::from),
+            limits: match privilege {
+                Privilege::IncreaseQuota => arguments.limit.iter().map(limit).collect(),
+                _ => Vec::new(),
+            },
         },
     }
 }

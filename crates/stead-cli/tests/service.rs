@@ -20,9 +20,10 @@ const POLICY: &str = r#"
 [[allow]]
 callers = { users = ["svc"] }
 clients = { users = ["alice"] }
-privileges = ["tcb", "logon", "assign-primary-token"]
+privileges = ["tcb", "logon", "assign-primary-token", "increase-quota"]
 logon-types = ["interactive", "batch"]
 programs = "any"
+limits = { open-files = 600000 }
 "#;
 
 /// `stead serve`, as root.
@@ -404,6 +405,17 @@ fn the_policy_is_checked_explained_and_asked_for() {
     for rest in [&["--policy", &policy][..], &["--loaded"]] {
         let alice = ["tcb", "--caller", "svc", "--client", "alice"];
         assert_eq!(ask(&[&alice[..], rest].concat()), Some(0), "{rest:?}");
+    }
+    // Whoever answers, to all that is asked.
+    for rest in [&["--policy", &policy][..], &["--loaded"]] {
+        for (limit, code) in [("nofile=600000", Some(0)), ("nofile=600001", Some(1))] {
+            let asked = ["increase-quota", "--caller", "svc", "--client", "alice", "--limit", limit];
+            assert_eq!(ask(&[&asked[..], rest].concat()), code, "{limit} {rest:?}");
+        }
+        for option in [["--program", "/bin/sh"], ["--desktop", "own"], ["--limit", "nofile=1"]] {
+            let asked = ["tcb", "--caller", "svc", "--client", "alice"];
+            assert_eq!(ask(&[&asked[..], &option, rest].concat()), Some(2), "{option:?} {rest:?}");
+        }
     }
     let broken = service.folder.join("broken.toml");
     std::fs::write(&broken, "[[allow]]\ncallers = { users = [\"svc\"] }\nprivilege = [\"tcb\"]\n").unwrap();

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{LogonType, Text};
+use crate::{LogonType, ProcessLimit, Text};
 
 /// What would happen if the caller asked for something, and by which line of the policy.
 ///
@@ -35,6 +35,9 @@ pub struct PolicyQuestion {
     /// The desktop, for a process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desktop: Option<Text>,
+    /// The limits, for `increase-quota`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<ProcessLimit>,
 }
 
 /// The policy's answer.

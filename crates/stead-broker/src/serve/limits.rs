@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use stead::os::linux::Limit;
-use stead_protocol::Failure;
+use stead_protocol::{Failure, ProcessLimit};
 
 use super::caller::Caller;
 use super::failure::system;
@@ -55,8 +55,14 @@ pub(super) fn usual() -> (Limit, u64, u64) {
     (Limit::OpenFiles, soft.min(hard), hard)
 }
 
+/// A limit that is asked for, soft and hard; or why there is none.
+pub(super) fn asked(asked: &ProcessLimit) -> Result<(Limit, u64, u64), String> {
+    let limit = by_name(&asked.name).ok_or_else(|| format!("there is no limit {:?}", asked.name))?;
+    Ok((limit, asked.soft.unwrap_or(Limit::UNLIMITED), asked.hard.unwrap_or(Limit::UNLIMITED)))
+}
+
 /// The limit of this name in the manual page.
-pub(super) fn by_name(name: &str) -> Option<Limit> {
+fn by_name(name: &str) -> Option<Limit> {
     LIMITS.iter().find(|(limit, ..)| limit.name() == name).map(|(limit, ..)| *limit)
 }
 

@@ -188,9 +188,7 @@ struct Limits {
 fn limits_of(held: &Held, call: &CreateProcess) -> Result<Limits, Failure> {
     let mut limits = Limits { all: Vec::new(), above: Vec::new() };
     for asked in &call.limits {
-        let limit = limits::by_name(&asked.name)
-            .ok_or_else(|| invalid(DOING, format!("there is no limit {:?}", asked.name)))?;
-        let (soft, hard) = (asked.soft.unwrap_or(Limit::UNLIMITED), asked.hard.unwrap_or(Limit::UNLIMITED));
+        let (limit, soft, hard) = limits::asked(asked).map_err(|why| invalid(DOING, why))?;
         if hard > most(held, limit) {
             limits.above.push((limit, hard));
         }

@@ -12,6 +12,7 @@ use crate::policy::{
 };
 use crate::serve::caller::{account_groups, with};
 use crate::serve::failure::{failure, invalid};
+use crate::serve::limits;
 use crate::serve::service::Service;
 use crate::serve::state::State;
 
@@ -61,6 +62,10 @@ pub(super) fn explain(
     if let Some(name) = &question.desktop {
         desktop = name.to_string_lossy();
         request = request.desktop(desktop_request(&desktop));
+    }
+    for asked in &question.limits {
+        let (limit, _, hard) = limits::asked(asked).map_err(|why| invalid(DOING, why))?;
+        request = request.limit(limit, hard);
     }
     let decision = policy.decide(&caller, &request);
     let rule = match &decision.rule {
