@@ -30,6 +30,11 @@ const NSS_FILE: &str = "/etc/nsswitch.conf";
 /// No file has a longer name (NAME_MAX).
 const LONGEST_NAME: usize = 255;
 
+/// What says that a file is included (pam.d(5)).
+const INCLUDES: [&[u8]; 3] = [b"include", b"substack", b"@include"];
+/// Before Linux-PAM 1.7 the rest of a longer line is another one, also of a comment (`BUF_SIZE`, libpam/pam_handlers.c).
+const LONGEST_LINE: usize = 1023;
+
 /// PAM, started with a service, and what it was started from.
 pub(super) struct Prepared {
     ready: Ready,
@@ -117,7 +122,9 @@ fn configured(service: &CStr, folders: &[&str]) -> Option<Vec<Seen>> {
         if leads_elsewhere(&text) {
             return None;
         }
-        for word in text.split(|byte| byte.is_ascii_whitespace() || b"[]=\\".contains(byte)) {
+        // libpam ends a line, and the word in it, at a `#`.
+        let words = text.split(|byte| byte.is_ascii_whitespace() || *byte == b'#');
+        for word in words.flat_map(|word| word.split(|byte| b"[]=\\".contains(byte)).chain([word])) {
             if word.is_empty() || word.len() > LONGEST_NAME || word.contains(&b'/') {
                 continue;
             }
@@ -134,17 +141,26 @@ fn configured(service: &CStr, folders: &[&str]) -> Option<Vec<Seen>> {
 }
 
 /// Whether a file of the configuration includes one that is in none of PAM's folders, or further down in one.
+///
+/// A line ends at a `#`, and goes on where its end is escaped. Whether a comment in between is passed over or ends it differs
+/// from one libpam to another (`_pam_assemble_line`, `_pam_line_assemble`), so the next word counts as what is included,
+/// wherever it stands.
 fn leads_elsewhere(text: &[u8]) -> bool {
-    // A line goes on where its end is escaped.
-    let text = String::from_utf8_lossy(text).replace("\\\n", " ");
-    text.lines().any(|line| {
-        let line = line.split('#').next().unwrap_or_default();
-        let mut words = line.split_ascii_whitespace();
-        let includes = words
-            .by_ref()
-            .any(|word| ["include", "substack", "@include"].iter().any(|one| one.eq_ignore_ascii_case(word)));
-        includes && words.next().is_some_and(|what| what.contains('/'))
-    })
+    let mut includes = false;
+    for line in text.split(|byte| *byte == b'\n') {
+        if line.len() >= LONGEST_LINE {
+            return true;
+        }
+        let line = line.split(|byte| *byte == b'#').next().unwrap_or_default().trim_ascii_end();
+        let line = line.strip_suffix(b"\\").unwrap_or(line);
+        for word in line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()) {
+            if includes && word.contains(&b'/') {
+                return true;
+            }
+            includes = INCLUDES.iter().any(|one| word.eq_ignore_ascii_case(one));
+        }
+    }
+    false
 }
 
 /// The programs and libraries in this process's memory, the folders that they were found in, and what says where else
@@ -236,6 +252,7 @@ mod tests {
             "@include common-auth\nauth include system-auth\nauth\tsubstack system-auth\n",
             "# @include /etc/other\nauth required /lib/security/pam_x.so include\n",
             "session optional pam_exec.so /usr/bin/include\n",
+            "@include common-auth#/etc/other\n",
             "",
         ] {
             assert!(!leads(plain), "{plain}");
@@ -245,6 +262,9 @@ mod tests {
             "auth required pam_x.so\nauth include /etc/other/common\n",
             "auth SUBSTACK below/common\n",
             "auth \\\n include \\\n /etc/other\n",
+            "# a comment is not continued \\\n@include /etc/other\n",
+            "auth \\\n# nor does it end this \\\ninclude /etc/other\n",
+            &format!("#{}\n", " ".repeat(1021) + "@include /etc/other"),
             "-auth [default=ignore] include ../x\n".replace("[default=ignore] ", "").as_str(),
         ] {
             assert!(leads(elsewhere), "{elsewhere}");
@@ -260,8 +280,9 @@ mod tests {
         for folder in &folders[..2] {
             fs::create_dir_all(folder).unwrap();
         }
-        write(0, "service", "@include one\nauth \\\n  include two\n");
-        write(1, "one", "auth substack [three]\n");
+        write(0, "service", "@include one#of/many\nauth \\\n  include two\n");
+        write(1, "one", "auth substack [three]\n# not continued \\\n@include a=b\n");
+        write(0, "a=b", "");
         write(0, "two", "auth required pam_x.so\n");
         // The one before it is taken; that it is there could change.
         write(1, "two", "auth required pam_y.so\n");
@@ -276,8 +297,9 @@ mod tests {
             names
         };
         let seen = configured(c"SERVICE", &places).unwrap();
-        let all = "etc etc/service etc/two missing vendor vendor/one vendor/other vendor/three vendor/two"
-            .split(' ');
+        let all =
+            "etc etc/a=b etc/service etc/two missing vendor vendor/one vendor/other vendor/three vendor/two"
+                .split(' ');
         assert_eq!(names(&seen), all.collect::<Vec<_>>());
         let is_still = |seen: &[Seen]| seen.iter().all(Seen::is_still);
         assert!(is_still(&seen));
