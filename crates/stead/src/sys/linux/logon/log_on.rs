@@ -138,12 +138,12 @@ impl Dialog<'_> {
         if !was_ready || (told.is_ok() && is_fresh(&self.socket, self.deadline)) {
             return told;
         }
-        let find::NewWorker { socket, process, path } = another()?;
-        drop(std::mem::replace(&mut self.socket, socket));
-        self.path = path;
-        if let Some(stale) = self.process.replace(process) {
+        // One that answers too late has been told already, and would log on beside the other one.
+        if let Some(stale) = self.process.take() {
             give_up(stale);
         }
+        let find::NewWorker { socket, process, path } = another()?;
+        (self.socket, self.process, self.path) = (socket, Some(process), path);
         self.tell(&open)
     }
 
@@ -338,24 +338,31 @@ fn random_id(doing: &str) -> Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::event::{PollFd, PollFlags, Timespec};
+    use rustix::process::Pid;
+
     use super::*;
 
-    /// What a logon says whose worker, of another version, hears the request and then does this.
-    fn refusal(worker: impl FnOnce(OwnedFd) + Send) -> String {
+    /// The dialog of a logon with this worker, and its end of the socket.
+    fn dialog<'a>(process: Option<OwnedFd>, deadline: Duration) -> (Dialog<'a>, OwnedFd) {
         use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
         let (socket, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
-        let mut dialog = Dialog {
+        let dialog = Dialog {
             doing: "logging on alice".to_owned(),
             socket,
-            process: None,
-            deadline: Instant::now() + Duration::from_secs(30),
+            process,
+            deadline: Instant::now() + deadline,
             service: c"stead-batch".to_owned(),
             answer: None,
             path: "/usr/libexec/stead/stead-session".into(),
             heard: false,
         };
-        let open = Open {
+        (dialog, theirs)
+    }
+
+    fn open() -> Open {
+        Open {
             id: 1,
             service: c"stead-batch".to_owned(),
             user: c"alice".to_owned(),
@@ -370,15 +377,37 @@ mod tests {
             environment: Vec::new(),
             logon_gid: None,
             socket: None,
-        };
+        }
+    }
+
+    /// What a logon says whose worker, of another version, hears the request and then does this.
+    fn refusal(worker: impl FnOnce(OwnedFd) + Send) -> String {
+        let (mut dialog, theirs) = dialog(None, Duration::from_secs(30));
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 rustix::io::read(&theirs, &mut [0; 4096]).unwrap();
                 worker(theirs);
             });
             let no_other = || panic!("it was not ready");
-            dialog.begin(open, false, no_other).and_then(|()| dialog.run()).unwrap_err().to_string()
+            dialog.begin(open(), false, no_other).and_then(|()| dialog.run()).unwrap_err().to_string()
         })
+    }
+
+    #[test]
+    fn a_worker_that_answers_too_late_whether_it_is_ready_has_ended_before_another_is_told() {
+        let mut worker = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let pidfd = rustix::process::pidfd_open(Pid::from_child(&worker), PidfdFlags::empty()).unwrap();
+        let stale = pidfd.try_clone().unwrap();
+        let (mut dialog, _says_nothing) = dialog(Some(stale), Duration::from_millis(20));
+        let refused = dialog.begin(open(), true, || {
+            let mut watched = [PollFd::new(&pidfd, PollFlags::IN)];
+            let ended = rustix::event::poll(&mut watched, Some(&Timespec::default())).unwrap();
+            assert_eq!(ended, 1, "it was told of the logon, and may take it up at any time");
+            Err(Error::new("starting another", ErrorKind::SessionEnded))
+        });
+        assert_eq!(*refused.unwrap_err().kind(), ErrorKind::SessionEnded);
+        // Reaped already.
+        assert!(worker.wait().is_err());
     }
 
     #[test]

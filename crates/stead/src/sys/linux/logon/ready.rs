@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use super::find::{self, NewWorker};
 use super::message::{Reply, Request};
@@ -99,7 +99,6 @@ impl ReadyWorkers {
         if send(&worker.socket, &Request::Check, &[]).is_ok() {
             return Some(worker);
         }
-        drop(worker.socket);
         give_up(worker.process);
         None
     }
@@ -126,8 +125,10 @@ pub(super) fn is_fresh(socket: &OwnedFd, deadline: Instant) -> bool {
     reply.is_some_and(|frame| Reply::decode(frame.kind, &frame.body) == Some(Reply::Done))
 }
 
-/// Lets one end that is of no use, whose socket is closed: it has ended, or is about to; or it hangs in a module.
+/// Ends one that is of no use. Nothing has begun in it; or it hangs in a module, or answers too late, and would begin.
 pub(super) fn give_up(worker: OwnedFd) {
+    // Whoever logs on may act as a client meanwhile.
+    let _ = as_server(|| pidfd_send_signal(&worker, Signal::KILL));
     reap_within(worker, STALE);
 }
 
