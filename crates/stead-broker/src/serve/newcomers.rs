@@ -5,11 +5,12 @@
 //! appears as tens of thousands.
 
 use std::collections::HashMap;
+use std::io;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use stead::os::linux::Uid;
+use stead::os::linux::{Uid, subordinate_ids};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Those of all users together: a server with a large quota may well begin with hundreds.
@@ -137,21 +138,20 @@ struct Ranges {
 impl Ranges {
     fn contain(&mut self, uid: Uid) -> bool {
         if self.when.is_none_or(|when| when.elapsed() >= BELIEVED) {
-            self.read = ranges(&std::fs::read_to_string("/etc/subuid").unwrap_or_default());
+            self.read(std::fs::read("/etc/subuid"));
             self.when = Some(Instant::now());
         }
         self.read.iter().any(|range| range.contains(&uid.as_raw()))
     }
-}
 
-/// Lines of subuid(5): whose, the first, how many.
-fn ranges(text: &str) -> Vec<RangeInclusive<u32>> {
-    let range = |line: &str| {
-        let mut numbers = line.split(':').skip(1).map(|number| number.trim().parse::<u32>());
-        let (first, count) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
-        Some(first..=first.saturating_add(count.checked_sub(1)?))
-    };
-    text.lines().filter_map(range).collect()
+    /// A file that cannot be read, as when no descriptor is left, is still what it was.
+    fn read(&mut self, file: io::Result<Vec<u8>>) {
+        match file {
+            Ok(text) => self.read = subordinate_ids(&text).filter_map(Result::ok).collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.read.clear(),
+            Err(error) => tracing::warn!(%error, "/etc/subuid cannot be read"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -170,7 +170,11 @@ mod tests {
     fn newcomers() -> Arc<Newcomers> {
         let newcomers = Newcomers::new();
         let when = Some(Instant::now() + Duration::from_secs(3600));
-        *newcomers.ranges.lock().unwrap() = Ranges { read: ranges("mallory:100000:65536\n"), when };
+        let mut ranges = newcomers.ranges.lock().unwrap();
+        // Other names are in whatever encoding.
+        ranges.read(Ok(b"jos\xe9:\nmallory:100000:0x10000\n".to_vec()));
+        ranges.when = when;
+        drop(ranges);
         newcomers
     }
 
@@ -220,8 +224,12 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_read_as_they_are_written() {
-        assert_eq!(ranges("a:100000:65536\n1000:300000:1\n"), [100_000..=165_535, 300_000..=300_000]);
-        assert_eq!(ranges("a:4294967295:2\nb:5:0\nc:x:1\nd:7\n\n# e\n"), [u32::MAX..=u32::MAX]);
+    fn what_cannot_be_read_changes_nothing_and_what_is_gone_does() {
+        let newcomers = newcomers();
+        let mut ranges = newcomers.ranges.lock().unwrap();
+        ranges.read(Err(io::ErrorKind::Other.into()));
+        assert!(ranges.contain(uid(100_000)));
+        ranges.read(Err(io::ErrorKind::NotFound.into()));
+        assert!(!ranges.contain(uid(100_000)));
     }
 }

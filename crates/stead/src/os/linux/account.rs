@@ -1,11 +1,12 @@
 //! The account database as a server needs it: users and groups by name and by id, exactly as asked.
 
 use std::ffi::{CString, OsStr, OsString};
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::account::AccountEntry;
-use crate::sys::group;
+use crate::sys::{group, subordinate};
 
 use super::{Gid, GroupSet, Uid};
 
@@ -31,7 +32,8 @@ impl User {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::System`] where the database cannot be asked.
+    /// [`ErrorKind::System`] where the database cannot be asked, or its last source (`/etc/nsswitch.conf`) cannot answer: a
+    /// directory's daemon that does not run is no sign that there is no such user.
     pub fn by_name(name: impl AsRef<OsStr>) -> Result<Option<Self>> {
         // What holds a NUL byte is the name of nobody.
         let Ok(name) = CString::new(name.as_ref().as_bytes()) else { return Ok(None) };
@@ -122,6 +124,19 @@ pub fn group_by_name(name: impl AsRef<OsStr>) -> Result<Option<Gid>> {
 pub fn group_name(gid: Gid) -> Result<Option<OsString>> {
     let name = group::group_name(gid).map_err(|source| failed("a group", "getgrgid_r", source))?;
     Ok(name.map(|name| OsString::from_vec(name.into_bytes())))
+}
+
+/// The ids of each line of a text like `/etc/subuid` or `/etc/subgid`, that users were given besides their own; of a line
+/// that is not understood, its number. Names are bytes, and numbers what newuidmap(1) takes for such.
+///
+/// Reference: [subuid(5)](https://man7.org/linux/man-pages/man5/subuid.5.html).
+///
+/// ```
+/// let read: Vec<_> = stead::os::linux::subordinate_ids(b"alice:100000:65536\nbob:0x30000:0x10\ncarol\n").collect();
+/// assert_eq!(read, [Ok(100_000..=165_535), Ok(0x30000..=0x3000f), Err(3)]);
+/// ```
+pub fn subordinate_ids(text: &[u8]) -> impl Iterator<Item = std::result::Result<RangeInclusive<u32>, usize>> {
+    subordinate::ranges(text)
 }
 
 fn failed(what: &str, call: &'static str, source: std::io::Error) -> Error {

@@ -16,7 +16,7 @@ pub use crate::sys::token::{
     Capability, CapabilitySet, CapabilitySets, Gid, GroupSet, Label, LoginUid, SecureBits, SecurityContext,
     Uid,
 };
-pub use account::{User, group_by_name, group_name};
+pub use account::{User, group_by_name, group_name, subordinate_ids};
 pub use client::{ClientExt, ClientIdentity, ConnectOptionsExt};
 pub use desktop::DesktopExt;
 pub use impersonate::OpenOptionsExt;

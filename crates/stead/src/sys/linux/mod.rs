@@ -23,4 +23,5 @@ pub(crate) mod proc;
 pub(crate) mod process;
 #[cfg(feature = "service")]
 pub(crate) mod service;
+pub(crate) mod subordinate;
 pub(crate) mod token;

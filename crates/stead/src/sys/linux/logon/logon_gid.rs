@@ -14,6 +14,8 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::sys::subordinate;
+
 const COUNTER: &str = "logon-gid";
 const NEW_COUNTER: &str = "logon-gid.new";
 /// Says that there has been a counter, so that its loss is noticed.
@@ -69,7 +71,7 @@ fn allocate_checked(
             ));
         }
         if let Some(range) = subordinate.iter().find(|range| range.contains(&gid)) {
-            // Below u32::MAX, as `subordinate_ranges` sees to.
+            // Below u32::MAX, as `subordinate::ranges` sees to.
             gid = range.end() + 1;
         } else if taken(gid)? {
             gid += 1;
@@ -91,17 +93,6 @@ fn decimal(digits: &[u8]) -> Option<u32> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// A number as newgidmap(1) reads it: also with `0x`, and with a zero in front to the base of eight.
-fn number(text: &[u8]) -> Option<u32> {
-    let text = std::str::from_utf8(text).ok()?;
-    let hexadecimal = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
-    match (hexadecimal, text.strip_prefix('0')) {
-        (Some(digits), _) => u32::from_str_radix(digits, 16).ok(),
-        (None, Some(digits)) if !digits.is_empty() => u32::from_str_radix(digits, 8).ok(),
-        _ => text.parse().ok(),
-    }
-}
-
 /// The gids that this user namespace has.
 fn ids_in_namespace() -> Result<Vec<RangeInclusive<u32>>, String> {
     let text =
@@ -118,24 +109,9 @@ fn ids_in_namespace() -> Result<Vec<RangeInclusive<u32>>, String> {
 
 /// The ranges of `/etc/subgid`. A line that is not understood here may be one to newgidmap(1), which then gives its gids away.
 fn subordinate_ranges(text: &[u8]) -> Result<Vec<RangeInclusive<u32>>, String> {
-    let mut ranges = Vec::new();
-    for (place, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
-        if line.trim_ascii().is_empty() || line.starts_with(b"#") {
-            continue;
-        }
-        let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
-        let range = match fields[..] {
-            [_, first, count] => number(first).zip(number(count)),
-            _ => None,
-        };
-        let (first, count) = range.ok_or_else(|| {
-            format!("line {place} of /etc/subgid is not understood: it must be NAME:FIRST:COUNT")
-        })?;
-        if let Some(more) = count.checked_sub(1) {
-            ranges.push(first..=first.saturating_add(more).min(u32::MAX - 1));
-        }
-    }
-    Ok(ranges)
+    subordinate::ranges(text).collect::<Result<_, _>>().map_err(|place| {
+        format!("line {place} of /etc/subgid is not understood: it must be NAME:FIRST:COUNT")
+    })
 }
 
 /// The directory with the counter, and the lock that is held on it.
