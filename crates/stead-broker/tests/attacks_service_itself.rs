@@ -7,12 +7,16 @@ mod service_support;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use service_support::{Service, be_told, call, output, own, part, refusal, say, shell, sleeper};
-use stead_protocol::{FailureKind, GetProcess, OpenFile, RestrictToken, Text};
+use service_support::{
+    Service, be_told, call, everything, output, own, part, refusal, s4u, say, shell, sleeper,
+};
+use stead_protocol::{FailureKind, GetProcess, GetStatus, OpenFile, RestrictToken, Text};
+use testbed::Bed;
 
 const FILE: &str = "STEAD_TEST_FILE";
 const PROGRAM: &str = "STEAD_TEST_PROGRAM";
 const PROCESS: &str = "STEAD_TEST_PROCESS";
+const ALONE: &str = "STEAD_TEST_ALONE";
 
 /// CVE-2000-0506: only who has CAP_SETPCAP may take a capability from what a set-user-ID program gets, or who gives up
 /// that there are such programs.
@@ -140,4 +144,40 @@ fn role_gets_a_description_alone() {
 fn role_gets_a_pidfd() {
     let Some(mut service) = part() else { return };
     call(&mut service, &GetProcess { process: std::env::var(PROCESS).unwrap() }, &[]).1.take(0).unwrap();
+}
+
+/// A `[[deny]]` rule by group would not be about who is taken for nobody's account.
+#[test]
+fn who_cannot_be_looked_up_is_refused_and_not_taken_for_a_user_without_groups() {
+    let bed = testbed::require!();
+    let made = std::process::Command::new("unshare").args(["-m", "--", "true"]).status();
+    if !made.is_ok_and(|status| status.success()) {
+        testbed::skip!("no mounts of one's own can be made here");
+    }
+    let mut alone = std::process::Command::new("unshare");
+    alone.args(["-m", "--"]).arg(bed.this_program()).env(ALONE, "");
+    alone.args(["--exact", "role_loses_its_accounts", "--nocapture", "--test-threads=1"]);
+    let output = alone.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn role_loses_its_accounts() {
+    if std::env::var_os(ALONE).is_none() {
+        return;
+    }
+    let service = Service::start(Bed::current().unwrap(), &everything(&["root"], &["alice"]));
+    let mut known = service.connect();
+    call(&mut known, &GetStatus {}, &[]);
+    // As where a directory's daemon does not run: the last source of accounts says ENOENT.
+    let hidden = std::process::Command::new("mount").args(["-t", "tmpfs", "none", "/etc"]).status();
+    assert!(hidden.unwrap().success());
+    std::fs::write("/etc/nsswitch.conf", "passwd: files\ngroup: files\n").unwrap();
+    let refused = refusal(&mut service.connect(), &GetStatus {}, &[]);
+    assert!(matches!(&refused, FailureKind::System { call } if call == "getpwuid_r"), "{refused:?}");
+    // Whom it knows already it serves, but for those who are to be looked up.
+    call(&mut known, &GetStatus {}, &[]);
+    let refused = refusal(&mut known, &s4u("alice"), &[]);
+    assert!(matches!(&refused, FailureKind::System { call } if call == "getpwnam_r"), "{refused:?}");
 }

@@ -28,11 +28,21 @@ const FIRST_BUFFER: usize = 1024;
 /// No honest entry is larger; NSS modules that always answer ERANGE exist.
 const LARGEST_BUFFER: usize = 1 << 20;
 
+/// Errors by which systems say that there is no such account (getpwnam(3)), and this one that it cannot tell.
+const LIKE_NOT_FOUND: [c_int; 4] = [libc::ENOENT, libc::ESRCH, libc::EBADF, libc::EPERM];
+
 impl AccountEntry {
-    /// The entry of a token's user.
+    /// The entry of a token's user. Many have none, as in a container, and it says nothing of what they may do: so a
+    /// database that [cannot answer](LIKE_NOT_FOUND) for one knows none.
     pub(crate) fn of_context(context: &SecurityContext) -> Result<Option<Self>> {
-        Self::by_uid(context.uid)
-            .map_err(|source| Error::system("looking up the token's account", "getpwuid_r", source))
+        match Self::by_uid(context.uid) {
+            Err(error) if error.raw_os_error().is_some_and(|errno| LIKE_NOT_FOUND.contains(&errno)) => {
+                Ok(None)
+            }
+            found => {
+                found.map_err(|source| Error::system("looking up the token's account", "getpwuid_r", source))
+            }
+        }
     }
 
     /// Its name.
@@ -85,8 +95,10 @@ fn look_up_dyn(call: Call<'_>) -> io::Result<Option<AccountEntry>> {
         let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
         let mut found: *mut libc::passwd = ptr::null_mut();
         match call(&raw mut entry, buffer.as_mut_ptr(), buffer.len(), &raw mut found) {
-            // "Not found" is 0 with no result, or one of these, as getpwnam(3) says.
-            0 | libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM if found.is_null() => return Ok(None),
+            // What getpwnam(3) has besides is of other systems. The GNU library says 0 where the last source that it asked
+            // knows no such account, and an error only where that one cannot tell (nss/getXXbyYY_r.c): sssd that does not
+            // run is ENOENT.
+            0 if found.is_null() => return Ok(None),
             0 => return copy(&entry),
             libc::EINTR => {}
             libc::ERANGE if size < LARGEST_BUFFER => size *= 4,
@@ -148,6 +160,21 @@ mod tests {
         let by_name = AccountEntry::by_name(c"root").unwrap().unwrap();
         assert_eq!(by_name.uid, Uid::ROOT);
         assert_eq!(AccountEntry::by_uid(Uid::ROOT).unwrap().unwrap(), by_name);
+    }
+
+    #[test]
+    fn a_database_that_cannot_answer_does_not_say_that_there_is_nobody() {
+        let answers = |errno: c_int| {
+            look_up(|_, _, _, found| {
+                // SAFETY: `look_up` gives a pointer to a result that is valid for the call.
+                unsafe { *found = ptr::null_mut() };
+                errno
+            })
+        };
+        assert_eq!(answers(0).unwrap(), None);
+        for errno in LIKE_NOT_FOUND {
+            assert_eq!(answers(errno).unwrap_err().raw_os_error(), Some(errno));
+        }
     }
 
     #[test]
