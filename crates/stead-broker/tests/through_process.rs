@@ -48,6 +48,23 @@ fn open_logon(logon: Logon) -> stead::Result<LogonSession> {
     logon.open_through(&the_service(testbed::Bed::current().unwrap()).connect())
 }
 
+/// What the service has itself, as more descriptors than is usual, is not its clients'.
+#[test]
+fn a_clients_process_has_the_clients_limits_through_the_service_too() {
+    let bed = testbed::require!();
+    let (listener, path) = listener(&bed.scratch("server"));
+    let uid = format!("--reuid={}", bed.user("alice").uid);
+    let prefix =
+        ["prlimit", "--nofile=60:70", "--", "setpriv", &uid, "--clear-groups", "--inh-caps=-all", "--"];
+    let client = Connected::by(&prefix, bed, &listener, &path);
+    let client_of = the_service(bed).connect().client_of(&client.stream, &listener);
+    let token = client_of.and_then(|client| client.token()?.to_primary()).unwrap();
+    let mut shell = stead::Command::new("/bin/sh");
+    shell.args(["-c", "ulimit -Sn; ulimit -Hn"]).current_dir("/");
+    let output = shell.output_as(&token).unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "60\n70\n");
+}
+
 #[test]
 fn role_that_connects() {
     connect_and_stay();

@@ -1,7 +1,5 @@
 //! Limits by their names, those of the service, and those of a caller.
 
-use std::sync::OnceLock;
-
 use stead::os::linux::Limit;
 use stead_protocol::{Failure, ProcessLimit};
 
@@ -32,13 +30,9 @@ const LIMITS: [(Limit, Resource, &str); 16] = [
 /// Descriptors that the service may have open where its hard limit lets it: a few for each connection and process.
 const ROOM: u64 = 65_536;
 
-/// The soft limit of descriptors that the service was started with.
-static STARTED_WITH: OnceLock<Option<u64>> = OnceLock::new();
-
 /// Lets the service have more descriptors than the usual 1024 of a unit, which is for programs that use select(2).
 pub(super) fn make_room() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
-    STARTED_WITH.get_or_init(|| limit.current);
     let most = limit.maximum.map_or(ROOM, |hard| hard.min(ROOM));
     if limit.current.is_some_and(|soft| soft < most) {
         let raised = rustix::process::Rlimit { current: Some(most), ..limit };
@@ -46,13 +40,6 @@ pub(super) fn make_room() {
             tracing::warn!(%error, "the limit of descriptors could not be raised");
         }
     }
-}
-
-/// The limit of descriptors of a process that nobody set one for: what the service was started with.
-pub(super) fn usual() -> (Limit, u64, u64) {
-    let hard = own(Limit::OpenFiles);
-    let soft = STARTED_WITH.get().copied().flatten().unwrap_or(hard);
-    (Limit::OpenFiles, soft.min(hard), hard)
 }
 
 /// A limit that is asked for, soft and hard; or why there is none.

@@ -196,9 +196,8 @@ fn limits_of(held: &Held, call: &CreateProcess) -> Result<Limits, Failure> {
     }
     let others = match &held.origin {
         Origin::Own(own) => own.to_vec(),
-        Origin::Client => vec![limits::usual()],
-        // PAM's modules set them (pam_limits).
-        Origin::Logon { .. } => Vec::new(),
+        // The token has its client's; PAM's modules set those of a session (pam_limits).
+        Origin::Client | Origin::Logon { .. } => Vec::new(),
     };
     for other in others {
         if !limits.all.iter().any(|(set, ..)| *set == other.0) {
