@@ -69,7 +69,11 @@ pub(super) struct Closing {
 
 /// One who waits for a session's end.
 #[derive(Debug)]
-pub(super) struct Closer(Arc<Known>);
+pub(super) struct Closer {
+    known: Arc<Known>,
+    /// It has tried to end all that runs in it, if it was to.
+    pub(super) has_ended_all: bool,
+}
 
 /// Somebody has let go of a session.
 #[derive(Debug, Clone, Default)]
@@ -90,23 +94,23 @@ impl LetGo {
 impl Closer {
     pub(super) fn of(known: &Arc<Known>) -> Self {
         known.closing().waiting += 1;
-        Self(Arc::clone(known))
+        Self { known: Arc::clone(known), has_ended_all: false }
     }
 
     /// Whether it is this session's.
     pub(super) fn is_of(&self, known: &Arc<Known>) -> bool {
-        Arc::ptr_eq(&self.0, known)
+        Arc::ptr_eq(&self.known, known)
     }
 
     /// What it waits for.
     pub(super) fn let_go(&self) -> LetGo {
-        self.0.let_go.clone()
+        self.known.let_go.clone()
     }
 }
 
 impl Drop for Closer {
     fn drop(&mut self) {
-        let mut closing = self.0.closing();
+        let mut closing = self.known.closing();
         closing.waiting = closing.waiting.saturating_sub(1);
         let session = if closing.waiting == 0 { closing.session.take() } else { None };
         drop(closing);

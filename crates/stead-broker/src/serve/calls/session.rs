@@ -136,14 +136,22 @@ pub(super) fn close(service: &Service, state: &mut State, call: &CloseSession) -
     let closer = state.closing.take().filter(|closer| closer.is_of(&known));
     // It may be asked for again and again until the session is over.
     if closer.is_none() {
-        if call.terminate {
-            let may = require_free_of_another(&state.caller, &known.record);
-            service.note_session(Event::SessionTerminate, &state.caller, &known.record, may.as_ref().err());
-            may?;
+        if call.terminate
+            && let Err(confined) = require_free_of_another(&state.caller, &known.record)
+        {
+            service.note_session(Event::SessionTerminate, &state.caller, &known.record, Some(&confined));
+            return Err(confined);
         }
         service.note_session(Event::SessionClose, &state.caller, &known.record, None);
     }
-    let closer = closer.unwrap_or_else(|| Closer::of(&known));
+    let mut closer = closer.unwrap_or_else(|| Closer::of(&known));
+    // What becomes of ending all that runs in it is recorded once.
+    let mut is_told = !call.terminate || std::mem::replace(&mut closer.has_ended_all, true);
+    let mut note_ended = |caller: &Caller, failed: Option<&Failure>| {
+        if !std::mem::replace(&mut is_told, true) {
+            service.note_session(Event::SessionTerminate, caller, &known.record, failed);
+        }
+    };
     let mut closing = known.closing();
     // Before this connection lets go of it.
     let session = match closing.session.take() {
@@ -154,8 +162,12 @@ pub(super) fn close(service: &Service, state: &mut State, call: &CloseSession) -
     state.ties.let_go(&call.session);
     known.let_go_earlier(service, &state.caller);
     let session = match session {
-        Err(failure) if failure.kind == (FailureKind::SessionEnded {}) => return Ok(Nothing {}),
         Err(failure) => {
+            let is_over = failure.kind == (FailureKind::SessionEnded {});
+            note_ended(&state.caller, (!is_over).then_some(&failure));
+            if is_over {
+                return Ok(Nothing {});
+            }
             state.closing = Some(closer);
             return Err(failure);
         }
@@ -170,7 +182,9 @@ pub(super) fn close(service: &Service, state: &mut State, call: &CloseSession) -
     if call.terminate
         && let Err(session) = alone
     {
-        session.terminate().map_err(|error| failure(&error))?;
+        let ended = session.terminate().map_err(|error| failure(&error));
+        note_ended(&state.caller, ended.as_ref().err());
+        ended?;
         // Whoever held it for a process may have let go of it meanwhile.
         alone = Arc::try_unwrap(session);
     }
@@ -184,11 +198,15 @@ pub(super) fn close(service: &Service, state: &mut State, call: &CloseSession) -
         Ok(session) => {
             drop(closing);
             let closed = if call.terminate { session.log_off() } else { session.close() };
-            // One that does not end in time is still there, and is forgotten when it has.
-            if !closed.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::DeadlinePassed { .. })) {
+            // One that does not end in time is still there, and is forgotten when it has. Of any other PAM may still complain.
+            let lives =
+                closed.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::DeadlinePassed { .. }));
+            if !lives {
                 service.sessions.forget(&call.session);
             }
-            closed.map(|()| Nothing {}).map_err(|error| failure(&error))
+            let closed = closed.map(|()| Nothing {}).map_err(|error| failure(&error));
+            note_ended(&state.caller, closed.as_ref().err().filter(|_| lives));
+            closed
         }
     }
 }
