@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use stead::os::linux::Uid;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, oneshot};
 
 /// Calls of one user that are handled at a time; further ones wait for their turn, and for nobody else's.
 const CALLS: usize = 24;
@@ -13,6 +14,9 @@ const LOGONS: usize = 32;
 /// Calls of one user, and of all together, that come with more than a message holds: each takes some megabytes for itself.
 const LARGE: usize = 1;
 const LARGE_IN_ALL: usize = 8;
+/// How long one of them counts against those of other users. It takes milliseconds, unless it waits for its client's directory
+/// or program: a few users could keep all others out so.
+const LARGE_FOR: Duration = Duration::from_secs(1);
 /// Connections of all users together.
 const CONNECTIONS: usize = 4096;
 /// Calls of all users together that are handled by threads which take calls, while another thread takes that thread's
@@ -73,7 +77,9 @@ impl Default for Slots {
 #[derive(Debug)]
 pub(super) struct Turn {
     _thread: Option<OwnedSemaphorePermit>,
-    _large: Option<[OwnedSemaphorePermit; 2]>,
+    _large: Option<OwnedSemaphorePermit>,
+    /// What gives back the place among all users', once it is dropped.
+    _of_all: Option<oneshot::Sender<()>>,
 }
 
 /// A connection's place; given back when it is dropped.
@@ -133,13 +139,25 @@ impl Slots {
         };
         // Its own first: who waits for that keeps nobody else waiting.
         let large = match large {
-            Some(own) => {
-                own.acquire_owned().await.ok().zip(Arc::clone(&self.large).acquire_owned().await.ok())
-            }
+            Some(own) => own.acquire_owned().await.ok(),
             None => None,
         };
-        Turn { _large: large.map(|(own, all)| [own, all]), _thread: threads.acquire_owned().await.ok() }
+        let of_all = match large {
+            Some(_) => Arc::clone(&self.large).acquire_owned().await.ok().map(for_a_while),
+            None => None,
+        };
+        Turn { _large: large, _of_all: of_all, _thread: threads.acquire_owned().await.ok() }
     }
+}
+
+/// Gives a place back when what is returned is dropped, and no later than in a second.
+fn for_a_while(place: OwnedSemaphorePermit) -> oneshot::Sender<()> {
+    let (sender, dropped) = oneshot::channel();
+    tokio::spawn(async move {
+        let _ = tokio::time::timeout(LARGE_FOR, dropped).await;
+        drop(place);
+    });
+    sender
 }
 
 impl Drop for ConnectionSlot {
@@ -154,6 +172,30 @@ impl Drop for ConnectionSlot {
             if user.connections == 0 && idle {
                 users.remove(&self.uid);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn users_whose_long_calls_hang_keep_nobody_elses_waiting_and_have_one_each() {
+        let slots = Slots::default();
+        let user = |number: usize| Uid::new(u32::try_from(1000 + number).unwrap()).unwrap();
+        let mut hanging = Vec::new();
+        for number in 0..3 * LARGE_IN_ALL {
+            let turn = slots.work(Kind::Large, user(number));
+            hanging.push(tokio::time::timeout(5 * LARGE_FOR, turn).await.expect("others hang"));
+        }
+        let again = slots.work(Kind::Large, user(0));
+        assert!(tokio::time::timeout(2 * LARGE_FOR, again).await.is_err(), "its own hangs");
+        // One that is over gives its place back at once.
+        drop(hanging);
+        for number in 0..3 * LARGE_IN_ALL {
+            let turn = slots.work(Kind::Large, user(number));
+            tokio::time::timeout(LARGE_FOR / 4, turn).await.expect("nobody hangs");
         }
     }
 }
