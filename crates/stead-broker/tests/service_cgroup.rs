@@ -5,7 +5,7 @@
 mod service_support;
 
 use service_support::{Service, Unit, alive, call, everything, members, own, refusal, shell};
-use stead_protocol::client::Connection;
+use stead_protocol::client::{CallError, Connection};
 use stead_protocol::{FailureKind, KillTree, LogOn, OpenSession, OpenedSession, Process, WaitProcess};
 use testbed::until;
 
@@ -78,6 +78,52 @@ fn daemons_that_left_their_tree_are_ended_with_it_also_after_a_restart() {
     assert!(alive(neighbour.pid), "a neighbour in the session was ended");
     kill_tree(&mut root, &neighbour);
     until("the neighbour has ended", || !alive(neighbour.pid));
+}
+
+/// Whoever ends its first process at once would have as many daemons as it likes.
+#[test]
+fn a_tree_is_counted_until_its_last_process_has_ended() {
+    let bed = testbed::require!();
+    let unit = Unit::require(bed);
+    let policy = policy() + "[quotas]\nprocesses = 2\n";
+    let mut service = Service::start_in(bed, &policy, Some(unit.service()));
+    let mut root = service.connect();
+    let reached = FailureKind::QuotaReached { of: "processes".to_owned(), most: 2 };
+    let one_more = |root: &mut Connection| {
+        let process = shell(own(root).token, "exit 7");
+        root.call(&process, &[]).map(|(created, _)| code(root, &created.process))
+    };
+    let is_reached = |root: &mut Connection| match one_more(root) {
+        Err(CallError::Failed(failure)) => failure.kind == reached,
+        other => panic!("{other:?}"),
+    };
+    let token = own(&mut root).token;
+    let trees = [(), ()].map(|()| start(&mut root, token, "setsid -f sleep 1000; exit 7"));
+    for process in &trees {
+        assert_eq!(code(&mut root, process), Some(7));
+    }
+    assert!(is_reached(&mut root));
+    service.kill();
+    service.run(bed);
+    let mut root = service.connect();
+    assert!(is_reached(&mut root), "after a restart, too");
+    kill_tree(&mut root, &trees[0]);
+    // Its end is no other's.
+    for _ in 0..3 {
+        assert_eq!(one_more(&mut root).unwrap(), Some(7));
+    }
+    let token = own(&mut root).token;
+    let last = start(&mut root, token, "setsid -f sleep 1000; exit 7");
+    assert_eq!(code(&mut root, &last), Some(7));
+    assert!(is_reached(&mut root));
+    // One that ends by itself.
+    for pid in members(&unit.of(&last)) {
+        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+    until("there is room again", || members(&unit.of(&last)).is_empty());
+    assert_eq!(one_more(&mut root).unwrap(), Some(7));
+    kill_tree(&mut root, &trees[1]);
 }
 
 #[test]

@@ -99,13 +99,13 @@ impl Groups {
         self.clients.clone().is_some_and(|clients| clients.named(id).is_populated().unwrap_or(true))
     }
 
-    /// Removes the group of a process that has ended, unless others of its tree have not.
-    pub(super) fn remove(&self, id: &str) {
-        if let Some(clients) = self.clients.clone()
-            && let Err(error) = clients.named(id).remove()
-        {
+    /// Removes the group of a process that has ended, unless others of its tree have not; whether it is gone.
+    pub(super) fn remove(&self, id: &str) -> bool {
+        let removed = self.clients.clone().map_or(Ok(true), |clients| clients.named(id).remove());
+        removed.unwrap_or_else(|error| {
             tracing::warn!(%error, "the control group of a process could not be removed");
-        }
+            false
+        })
     }
 
     /// Removes the groups that nobody is in any more.

@@ -139,8 +139,8 @@ impl Tracked {
         wire::Process { id, pid, uid, owner, session, program, since, containment, suspended, running }
     }
 
-    /// Collects the status of a process whose pidfd says that it has ended.
-    fn collect(&self) -> End {
+    /// Collects the status of a process whose pidfd says that it has ended, and what it counted for.
+    fn collect(&self) -> (End, Option<Counted>) {
         let mut held = self.held();
         let raw = of_worker(held.earlier.as_ref()).or_else(|| {
             let status: ExitStatus = held.child.as_mut()?.try_wait().ok()??;
@@ -149,9 +149,8 @@ impl Tracked {
         // It, too, is a hold on the session.
         held.earlier = None;
         held.session = None;
-        held.counted = None;
         held.pidfd = None;
-        raw.map_or(End::Lost, End::Status)
+        (raw.map_or(End::Lost, End::Status), held.counted.take())
     }
 }
 
@@ -174,12 +173,15 @@ pub(super) struct Processes {
     /// Those that run, and of each user the last ones that have ended: their trees can still be ended.
     known: Mutex<BTreeMap<u64, Arc<Tracked>>>,
     ended: Mutex<Remembered>,
+    /// What processes count that have ended, by whom it is for: others of their trees have not.
+    trees: Mutex<BTreeMap<u64, (u32, Counted)>>,
     pub(super) groups: Groups,
 }
 
 impl Processes {
     pub(super) fn at(path: &Path, groups: Groups) -> io::Result<Self> {
-        Ok(Self { folder: Folder::at(path)?, known: Mutex::default(), ended: Mutex::default(), groups })
+        let (known, ended, trees) = Default::default();
+        Ok(Self { folder: Folder::at(path)?, known, ended, trees, groups })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Tracked>>> {
@@ -224,12 +226,36 @@ impl Processes {
         self.folder.forget_unfinished();
     }
 
-    /// Waits until what has ended of a user's processes is counted no more.
-    pub(super) fn count_off(&self, owner: Uid) {
+    /// Waits until what has ended of a caller's processes is counted no more.
+    pub(super) fn count_off(&self, caller: &Caller) {
         let give_up = Instant::now() + REAPING;
-        let lags = |one: &Arc<Tracked>| one.record.owner == owner.as_raw() && one.has_ended_unseen();
+        let lags = |one: &Arc<Tracked>| one.record.owner == caller.uid.as_raw() && one.has_ended_unseen();
         while self.lock().values().any(lags) && Instant::now() < give_up {
             std::thread::sleep(Duration::from_millis(1));
+        }
+        self.count_off_trees(|counted| counted == caller.counted.as_raw());
+    }
+
+    fn trees(&self) -> MutexGuard<'_, BTreeMap<u64, (u32, Counted)>> {
+        self.trees.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same for trees whose first process has ended.
+    fn count_off_trees(&self, whose: impl Fn(u32) -> bool) {
+        let counted: Vec<u64> =
+            self.trees().iter().filter(|(_, (counted, _))| whose(*counted)).map(|(id, _)| *id).collect();
+        for id in counted {
+            if !self.groups.is_populated(&written(id)) {
+                let over = self.trees().remove(&id);
+                drop(over);
+            }
+        }
+    }
+
+    /// A process that has ended goes on being counted as long as its group has anybody in it.
+    pub(super) fn count_tree(&self, record: &Record, counted: Option<Counted>) {
+        if let (Some(id), Some(counted)) = (parsed(&record.id), counted) {
+            self.trees().insert(id, (record.counted(), counted));
         }
     }
 
@@ -242,7 +268,7 @@ impl Processes {
 
     /// A process has ended: its status is collected, written down and told.
     pub(super) fn ended(&self, tracked: &Arc<Tracked>, sessions: &Sessions) -> End {
-        let end = tracked.collect();
+        let (end, counted) = tracked.collect();
         if let Some(session) = &tracked.record.session {
             sessions.let_go_of(session);
         }
@@ -251,9 +277,8 @@ impl Processes {
         if let Err(error) = self.folder.write(&record.id, &record) {
             tracing::warn!(%error, "the end of a process could not be written down");
         }
-        if record.is_in_a_group() {
-            self.groups.remove(&record.id);
-        }
+        let is_over = !record.is_in_a_group() || self.groups.remove(&record.id);
+        self.count_tree(&record, counted.filter(|_| !is_over));
         tracked.end.send_replace(Some((when, end)));
         self.remember(&record, (when, end));
         end
@@ -297,6 +322,7 @@ impl Processes {
         for id in old {
             self.forget_unless_populated(id);
         }
+        self.count_off_trees(|_| true);
         self.groups.sweep();
     }
 

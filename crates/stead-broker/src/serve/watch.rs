@@ -12,7 +12,7 @@ use super::pidfd::readable;
 use super::process::{Held, Record, Tracked};
 use super::service::Service;
 use super::tie;
-use crate::throttle::Holding;
+use crate::throttle::{Held as Counted, Holding};
 
 /// How often what is over is forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -99,6 +99,7 @@ pub(super) fn recover(service: &Arc<Service>) {
         let Some(id) = super::folder::parsed(&record.id) else { continue };
         if let Some(end) = record.end {
             service.processes.remember(&record, end);
+            service.processes.count_tree(&record, counted_again(service, &record, false));
         } else {
             let tracked = service.processes.add(id, found_again(service, record));
             until_its_end(service, &tracked);
@@ -142,10 +143,17 @@ fn found_again(service: &Service, record: Record) -> Tracked {
     let pidfd = record.proof.find(record.pid);
     if let Some(pidfd) = &pidfd {
         held.child = pidfd.as_fd().try_clone_to_owned().ok().and_then(|pidfd| Child::adopt(pidfd).ok());
-        held.counted = Uid::new(record.counted()).map(|uid| service.quotas.adopt(uid, Holding::Process));
     }
+    held.counted = counted_again(service, &record, pidfd.is_some());
     // Without a pidfd it has ended while there was no service, and only its worker may know how.
     Tracked::new(record, pidfd, held)
+}
+
+/// What a process of an earlier run counts, while it, or anybody in its group, lives.
+fn counted_again(service: &Service, record: &Record, lives: bool) -> Option<Counted> {
+    let counts = lives || service.processes.groups.is_populated(&record.id);
+    let counted = Uid::new(record.counted()).filter(|_| counts);
+    counted.map(|uid| service.quotas.adopt(uid, Holding::Process))
 }
 
 /// Forgets what is over, now and then.

@@ -52,7 +52,7 @@ pub(super) fn create(
     decide_quota(service, state, call, &subject, &raised)?;
     let counted = service.take(&state.caller, Holding::Process).or_else(|_| {
         // The kernel may have told the caller of an end that is not counted off yet.
-        service.processes.count_off(state.caller.uid);
+        service.processes.count_off(&state.caller);
         service.take(&state.caller, Holding::Process)
     })?;
 
