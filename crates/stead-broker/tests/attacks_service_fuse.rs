@@ -1,4 +1,4 @@
-//! Descriptors of a caller's own file system, which never answers when they are closed.
+//! Descriptors of a caller's own file system, which never answers when they are closed, or when they are looked at.
 #![cfg(target_os = "linux")]
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
@@ -8,22 +8,28 @@ mod service_support;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use service_support::{Service, be_told, call, everything, output, own, part, s4u, say, shell};
-use stead_protocol::{CreateProcess, GetStatus, ListSessions};
+use service_support::{Service, be_told, call, everything, output, own, part, refusal, s4u, say, shell};
+use stead_protocol::{ClientToken, CreateProcess, FailureKind, GetStatus, ListSessions};
 use testbed::Bed;
 
 const FOLDER: &str = "STEAD_TEST_FOLDER";
 
-/// Serves one file, and answers everything but FLUSH (25), which each close(2) asks.
+/// What each close(2) asks.
+const FLUSH: u32 = 25;
+/// What fstat(2) asks.
+const GETATTR: u32 = 3;
+
+/// Serves one file, and answers everything of it but one operation.
 const FILE_SYSTEM: &str = r"
 import ctypes, os, struct, sys
-path, uid, gid = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+path, (uid, gid, silent) = sys.argv[1], map(int, sys.argv[2:])
 libc = ctypes.CDLL(None, use_errno=True)
 fuse = os.open('/dev/fuse', os.O_RDWR)
-options = 'fd=%d,rootmode=40000,user_id=%d,group_id=%d' % (fuse, uid, gid)
+options = 'fd=%d,rootmode=40000,user_id=%d,group_id=%d,allow_other' % (fuse, uid, gid)
 if libc.mount(b'fuse', path.encode(), b'fuse', 6, options.encode()):
     print('refused: ' + os.strerror(ctypes.get_errno()), flush=True)
     sys.exit()
@@ -34,7 +40,7 @@ while True:
     request = os.read(fuse, 1 << 20)
     _, operation, unique, node = struct.unpack_from('<IIQQ', request)
     error, answer = 0, b''
-    if operation == 25: continue
+    if operation == silent and node == 2: continue
     if operation == 26: answer = struct.pack('<IIIIHHIIHHI7I', 7, 31, 65536, 0, 16, 12, 65536, 1, *[0] * 10)
     elif operation == 1: answer = struct.pack('<QQQQII', 2, 0, 0, 0, 0, 0) + attributes(2, 0o100666)
     elif operation == 3: answer = struct.pack('<QII', 0, 0, 0) + attributes(*((1, 0o40755) if node == 1 else (2, 0o100666)))
@@ -52,14 +58,14 @@ struct FileSystem {
 }
 
 impl FileSystem {
-    fn mount(bed: &Bed, owner: &str) -> Result<Self, String> {
+    fn mount(bed: &Bed, owner: &str, silent: u32) -> Result<Self, String> {
         let path = bed.scratch("silent");
         let owner = bed.user(owner);
         std::os::unix::fs::chown(&path, Some(owner.uid), Some(owner.gid)).unwrap();
         let mut server = Command::new("python3")
             .args(["-c", FILE_SYSTEM])
             .arg(&path)
-            .args([owner.uid.to_string(), owner.gid.to_string()])
+            .args([owner.uid, owner.gid, silent].map(|number| number.to_string()))
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| format!("python3: {error}"))?;
@@ -85,7 +91,7 @@ fn descriptors_that_cannot_be_closed_hold_up_nobodys_processes() {
     let service = Service::start(bed, "");
     // Ends after the file system: its own descriptors cannot be closed before, either.
     let mut alice = None;
-    let silent = match FileSystem::mount(bed, "alice") {
+    let silent = match FileSystem::mount(bed, "alice", FLUSH) {
         Ok(silent) => silent,
         Err(reason) => testbed::skip!("{reason}"),
     };
@@ -115,7 +121,7 @@ fn a_worker_that_waits_for_ever_keeps_nobody_from_listing_sessions() {
     let service = Service::start(bed, &everything(&["svc"], &["alice"]));
     // Ends after the file system: its own descriptors cannot be closed before, either.
     let mut portal = None;
-    let silent = match FileSystem::mount(bed, "svc") {
+    let silent = match FileSystem::mount(bed, "svc", FLUSH) {
         Ok(silent) => silent,
         Err(reason) => testbed::skip!("{reason}"),
     };
@@ -138,6 +144,45 @@ fn a_worker_that_waits_for_ever_keeps_nobody_from_listing_sessions() {
     // More than a worker has places for who waits to be let in.
     for _ in 0..8 {
         service.caller(bed, "bob", "role_lists_sessions");
+    }
+}
+
+#[test]
+fn what_is_passed_as_a_socket_is_asked_nothing_that_its_file_system_answers() {
+    let bed = testbed::require!();
+    let service = Service::start(bed, "");
+    let silent = match FileSystem::mount(bed, "svc", GETATTR) {
+        Ok(silent) => silent,
+        Err(reason) => testbed::skip!("{reason}"),
+    };
+    let variables = [(FOLDER, silent.path.to_str().unwrap())];
+    let mut portal =
+        service.part_by(bed.as_user("svc", &[], bed.this_program()), "role_passes_files", &variables);
+    // It would wait for an answer until its file system ends.
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let said = [portal.says(), portal.says()];
+        portal.wait();
+        tell.send(said).unwrap();
+    });
+    let said = told.recv_timeout(std::time::Duration::from_secs(30));
+    assert_eq!(said.expect("the call waits"), ["the listener is no socket", "NETLINK_SOCK_DIAG"]);
+}
+
+#[test]
+fn role_passes_files() {
+    let Some(mut service) = part() else { return };
+    let file = File::open(Path::new(&std::env::var_os(FOLDER).unwrap()).join("f")).unwrap();
+    let path = Bed::current().unwrap().user("svc").home.join(format!("listener-{}", std::process::id()));
+    let listener = UnixListener::bind(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let of = ClientToken { socket: 0, listener: 1, level: None };
+    for listener in [file.as_fd(), listener.as_fd()] {
+        match refusal(&mut service, &of, &[file.as_fd(), listener]) {
+            FailureKind::InvalidInput { what } => say(what),
+            FailureKind::System { call } => say(call),
+            other => panic!("{other:?}"),
+        }
     }
 }
 
