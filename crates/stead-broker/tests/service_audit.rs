@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use service_support::{Service, another, be_told, call, exit_code, own, part, refusal, s4u, say, shell};
 use stead_protocol::client::{CallError, Connection};
 use stead_protocol::{
-    CloseSession, CreateProcess, Environment, FailureKind, LogOn, LogonType, Monitor, OpenFile, OpenSession,
-    OpenedSession, SignalProcess, TerminateSession, Variable,
+    CloseSession, CreateProcess, Environment, FailureKind, GetStatus, LogOn, LogonType, Monitor, OpenFile,
+    OpenSession, OpenedSession, SignalProcess, TerminateSession, Variable,
 };
 use testbed::{Bed, until};
 
@@ -138,6 +138,30 @@ fn what_is_done_to_a_session_is_recorded_with_its_id() {
     }
 }
 
+/// Its worker does nothing for as long as the service waits.
+#[test]
+fn what_became_of_ending_a_session_is_recorded_and_not_that_it_was_asked_for() {
+    let bed = testbed::require!();
+    let policy = service_support::everything(&["root"], &["alice"]);
+    let service = Service::start_without_ready_workers(bed, &policy);
+    let mut root = service.connect();
+    let session = call(&mut root, &s4u("alice"), &[]).0.session.id;
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", service.pid())).unwrap();
+    let children = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap());
+    let worker: i32 = children.collect::<String>().trim().parse().expect("it has no other children");
+    let signal = |signal| {
+        rustix::process::kill_process(rustix::process::Pid::from_raw(worker).unwrap(), signal).unwrap();
+    };
+    signal(rustix::process::Signal::STOP);
+    let refused = refusal(&mut root, &CloseSession { session: session.clone(), terminate: true }, &[]);
+    assert!(matches!(refused, FailureKind::DeadlinePassed { .. }), "{refused:?}");
+    until("it is on record", || !events(&service, "session-terminate").is_empty());
+    let records = events(&service, "session-terminate");
+    assert_eq!((records.len(), &records[0]["outcome"]), (1, &"failed".into()), "{records:?}");
+    assert_eq!(records[0]["session"], session, "{records:?}");
+    signal(rustix::process::Signal::CONT);
+}
+
 #[test]
 fn a_process_is_recorded_with_its_variables_directory_and_a_pinned_file() {
     let bed = testbed::require!();
@@ -250,6 +274,51 @@ fn role_creates_twenty() {
     let token = own(&mut service).token;
     for _ in 0..20 {
         assert_eq!(service_support::output(&mut service, shell(token, "exit 7")).1, Some(7));
+    }
+}
+
+/// What it is refused is told later and later. Who does not wait for it neither writes more of the log nor holds anything.
+#[test]
+fn who_does_not_wait_for_its_refusals_is_told_to_try_later_and_what_it_left_holds_nothing() {
+    let bed = testbed::require!();
+    let service = Service::start(bed, "");
+    service.caller(bed, "mallory", "role_is_refused_and_does_not_wait");
+    let mut root = service.connect();
+    until("what it left is given back", || call(&mut root, &GetStatus {}, &[]).0.connections == 1);
+    let uid = bed.user("mallory").uid;
+    let (folded, written): (Vec<_>, Vec<_>) = service
+        .audit()
+        .into_iter()
+        .filter(|record| record["caller"]["uid"] == uid)
+        .partition(|record| record["event"] == "folded");
+    assert!(!folded.is_empty() && written.iter().all(|record| record["outcome"] == "denied"));
+    let size = std::fs::metadata(service.folder.join("audit.json")).unwrap().len();
+    assert!(size < 3 << 20, "{size} bytes, {} records", written.len());
+}
+
+#[test]
+fn role_is_refused_and_does_not_wait() {
+    let Some(mut service) = part() else { return };
+    // Each record of it is as long as a name is written down.
+    let refused = s4u(&"\u{200b}".repeat(1000));
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(100);
+    let (tell, told) = std::sync::mpsc::channel();
+    while told.try_recv().is_err() {
+        assert!(std::time::Instant::now() < until, "it is not told to try later");
+        for _ in 0..200 {
+            let _ = service.tell(&refused);
+            service = another();
+        }
+        // One of these may have to wait, but not all.
+        for _ in 0..4 {
+            let tell = tell.clone();
+            let (mut service, refused) = (another(), refused.clone());
+            std::thread::spawn(move || {
+                if let FailureKind::TryLater { after } = refusal(&mut service, &refused, &[]) {
+                    tell.send(after).unwrap();
+                }
+            });
+        }
     }
 }
 

@@ -294,6 +294,30 @@ fn a_confined_caller_gets_nothing_that_the_policy_does_not_name_it_for() {
     let mut command = bed.as_user("bob", &[], bed.bin("testbed-client"));
     command.args(["confine", "--no-new-privs", "--"]).arg(bed.this_program());
     service.succeed(command, "role_logs_itself_on_by_a_rule", &[]);
+
+    // Without a rule it is refused, and that is on record.
+    let policy = "[[allow]]\ncallers = { users = [\"bob\"] }\nclients = { users = [\"bob\"] }\n\
+                  privileges = [\"tcb\"]\nlogon-types = [\"batch\"]\n";
+    let service = Service::start(bed, policy);
+    let mut command = bed.as_user("bob", &[], bed.bin("testbed-client"));
+    command.args(["confine", "--no-new-privs", "--"]).arg(bed.this_program());
+    service.succeed(command, "role_logs_itself_on_and_no_more", &[]);
+    let decisions = || service.audit().into_iter().filter(|record| record["event"] == "decision");
+    until("both are on record", || decisions().count() == 2);
+    let refused = decisions().find(|record| record["privilege"] == "assign-primary-token").unwrap();
+    assert_eq!((&refused["outcome"], &refused["rule"]), (&"failed".into(), &"itself".into()), "{refused}");
+    assert_eq!(refused["program"], "/bin/sh", "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("no_new_priv"), "{refused}");
+}
+
+#[test]
+fn role_logs_itself_on_and_no_more() {
+    let Some(mut service) = part() else { return };
+    testbed::confine::need_pinned_clients();
+    let by_a_rule = LogOn { s4u: true, ..log_on("bob", LogonType::Batch) };
+    let token = call(&mut service, &by_a_rule, &[]).0.token;
+    let confined = FailureKind::ClientConfined { part: "no_new_privileges".to_owned() };
+    assert_eq!(refusal(&mut service, &shell(token, "exit 0"), &[]), confined);
 }
 
 #[test]

@@ -223,7 +223,7 @@ pub enum FailureKind {
         /// How many.
         most: u64,
     },
-    /// After failed logons the next one is not tried before some time has passed.
+    /// After failed logons, or more than the audit log has room for, the next is not tried before some time has passed.
     #[serde(rename = "io.stead.Service.TryLater")]
     TryLater {
         /// In how many milliseconds.
@@ -324,7 +324,10 @@ impl fmt::Display for Failure {
             }
             FailureKind::QuotaReached { of, most } => write!(f, "the caller has {most} {of} already")?,
             FailureKind::TryLater { after } => {
-                write!(f, "after failed logons the next is tried in {after} ms at the earliest")?;
+                write!(
+                    f,
+                    "after so much that failed, or is to be recorded, the next is tried in {after} ms at the earliest"
+                )?;
             }
             FailureKind::NoSuchHandle { of } => write!(f, "there is no such {of}")?,
             FailureKind::Other { text } => f.write_str(text)?,

@@ -186,7 +186,8 @@ pub enum ErrorKind {
         /// The client, as it was named; empty for that of a connection.
         client: String,
     },
-    /// After failed logons the next one is not tried before some time has passed.
+    /// After failed logons, or more than the service's audit log has room for, the next is not tried before some time has
+    /// passed.
     TryLater {
         /// When it may be tried, from now.
         after: std::time::Duration,
@@ -415,7 +416,8 @@ impl fmt::Display for ErrorKind {
                 write!(f, "the service's policy does not give this server {privilege} over {client:?}")
             }
             Self::TryLater { after } => {
-                write!(f, "after failed logons the next is tried in {} ms at the earliest", after.as_millis())
+                let after = after.as_millis();
+                write!(f, "after so much that failed, or is to be recorded, the next is tried in {after} ms at the earliest")
             }
             Self::NotThroughService { what } => write!(f, "not through the service: {what}"),
             Self::WorkerUnavailable { why } => write!(f, "the session worker is not available: {why}"),

@@ -179,10 +179,14 @@ async fn once(
     let began = Instant::now();
     let kind = calls::slot_of(&request);
     let explains = matches!(request, Request::ExplainPolicy(_));
-    let (inner, socket) = (Arc::clone(service), Arc::clone(socket));
+    if let Err(failure) = service.require_room(user) {
+        discard(service, user, given).await;
+        return Ok((state, Err(failure)));
+    }
+    let (inner, of) = (Arc::clone(service), Arc::clone(socket));
     let work = move || {
         // The caller becomes known with its first call, on the same thread: each handing over costs time.
-        let mut state = match state.map_or_else(|| State::of(&socket), Ok) {
+        let mut state = match state.map_or_else(|| State::of(&of), Ok) {
             Ok(state) => state,
             Err(failure) => return (None, Err(failure)),
         };
@@ -191,15 +195,20 @@ async fn once(
         (Some(state), result)
     };
     let (state, result) = service.blocking_in(kind, user.counted, work).await?;
-    if let Some(state) = &state {
+    if let Some(known) = &state {
         // Who has much written down waits for it here, and keeps no thread and nobody else from anything.
-        let wait = state.caller.take_wait();
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
+        let wait = known.caller.take_wait();
+        if !wait.is_zero() && !stream::stays(socket, wait).await {
+            // Nothing of it is kept for so long.
+            let _ = service.on_a_thread(move || drop(state)).await;
+            let text = "the caller has closed its end while its call waited for room in the audit log";
+            return Err(FailureKind::Other { text: text.to_owned() }.while_doing("handling a call"));
         }
     }
     let denied = match &result {
-        Err(failure) => matches!(failure.kind, FailureKind::PolicyDenied { .. }),
+        Err(failure) => {
+            matches!(failure.kind, FailureKind::PolicyDenied { .. } | FailureKind::TryLater { .. })
+        }
         // What a denial does not tell, its explanation does not, either. Root may ask of everybody.
         Ok(answer) => explains && user.uid != Uid::ROOT && answer.parameters["allowed"] == false,
     };

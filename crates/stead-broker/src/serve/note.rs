@@ -16,32 +16,35 @@ use crate::policy::{Decision, ProgramRequest, Request, RuleRef, Subject};
 use crate::throttle::{About, Becomes};
 
 impl Service {
-    /// Writes what a caller did, if it counts for one that has room; how long that one is to wait.
-    fn note_for(&self, counted: Uid, about: About, record: audit::Record) -> Duration {
+    /// Writes what a caller did, if it counts for one that has room; how long that one is to wait, if it is written.
+    fn note_for(&self, counted: Uid, about: About, record: audit::Record) -> Option<Duration> {
         let now = Instant::now();
         match self.records.take(now, counted, about, record.size()) {
             Becomes::Written(wait) => {
                 self.audit.record(record);
-                wait
+                Some(wait)
             }
             Becomes::Folded => {
                 if let Some(count) = self.records.folded_of(now, counted) {
                     self.note_folded(counted, count);
                 }
-                Duration::ZERO
+                None
             }
         }
     }
 
-    /// Writes what a call did.
-    fn note(&self, caller: &Caller, about: About, record: audit::Record) {
-        caller.must_wait(self.note_for(caller.counted, about, record));
+    /// Writes what a call did; whether there was room for it.
+    fn note(&self, caller: &Caller, about: About, record: audit::Record) -> bool {
+        let wait = self.note_for(caller.counted, about, record);
+        caller.must_wait(wait.unwrap_or_default());
+        wait.is_some()
     }
 
     fn note_folded(&self, counted: Uid, count: u64) {
         let record = audit::Record::new(Event::Folded).caller(counted, None, None).count(count);
-        self.audit
-            .record(record.detail(format!("{count} more records of what it did as itself, without a rule")));
+        self.audit.record(
+            record.detail(format!("{count} more records of what it did without a rule, or was refused")),
+        );
     }
 
     /// Tells of all that was counted in the place of being written.
@@ -51,16 +54,26 @@ impl Service {
         }
     }
 
-    /// The policy was asked.
-    pub(super) fn note_decision(&self, caller: &Caller, request: &Request<'_>, decision: &Decision) {
+    /// The policy was asked, and the caller refused: by the policy, or for how it is confined. Whether there was room for it.
+    pub(super) fn note_decision(
+        &self,
+        caller: &Caller,
+        request: &Request<'_>,
+        decision: &Decision,
+        refused: Option<&Failure>,
+    ) -> bool {
         let mut record = by(audit::Record::decision(request.privilege, decision), caller)
             .client(request.client.uid, Some(&request.client.name));
         // What is allowed has a record of its own when it is done.
-        if let Some(ProgramRequest::Path(path)) = request.program.filter(|_| !decision.allowed) {
+        if let Some(ProgramRequest::Path(path)) = request.program.filter(|_| refused.is_some()) {
             record = record.program::<&str>(path, []);
         }
-        let about = if decision.allowed { by_rule(&decision.rule) } else { About::Refused };
-        self.note(caller, about, record);
+        // What the policy denies it says why itself.
+        if decision.allowed && refused.is_some() {
+            record = ended(record, refused);
+        }
+        let about = if refused.is_some() { About::Refused } else { by_rule(&decision.rule) };
+        self.note(caller, about, record)
     }
 
     /// A logon was tried; which session it is.
@@ -88,9 +101,7 @@ impl Service {
         session: &session::Record,
         failed: Option<&Failure>,
     ) {
-        // A session's own user needs no rule to end it, again and again.
-        let is_its_own = session.owner == caller.uid.as_raw();
-        let about = if is_its_own && !failed.is_some_and(is_denied) { About::Ruled } else { About::Refused };
+        let about = of_its_own(session, caller.uid, failed);
         self.note(caller, about, ended(by(of_session(event, session), caller), failed));
     }
 
@@ -218,6 +229,12 @@ fn by_rule(rule: &RuleRef) -> About {
     if *rule == RuleRef::Itself { About::Itself } else { About::Ruled }
 }
 
+/// A session's own user needs no rule to end it, again and again.
+fn of_its_own(session: &session::Record, caller: Uid, failed: Option<&Failure>) -> About {
+    let is_its_own = session.owner == caller.as_raw();
+    if is_its_own && !failed.is_some_and(is_denied) { About::Ruled } else { About::Refused }
+}
+
 fn of_own(process: &Record) -> About {
     if process.own { About::Itself } else { About::Ruled }
 }
@@ -242,4 +259,24 @@ fn of_process(event: Event, process: &Record, arguments: &[Text]) -> audit::Reco
         record = record.session(session);
     }
     record
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_ends_a_session_of_its_own_that_another_opened_has_no_rule_for_it() {
+        let json = r#"{"id":"1","uid":1000,"user_name":"alice","owner":990,"logon_type":"batch","s4u":true,
+            "lifetime":"detached","since":0}"#;
+        let session: session::Record = serde_json::from_str(json).unwrap();
+        let [portal, alice] = [990, 1000].map(|uid| Uid::new(uid).unwrap());
+        let confined = FailureKind::ClientConfined { part: "seccomp".to_owned() }.while_doing("");
+        let denied = FailureKind::PolicyDenied { privilege: "tcb".to_owned(), client: "alice".to_owned() };
+        let denied = denied.while_doing("");
+        assert_eq!(of_its_own(&session, portal, None), About::Ruled);
+        assert_eq!(of_its_own(&session, portal, Some(&denied)), About::Refused);
+        assert_eq!(of_its_own(&session, alice, None), About::Refused);
+        assert_eq!(of_its_own(&session, alice, Some(&confined)), About::Refused);
+    }
 }

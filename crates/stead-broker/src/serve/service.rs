@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
-use super::accounts::Accounts;
+use super::accounts::{Accounts, User};
 use super::caller::Caller;
 use super::failure::system;
 use super::folder::now;
@@ -28,6 +28,10 @@ use crate::throttle::{Attempt, Failures, Held, Holding, Quotas, Records, Wait};
 /// From its arrival to its answer a denial takes at least this long: longer than the account database usually takes
 /// to know a user, or not to.
 const DENIAL: Duration = Duration::from_millis(100);
+
+const RECORDING: &str = "recording what the caller does";
+/// When a caller may try again whose refusals the audit log has no room for: there is for some, then.
+const LATER: Duration = Duration::from_secs(1);
 
 /// What all connections share.
 #[derive(Debug)]
@@ -118,10 +122,8 @@ impl Service {
 
     /// Begins an attempt to log a user on, unless too many have failed.
     pub(super) fn attempt(&self, caller: Uid, user: &str, doing: &str) -> Result<Attempt, Failure> {
-        self.failures().begin(std::time::Instant::now(), caller, user).map_err(|Wait(wait)| {
-            let after = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            FailureKind::TryLater { after }.while_doing(doing)
-        })
+        let begun = self.failures().begin(std::time::Instant::now(), caller, user);
+        begun.map_err(|Wait(wait)| later(wait, doing))
     }
 
     /// Counts one more that the caller holds, unless it has as many as it may have.
@@ -199,21 +201,34 @@ impl Service {
     pub(super) fn decide(&self, caller: &Caller, request: &Request<'_>) -> Result<Decision, Failure> {
         let policy = self.policy();
         let mut decision = policy.decide(&caller.policy, request);
-        let mut free = Ok(());
-        if decision.rule == RuleRef::Itself {
+        let mut refused = None;
+        if decision.rule == RuleRef::Itself
+            && let Err(confined) = caller.require_free()
+        {
             // What needs no rule rests on what the caller's process could do by itself: a confined one less. What a rule
             // gives is given to its user.
-            free = caller.require_free();
-            if free.is_err() {
-                let by_a_rule = policy.decide_by_a_rule(&caller.policy, request);
-                if by_a_rule.allowed {
-                    (decision, free) = (by_a_rule, Ok(()));
-                }
+            let by_a_rule = policy.decide_by_a_rule(&caller.policy, request);
+            if by_a_rule.allowed {
+                decision = by_a_rule;
+            } else {
+                refused = Some(confined);
             }
         }
-        self.note_decision(caller, request, &decision);
-        free?;
-        if decision.allowed { Ok(decision) } else { Err(denied(request.privilege, &request.client.name)) }
+        if !decision.allowed {
+            refused = Some(denied(request.privilege, &request.client.name));
+        }
+        let is_recorded = self.note_decision(caller, request, &decision, refused.as_ref());
+        match refused {
+            None => Ok(decision),
+            Some(refused) if is_recorded => Err(refused),
+            Some(_) => Err(later(LATER, RECORDING)),
+        }
+    }
+
+    /// Fails for a caller that did not wait for what a rule gave it, until that has its room in the audit log.
+    pub(super) fn require_room(&self, user: User) -> Result<(), Failure> {
+        let after = self.records.try_after(std::time::Instant::now(), user.counted);
+        after.map_or(Ok(()), |wait| Err(later(wait, RECORDING)))
     }
 
     /// Whether connections end because the service does, and not because their callers went away.
@@ -238,6 +253,11 @@ impl Service {
             confined: caller.confined(),
         }
     }
+}
+
+fn later(wait: Duration, doing: &str) -> Failure {
+    let after = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    FailureKind::TryLater { after }.while_doing(doing)
 }
 
 /// The one answer to whoever is not entitled: it says what was asked, and nothing of whether there is such a user.

@@ -11,7 +11,7 @@ use stead::os::linux::Uid;
 use stead_protocol as wire;
 use stead_protocol::{Failure, FailureKind, WaitProcess, Waited};
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::accounts::User;
 use super::answer::Answer;
@@ -68,6 +68,19 @@ pub(super) async fn wait(
 pub(super) fn is_gone(socket: &UnixStream) -> bool {
     let mut watched = [PollFd::new(socket, PollFlags::RDHUP)];
     poll(&mut watched, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
+/// Waits for so long, or until the caller has closed its end; whether it is still there.
+pub(super) async fn stays(socket: &UnixStream, wait: Duration) -> bool {
+    let until = Instant::now() + wait;
+    while !is_gone(socket) {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        tokio::time::sleep(left.min(LOOK)).await;
+    }
+    false
 }
 
 /// Sends audit records until the caller is gone.

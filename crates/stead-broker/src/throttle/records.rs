@@ -22,6 +22,9 @@ struct Allowance {
 const SMALL: Allowance = Allowance { most: 1_048_576.0, each_second: 16_384.0 };
 /// A thousand processes a second are three records each, of half a KiB where little is said of them: 1.5 MB.
 const LARGE: Allowance = Allowance { most: 16_777_216.0, each_second: 4_194_304.0 };
+/// How long a caller waits at most for room of either. What it is refused beyond that is counted and no more, and what a rule
+/// gives it is for later.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How often it is told how much was folded while there is more of it.
 const TOLD: Duration = Duration::from_secs(1);
 
@@ -31,7 +34,7 @@ const TOLD: Duration = Duration::from_secs(1);
 pub enum About {
     /// What a caller did as itself, without any rule. Its records may be folded into one that counts them.
     Itself,
-    /// What it was refused. It waits where there are many.
+    /// What it was refused. It waits where there are many; of very many its records are folded, too.
     Refused,
     /// What a rule of the policy gives it. It waits where there are very many.
     Ruled,
@@ -92,6 +95,8 @@ struct OfCaller {
 /// while records.take(now, caller, About::Itself, 500) != Becomes::Folded {}
 /// assert_eq!(records.take(now, caller, About::Ruled, 500), Becomes::Written(Duration::ZERO));
 /// assert_eq!(records.folded(now), [(caller, 1)]);
+/// // What is refused is written all the same, and the caller waits for it.
+/// assert!(matches!(records.take(now, caller, About::Refused, 500), Becomes::Written(wait) if !wait.is_zero()));
 /// ```
 #[derive(Debug, Default)]
 pub struct Records(Mutex<HashMap<Uid, OfCaller>>);
@@ -117,15 +122,24 @@ impl Records {
         });
         match about {
             About::Ruled => Becomes::Written(of_caller.large.take(LARGE, now, size)),
-            About::Refused => Becomes::Written(of_caller.small.take(SMALL, now, size)),
+            About::Refused if of_caller.small.take(SMALL, now, 0.0) < LONGEST_WAIT => {
+                Becomes::Written(of_caller.small.take(SMALL, now, size))
+            }
             About::Itself if of_caller.small.fill(SMALL, now) >= size => {
                 Becomes::Written(of_caller.small.take(SMALL, now, size))
             }
-            About::Itself => {
+            About::Itself | About::Refused => {
                 of_caller.folded += 1;
                 Becomes::Folded
             }
         }
+    }
+
+    /// When `caller` may do more by a rule, if it did not wait for what it did so far.
+    pub fn try_after(&self, now: Instant, caller: Uid) -> Option<Duration> {
+        let mut callers = self.lock();
+        let owed = callers.get_mut(&caller)?.large.take(LARGE, now, 0.0);
+        owed.checked_sub(LONGEST_WAIT).filter(|after| !after.is_zero())
     }
 
     /// How many records of `caller` were folded since it was told last, if that is to be told again.

@@ -261,6 +261,32 @@ fn a_thousand_processes_a_second_by_a_rule_wait_for_nothing_and_ten_thousand_do(
 }
 
 #[test]
+fn nobody_waits_for_more_than_half_a_minute_and_what_is_refused_beyond_is_counted() {
+    let (records, mut now) = (Records::default(), Instant::now());
+    let refused = |now| records.take(now, uid(1), About::Refused, 512);
+    let is_written = |_: &usize| matches!(refused(now), Becomes::Written(wait) if wait.as_secs() <= 30);
+    let written = (0..100_000).take_while(is_written).count();
+    assert!((2000..5000).contains(&written), "{written}");
+    assert_eq!(refused(now), Becomes::Folded);
+    assert_eq!(records.folded_of(now, uid(1)), Some(2));
+    now += Duration::from_secs(1);
+    assert!(matches!(refused(now), Becomes::Written(_)), "there is room for some more");
+
+    // By a rule everything is written. Who does not wait for that is to come again.
+    let mut wait = Duration::ZERO;
+    while records.try_after(now, uid(1)).is_none() {
+        let Becomes::Written(next) = records.take(now, uid(1), About::Ruled, 1 << 20) else {
+            panic!("folded")
+        };
+        wait = next;
+    }
+    assert!((30..32).contains(&wait.as_secs()), "{wait:?}");
+    now += records.try_after(now, uid(1)).unwrap();
+    assert_eq!(records.try_after(now, uid(1)), None);
+    assert_eq!(records.try_after(now, uid(2)), None);
+}
+
+#[test]
 fn of_callers_that_make_no_records_any_more_nothing_is_kept() {
     let (records, now) = (Records::default(), Instant::now());
     for caller in 1..500 {

@@ -43,8 +43,8 @@ pub(super) fn log_on(
         // Decided all the same, for the record; of nobody, so that no account is looked up.
         let nobody = Subject::unknown(name.clone());
         let request = Request::new(privilege, &nobody).logon(LogonRequest::Type(logon_type(call.logon_type)));
-        let _ = service.decide(caller, &request);
-        return Err(denied(privilege, &name));
+        let refused = service.decide(caller, &request).err();
+        return Err(refused.unwrap_or_else(|| denied(privilege, &name)));
     }
     let client = subject(&call.account.name)?;
     let request = Request::new(privilege, &client).logon(LogonRequest::Type(logon_type(call.logon_type)));
