@@ -279,6 +279,27 @@ fn role_creates_twenty() {
 
 /// What it is refused is told later and later. Who does not wait for it neither writes more of the log nor holds anything.
 #[test]
+fn the_record_of_a_refusal_says_nothing_of_an_account_that_nobody_looked_up() {
+    let bed = testbed::require!();
+    let service = Service::start(bed, &service_support::everything(&["svc"], &["bob"]));
+    service.caller(bed, "alice", "role_asks_for_root");
+    let denied = &events(&service, "decision")[0];
+    assert_eq!(
+        (&denied["outcome"], &denied["client"]["name"]),
+        (&"denied".into(), &"root".into()),
+        "{denied}"
+    );
+    assert!(denied["detail"].as_str().unwrap().ends_with("tcb over \"root\""), "{denied}");
+}
+
+#[test]
+fn role_asks_for_root() {
+    let Some(mut service) = part() else { return };
+    let refused = refusal(&mut service, &s4u("root"), &[]);
+    assert!(matches!(refused, FailureKind::PolicyDenied { .. }), "{refused:?}");
+}
+
+#[test]
 fn who_does_not_wait_for_its_refusals_is_told_to_try_later_and_what_it_left_holds_nothing() {
     let bed = testbed::require!();
     let service = Service::start(bed, "");

@@ -126,7 +126,7 @@ impl fmt::Display for Party {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.name.as_ref().map(Text::among_words), self.uid) {
             (Some(name), Some(uid)) => write!(f, "{name} (uid {uid})"),
-            (Some(name), None) => write!(f, "{name} (no account)"),
+            (Some(name), None) => write!(f, "{name} (no uid)"),
             (None, Some(uid)) => write!(f, "uid {uid}"),
             (None, None) => f.write_str("somebody"),
         }

@@ -117,6 +117,7 @@ fn no_rule(caller: &Caller, request: &Request<'_>) -> String {
 pub(super) fn client_name(request: &Request<'_>) -> String {
     match request.client.uid {
         Some(uid) => format!("{:?} (uid {uid})", request.client.name),
+        None if !request.client.is_looked_up => format!("{:?}", request.client.name),
         None => format!("{:?}, whom the account database does not know", request.client.name),
     }
 }

@@ -38,6 +38,8 @@ pub struct Subject {
     pub uid: Option<Uid>,
     /// Its name, for messages.
     pub name: String,
+    /// Whether the account database was asked for it.
+    pub is_looked_up: bool,
     /// The groups that its process will have: the kernel's of a connected client, the token's of a session, the
     /// account database's before a logon.
     pub gids: GroupSet,
@@ -50,13 +52,24 @@ impl Subject {
     /// A client with the groups that its process will have.
     pub fn new(uid: Uid, name: impl Into<String>, gids: impl IntoIterator<Item = Gid>) -> Self {
         let gids = gids.into_iter().collect();
-        Self { uid: Some(uid), name: name.into(), gids, account_gids: GroupSet::default() }
+        Self {
+            uid: Some(uid),
+            name: name.into(),
+            is_looked_up: true,
+            gids,
+            account_gids: GroupSet::default(),
+        }
     }
 
     /// A name that no account has.
     pub fn unknown(name: impl Into<String>) -> Self {
         let (gids, account_gids) = Default::default();
-        Self { uid: None, name: name.into(), gids, account_gids }
+        Self { uid: None, name: name.into(), is_looked_up: true, gids, account_gids }
+    }
+
+    /// A name that the account database was not asked for: for a decision that is the same of everybody.
+    pub fn not_looked_up(name: impl Into<String>) -> Self {
+        Self { is_looked_up: false, ..Self::unknown(name) }
     }
 
     /// With the groups that the account database has it in.

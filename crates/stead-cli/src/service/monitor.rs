@@ -46,7 +46,7 @@ impl Names {
         let name = party.get("name").and_then(Value::as_str);
         match (name, party.get("uid").and_then(Value::as_u64)) {
             (Some(name), Some(uid)) => Some(format!("{} ({uid})", word(name))),
-            (Some(name), None) => Some(format!("{} (no account)", word(name))),
+            (Some(name), None) => Some(format!("{} (no uid)", word(name))),
             (None, Some(uid)) => Some(self.of(uid).to_owned()),
             (None, None) => None,
         }
@@ -172,8 +172,7 @@ mod tests {
     fn no_name_reads_as_more_of_a_line_than_a_name() {
         let record = r#"{"event":"decision","outcome":"denied","caller":{"uid":0},"privilege":"tcb",
             "client":{"name":"root (0), tcb, allowed by \"x\""}}"#;
-        let expected =
-            "decision denied: root (0) as \"root (0), tcb, allowed by \\\"x\\\"\" (no account), tcb\n";
+        let expected = "decision denied: root (0) as \"root (0), tcb, allowed by \\\"x\\\"\" (no uid), tcb\n";
         assert_eq!(line(record, &mut Names::default()), expected);
     }
 
@@ -182,7 +181,7 @@ mod tests {
         let record = r#"{"event":"decision","outcome":"ok","caller":{"uid":0},"client":{"name":"nobody-here"},
             "privilege":"tcb","rule":"policy.toml:3","detail":"allowed by policy.toml:3 (portal)"}"#;
         let expected =
-            "decision ok: root (0) as nobody-here (no account), tcb, allowed by policy.toml:3 (portal)\n";
+            "decision ok: root (0) as nobody-here (no uid), tcb, allowed by policy.toml:3 (portal)\n";
         assert_eq!(line(record, &mut Names::default()), expected);
     }
 }

@@ -47,7 +47,7 @@ pub(super) fn explain(
         None => own(&caller)?,
         // Whether the user exists is not told to who could do nothing with it.
         Some(name) if outright.is_some() && !is_own(&caller, name)? => {
-            Subject::unknown(name.to_string_lossy())
+            Subject::not_looked_up(name.to_string_lossy())
         }
         Some(name) => subject(name)?,
     };

@@ -41,7 +41,7 @@ pub(super) fn log_on(
     let caller = &state.caller;
     if service.policy().refuses_outright(&caller.policy, privilege).is_some() {
         // Decided all the same, for the record; of nobody, so that no account is looked up.
-        let nobody = Subject::unknown(name.clone());
+        let nobody = Subject::not_looked_up(name.clone());
         let request = Request::new(privilege, &nobody).logon(LogonRequest::Type(logon_type(call.logon_type)));
         let refused = service.decide(caller, &request).err();
         return Err(refused.unwrap_or_else(|| denied(privilege, &name)));
