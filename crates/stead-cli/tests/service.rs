@@ -406,6 +406,10 @@ fn the_policy_is_checked_explained_and_asked_for() {
         let alice = ["tcb", "--caller", "svc", "--client", "alice"];
         assert_eq!(ask(&[&alice[..], rest].concat()), Some(0), "{rest:?}");
     }
+    let anothers = ["policy", "explain", "--loaded", "--privilege", "tcb", "--caller", "bob"];
+    let refused = service.user(bed, "alice", &anothers).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("access to \"what another caller may do\" was denied"), "{said}");
     // Whoever answers, to all that is asked.
     for rest in [&["--policy", &policy][..], &["--loaded"]] {
         for (limit, code) in [("nofile=600000", Some(0)), ("nofile=600001", Some(1))] {

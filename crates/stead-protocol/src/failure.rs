@@ -331,6 +331,18 @@ impl fmt::Display for Failure {
             }
             FailureKind::NoSuchHandle { of } => write!(f, "there is no such {of}")?,
             FailureKind::Other { text } => f.write_str(text)?,
+            FailureKind::AccountUnknown { name } => write!(f, "there is no account {name:?}")?,
+            FailureKind::AccessDenied { object } => write!(f, "access to {object:?} was denied")?,
+            FailureKind::NotFound { object } => write!(f, "there is no {object:?}")?,
+            FailureKind::ClientConfined { part } => {
+                write!(f, "the client is confined more than the service: {part}")?;
+            }
+            FailureKind::SessionEnded {} => f.write_str("the logon session has ended")?,
+            FailureKind::DeadlinePassed { waiting_for } => {
+                write!(f, "the deadline passed while waiting for {waiting_for}")?;
+            }
+            FailureKind::InvalidInput { what } => f.write_str(what)?,
+            FailureKind::LimitReached { limit } => write!(f, "the limit of {limit} is reached")?,
             kind => {
                 let value = serde_json::to_value(kind).map_err(|_| fmt::Error)?;
                 let name = value.get("error").and_then(Value::as_str).unwrap_or_default();
