@@ -10,7 +10,7 @@ use windows_sys::Win32::Storage::FileSystem::{
     FILE_FLAG_FIRST_PIPE_INSTANCE, FILE_FLAG_OVERLAPPED, PIPE_ACCESS_DUPLEX,
 };
 use windows_sys::Win32::System::Pipes::{
-    CreateNamedPipeW, PIPE_READMODE_BYTE, PIPE_REJECT_REMOTE_CLIENTS, PIPE_TYPE_MESSAGE,
+    CreateNamedPipeW, PIPE_READMODE_MESSAGE, PIPE_REJECT_REMOTE_CLIENTS, PIPE_TYPE_MESSAGE,
     PIPE_UNLIMITED_INSTANCES, PIPE_WAIT,
 };
 
@@ -49,15 +49,15 @@ impl Instances {
 
     fn create(&self, first: u32) -> io::Result<OwnedHandle> {
         let attributes = self.attributes.raw();
-        // Of messages, read as a stream of bytes: an empty message then tells that nothing more will come
-        // (Stream::shutdown).
+        // Of messages: an empty one tells that nothing more will come (Stream::shutdown). Read by messages too,
+        // for a read that goes on to the next one would make its sender the client, and swallow the empty one.
         // SAFETY: the name ends with a NUL, the attributes point into `self`, and both are only read during the
         // call; no handle of a child process inherits the new one.
         let raw = unsafe {
             CreateNamedPipeW(
                 self.name.as_ptr(),
                 PIPE_ACCESS_DUPLEX | FILE_FLAG_OVERLAPPED | first,
-                PIPE_TYPE_MESSAGE | PIPE_READMODE_BYTE | PIPE_WAIT | PIPE_REJECT_REMOTE_CLIENTS,
+                PIPE_TYPE_MESSAGE | PIPE_READMODE_MESSAGE | PIPE_WAIT | PIPE_REJECT_REMOTE_CLIENTS,
                 PIPE_UNLIMITED_INSTANCES,
                 BUFFER,
                 BUFFER,

@@ -18,8 +18,8 @@ use windows_sys::Win32::Foundation::{
 use windows_sys::Win32::Storage::FileSystem::{ReadFile, WriteFile};
 use windows_sys::Win32::System::IO::{CancelIoEx, GetOverlappedResult, OVERLAPPED};
 use windows_sys::Win32::System::Pipes::{
-    ConnectNamedPipe, GetNamedPipeInfo, PIPE_NOWAIT, PIPE_READMODE_BYTE, PIPE_TYPE_MESSAGE, PIPE_WAIT,
-    SetNamedPipeHandleState,
+    ConnectNamedPipe, GetNamedPipeInfo, PIPE_NOWAIT, PIPE_READMODE_BYTE, PIPE_READMODE_MESSAGE,
+    PIPE_TYPE_MESSAGE, PIPE_WAIT, SetNamedPipeHandleState,
 };
 use windows_sys::Win32::System::Threading::{CreateEventW, INFINITE, WaitForSingleObject};
 
@@ -131,11 +131,18 @@ fn overlapped(
     begin: impl FnOnce(*mut OVERLAPPED) -> i32,
 ) -> io::Result<u32> {
     with_event(|event| {
-        let mut overlapped = OVERLAPPED { hEvent: event.as_raw_handle(), ..OVERLAPPED::default() };
+        // By the lowest bit no packet goes to a completion port that this pipe has through another handle, as one
+        // of tokio's has: whoever gets packets there would take the OVERLAPPED for its own
+        // ([GetQueuedCompletionStatus](https://learn.microsoft.com/windows/win32/api/ioapiset/nf-ioapiset-getqueuedcompletionstatus#remarks)).
+        let told = event.as_raw_handle().map_addr(|event| event | 1);
+        let mut overlapped = OVERLAPPED { hEvent: told, ..OVERLAPPED::default() };
         let overlapped = &raw mut overlapped;
         let _listed = stop.map(|stop| Listed::new(stop, overlapped));
-        if begin(overlapped) == 0 {
-            let error = io::Error::last_os_error();
+        let begun = if begin(overlapped) == 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
+        if let Err(error) = begun
+            // A message that is there already, and longer than the buffer: done, with what fits.
+            && !is(&error, ERROR_MORE_DATA)
+        {
             if !is(&error, ERROR_IO_PENDING) {
                 return Err(error);
             }
@@ -274,9 +281,18 @@ pub(super) fn has_messages(pipe: BorrowedHandle<'_>) -> io::Result<bool> {
     if done == 0 { Err(io::Error::last_os_error()) } else { Ok(flags & PIPE_TYPE_MESSAGE != 0) }
 }
 
-/// Whether calls on this end wait; a property of the end, not of one handle to it.
-pub(super) fn set_waiting(pipe: BorrowedHandle<'_>, waits: bool) -> io::Result<()> {
-    let mode = PIPE_READMODE_BYTE | if waits { PIPE_WAIT } else { PIPE_NOWAIT };
+/// Has each read of this end take from one message only, where the pipe knows messages and this handle may change
+/// that: whether it is so.
+pub(super) fn read_by_message(pipe: BorrowedHandle<'_>) -> io::Result<bool> {
+    // Refused where the handle may only read, as the server's end of a pipe that is inbound.
+    Ok(has_messages(pipe)? && set_waiting(pipe, true, true).is_ok())
+}
+
+/// Whether calls on this end wait, and whether it is read by messages; properties of the end, not of one handle to
+/// it.
+pub(super) fn set_waiting(pipe: BorrowedHandle<'_>, waits: bool, by_message: bool) -> io::Result<()> {
+    let waiting = if waits { PIPE_WAIT } else { PIPE_NOWAIT };
+    let mode = waiting | if by_message { PIPE_READMODE_MESSAGE } else { PIPE_READMODE_BYTE };
     // SAFETY: the mode is only read; the handle is borrowed and so open.
     let done = unsafe { SetNamedPipeHandleState(pipe.as_raw_handle(), &raw const mode, null(), null()) };
     if done == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

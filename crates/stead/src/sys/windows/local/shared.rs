@@ -19,6 +19,8 @@ const NEVER: u64 = u64::MAX;
 pub(super) struct Shared {
     /// Whether this is the end that accepted.
     server: bool,
+    /// Whether each read takes from one message only.
+    by_message: bool,
     first: First,
     reads: Stop,
     writes: Stop,
@@ -40,6 +42,19 @@ struct First {
     free: Condvar,
 }
 
+/// Whose the last bytes were that were read.
+#[derive(Debug)]
+pub(super) struct Sender(std::result::Result<Arc<Captured>, Unknown>);
+
+impl Sender {
+    pub(super) fn last_read(pipe: BorrowedHandle<'_>) -> Self {
+        Self(capture(pipe).map(Arc::new).map_err(|error| Unknown {
+            kind: error.kind().clone(),
+            code: error.os_error().and_then(io::Error::raw_os_error),
+        }))
+    }
+}
+
 /// Why it could not be captured whose the first bytes were. It stays so: later ones may be another's.
 #[derive(Debug)]
 struct Unknown {
@@ -54,6 +69,26 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         *self.0.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
         self.0.free.notify_all();
+    }
+}
+
+/// The same, for as long as its reader lives or until it has read.
+#[cfg(feature = "tokio")]
+#[derive(Debug)]
+pub(super) struct Claim(Arc<Shared>);
+
+#[cfg(feature = "tokio")]
+impl Claim {
+    /// The first bytes were read, and were `sender`'s.
+    pub(super) fn received(self, sender: Sender) {
+        self.0.first.received(sender);
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl Drop for Claim {
+    fn drop(&mut self) {
+        drop(Turn(&self.0.first));
     }
 }
 
@@ -85,20 +120,17 @@ impl First {
     }
 
     /// Notes whose the bytes were that were read in this turn.
-    fn received(&self, pipe: BorrowedHandle<'_>) {
-        let captured = capture(pipe).map(Arc::new).map_err(|error| Unknown {
-            kind: error.kind().clone(),
-            code: error.os_error().and_then(io::Error::raw_os_error),
-        });
-        let _ = self.client.set(captured);
+    fn received(&self, sender: Sender) {
+        let _ = self.client.set(sender.0);
         self.known.store(true, Ordering::Release);
     }
 }
 
 impl Shared {
-    pub(super) fn new(server: bool) -> Arc<Self> {
+    pub(super) fn new(server: bool, by_message: bool) -> Arc<Self> {
         Arc::new(Self {
             server,
+            by_message,
             first: First::default(),
             reads: Stop::default(),
             writes: Stop::default(),
@@ -126,11 +158,14 @@ impl Shared {
         }
         let wait = self.wait(&self.read_limit);
         let turn = if self.server { self.first.turn(wait)? } else { None };
+        // A read that goes on to what was written next would be by whoever wrote that: a pipe of bytes is asked for
+        // one, which was written once.
+        let buffer = if turn.is_some() && !self.by_message { &mut buffer[..1] } else { buffer };
         let bytes = pipe::read(pipe, buffer, wait, &self.reads)?;
         if bytes == 0 {
             self.ended.store(true, Ordering::Release);
         } else if turn.is_some() {
-            self.first.received(pipe);
+            self.first.received(Sender::last_read(pipe));
         }
         Ok(bytes)
     }
@@ -139,31 +174,36 @@ impl Shared {
         pipe::write(pipe, bytes, self.wait(&self.write_limit), &self.writes)
     }
 
-    /// The same for a reader that polls: `poll` reads, and gives how much. Another handle that waits for the first
-    /// bytes meanwhile is an error, for this one cannot wait for it.
+    /// The turn of a reader that has the system read ahead of it, and so takes it before it is asked to read; `None`
+    /// where nobody needs one.
     #[cfg(feature = "tokio")]
-    pub(super) fn poll_read(
-        &self,
-        pipe: BorrowedHandle<'_>,
-        poll: impl FnOnce() -> (usize, std::task::Poll<io::Result<()>>),
-    ) -> std::task::Poll<io::Result<()>> {
-        use std::task::Poll;
-        if self.ended.load(Ordering::Acquire) {
-            return Poll::Ready(Ok(()));
+    pub(super) fn claim(self: &Arc<Self>) -> io::Result<Option<Claim>> {
+        if !self.server {
+            return Ok(None);
         }
-        let Ok(turn) = self.server.then(|| self.first.turn(Wait::No)).transpose() else {
+        let Ok(turn) = self.first.turn(Wait::No) else {
             let what = "another handle of the connection waits for the first bytes";
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ResourceBusy, what)));
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, what));
         };
-        let turn = turn.flatten();
-        let (bytes, polled) = poll();
-        match (bytes, &polled) {
-            (0, Poll::Ready(Ok(()))) => self.ended.store(true, Ordering::Release),
-            (0, _) => {}
-            _ if turn.is_some() => self.first.received(pipe),
-            _ => {}
+        let Some(turn) = turn else { return Ok(None) };
+        if !self.by_message {
+            let what = "a pipe of bytes is read ahead of its first ones, so that nobody could say whose they were: \
+                        read one before";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, what));
         }
-        polled
+        std::mem::forget(turn);
+        Ok(Some(Claim(Arc::clone(self))))
+    }
+
+    /// Whether the other end has said that nothing more will come.
+    #[cfg(feature = "tokio")]
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
     }
 
     pub(super) fn stop_reading(&self, pipe: BorrowedHandle<'_>) {
@@ -193,7 +233,7 @@ impl Shared {
     }
 
     pub(super) fn set_nonblocking(&self, pipe: BorrowedHandle<'_>, nonblocking: bool) -> io::Result<()> {
-        pipe::set_waiting(pipe, !nonblocking)?;
+        pipe::set_waiting(pipe, !nonblocking, self.by_message)?;
         self.nonblocking.store(nonblocking, Ordering::Relaxed);
         Ok(())
     }

@@ -16,7 +16,7 @@ use windows_sys::Win32::Storage::FileSystem::{
 };
 use windows_sys::Win32::System::Pipes::WaitNamedPipeW;
 
-use super::pipe::is;
+use super::pipe::{self, is};
 use super::shared::Shared;
 use super::{Address, ConnectOptions, wide};
 use crate::ImpersonationLevel;
@@ -124,21 +124,28 @@ impl Opener<'_> {
 
 impl Stream {
     pub(super) fn accepted(pipe: OwnedHandle) -> Self {
-        Self { pipe, shared: Shared::new(true) }
+        Self { pipe, shared: Shared::new(true, true) }
     }
 
     pub(crate) fn connect(address: &Address, options: &ConnectOptions) -> Result<Self> {
         let name = wide(address, "connecting to")?;
         let opener = Opener(options);
         let pipe = opener.open(&name, address)?;
+        let by_message = pipe::read_by_message(pipe.as_handle()).map_err(|source| {
+            let what = format!("{address} is no named pipe").into();
+            let doing = format!("connecting to {address}");
+            Error::new(doing, ErrorKind::InvalidInput { what }).with_source(source)
+        })?;
         opener.require_server(pipe.as_handle(), address)?;
-        Ok(Self { pipe, shared: Shared::new(false) })
+        Ok(Self { pipe, shared: Shared::new(false, by_message) })
     }
 
     /// A server's end of a named pipe that was accepted elsewhere. Time limits are kept where it is overlapped.
     pub(crate) fn of(pipe: OwnedHandle) -> Result<Self> {
         require_server_end(pipe.as_handle())?;
-        Ok(Self::accepted(pipe))
+        let by_message = pipe::read_by_message(pipe.as_handle())
+            .map_err(|source| Error::system("taking over a pipe", "GetNamedPipeInfo", source))?;
+        Ok(Self { pipe, shared: Shared::new(true, by_message) })
     }
 
     pub(crate) fn into_handle(self) -> OwnedHandle {

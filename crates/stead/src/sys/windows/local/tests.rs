@@ -11,13 +11,34 @@ use std::os::windows::io::{AsHandle, FromRawHandle, OwnedHandle};
 use std::time::Duration;
 use windows_sys::Win32::Foundation::INVALID_HANDLE_VALUE;
 use windows_sys::Win32::Storage::FileSystem::{FILE_FLAG_OVERLAPPED, PIPE_ACCESS_DUPLEX};
-use windows_sys::Win32::System::Pipes::CreateNamedPipeW;
+use windows_sys::Win32::System::Pipes::{CreateNamedPipeW, PIPE_READMODE_MESSAGE, PIPE_TYPE_BYTE, PIPE_TYPE_MESSAGE};
 
-fn address(name: &str) -> Address {
+pub(super) fn address(name: &str) -> Address {
     Address::path(format!(r"\\.\pipe\stead-test-{}-{name}", std::process::id()))
 }
 
-fn pair(name: &str) -> (Stream, Stream) {
+/// The server's end of a pipe that is not this library's.
+pub(super) fn elsewhere(name: &str, mode: u32) -> OwnedHandle {
+    let name: Vec<u16> =
+        format!(r"\\.\pipe\stead-test-{}-{name}", std::process::id()).encode_utf16().chain([0]).collect();
+    // SAFETY: the name ends with a NUL; no attributes; on success the handle is new and nobody else's.
+    unsafe {
+        let raw = CreateNamedPipeW(
+            name.as_ptr(),
+            PIPE_ACCESS_DUPLEX | FILE_FLAG_OVERLAPPED,
+            mode,
+            1,
+            4096,
+            4096,
+            0,
+            std::ptr::null(),
+        );
+        assert_ne!(raw, INVALID_HANDLE_VALUE);
+        OwnedHandle::from_raw_handle(raw)
+    }
+}
+
+pub(super) fn pair(name: &str) -> (Stream, Stream) {
     let address = address(name);
     let listener = Listener::bind(&address).unwrap();
     let client = Stream::connect(&address).unwrap();
@@ -122,7 +143,26 @@ fn a_listener_that_may_not_wait_says_so_and_keeps_its_client() {
 
 #[test]
 fn only_pipes_of_this_machine_are_addresses() {
-    for path in [r"\\server\pipe\name", r"C:\pipe", r"\\.\pipe\", r"\\.\PhysicalDrive0", "name"] {
+    // What is resolved to something else, with the caller's credentials: another machine's pipe, a disk.
+    let other = [
+        r"..\UNC\server\pipe\name",
+        r"..\C:\notes.txt",
+        r"..\GLOBALROOT\Device\Null",
+        r"a\..\..\UNC\server\pipe\name",
+        "../UNC/server/pipe/name",
+        "a/b",
+        r".\a",
+        r"a\\b",
+        r"\a",
+        r"a\",
+        "a.",
+        "a ",
+        r"a. \b",
+        "..",
+    ];
+    let other = other.iter().map(|name| format!(r"\\.\pipe\{name}"));
+    let none = [r"\\server\pipe\name", r"C:\pipe", r"\\.\pipe\", r"\\.\PhysicalDrive0", "name"];
+    for path in none.into_iter().map(str::to_owned).chain(other) {
         let address = Address::path(path);
         let bound = Listener::bind(&address).unwrap_err();
         assert!(matches!(bound.kind(), ErrorKind::InvalidInput { .. }), "{bound}");
@@ -249,23 +289,7 @@ fn a_full_pipe_says_so_to_who_may_not_wait() {
 
 #[test]
 fn a_pipe_of_bytes_cannot_tell_its_end_and_says_so() {
-    let name: Vec<u16> =
-        format!(r"\\.\pipe\stead-test-{}-bytes", std::process::id()).encode_utf16().chain([0]).collect();
-    // SAFETY: the name ends with a NUL; no attributes; on success the handle is new and nobody else's.
-    let pipe = unsafe {
-        let raw = CreateNamedPipeW(
-            name.as_ptr(),
-            PIPE_ACCESS_DUPLEX | FILE_FLAG_OVERLAPPED,
-            0,
-            1,
-            4096,
-            4096,
-            0,
-            std::ptr::null(),
-        );
-        assert_ne!(raw, INVALID_HANDLE_VALUE);
-        OwnedHandle::from_raw_handle(raw)
-    };
+    let pipe = elsewhere("bytes", PIPE_TYPE_BYTE);
     let client = Stream::connect(&address("bytes")).unwrap();
     let server = Stream::try_from(pipe).unwrap();
     for end in [&server, &client] {
@@ -275,4 +299,65 @@ fn a_pipe_of_bytes_cannot_tell_its_end_and_says_so() {
     let mut buffer = [0; 7];
     (&server).read_exact(&mut buffer).unwrap();
     assert_eq!(&buffer, b"goes on");
+}
+
+/// Whoever wrote the last of what a read takes is the client: so it takes from one message, or one byte.
+#[test]
+fn the_first_read_takes_what_was_written_at_once_and_no_more() {
+    let (mut server, mut client) = pair("first-read");
+    for words in ["one", "another"] {
+        client.write_all(words.as_bytes()).unwrap();
+    }
+    let mut buffer = vec![0; 64 * 1024];
+    assert_eq!((server.read(&mut buffer).unwrap(), &buffer[..3]), (3, &b"one"[..]));
+    assert_eq!((server.read(&mut buffer).unwrap(), &buffer[..7]), (7, &b"another"[..]));
+
+    for (name, mode, first) in [
+        ("first-byte", PIPE_TYPE_BYTE, "o"),
+        ("first-message", PIPE_TYPE_MESSAGE, "one"),
+        ("by-messages", PIPE_TYPE_MESSAGE | PIPE_READMODE_MESSAGE, "one"),
+    ] {
+        let pipe = elsewhere(name, mode);
+        let mut client = Stream::connect(&address(name)).unwrap();
+        let mut server = Stream::try_from(pipe).unwrap();
+        client.write_all(b"one").unwrap();
+        client.write_all(b"another").unwrap();
+        let bytes = server.read(&mut buffer).unwrap();
+        assert_eq!(&buffer[..bytes], first.as_bytes(), "{name}");
+        let mut rest = vec![0; 10 - bytes];
+        server.read_exact(&mut rest).unwrap();
+        assert_eq!([first.as_bytes(), &rest].concat(), b"oneanother", "{name}");
+    }
+}
+
+#[test]
+fn what_of_a_message_finds_no_room_comes_with_the_next_read() {
+    let pipe = elsewhere("no-room", PIPE_TYPE_MESSAGE | PIPE_READMODE_MESSAGE);
+    let mut client = Stream::connect(&address("no-room")).unwrap();
+    let mut server = Stream::try_from(pipe).unwrap();
+    let message: Vec<u8> = (0..100).collect();
+    client.write_all(&message).unwrap();
+    server.write_all(&message).unwrap();
+    for end in [&mut server, &mut client] {
+        let mut all = Vec::new();
+        while all.len() < message.len() {
+            let mut buffer = [0; 30];
+            let bytes = end.read(&mut buffer).unwrap();
+            all.extend_from_slice(&buffer[..bytes]);
+        }
+        assert_eq!(all, message);
+    }
+}
+
+#[test]
+fn an_end_right_behind_the_last_words_is_read_after_them() {
+    let (server, client) = pair("end-behind");
+    for (mut writer, mut reader) in [(&client, &server), (&server, &client)] {
+        writer.write_all(b"a").unwrap();
+        writer.shutdown(Shutdown::Write).unwrap();
+        reader.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut buffer = vec![0; 64 * 1024];
+        assert_eq!(reader.read(&mut buffer).unwrap(), 1);
+        assert_eq!(reader.read(&mut buffer).unwrap(), 0);
+    }
 }

@@ -4,14 +4,14 @@ use std::io;
 use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, IntoRawHandle, OwnedHandle};
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use ::tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use ::tokio::net::windows::named_pipe::{NamedPipeClient, NamedPipeServer};
 use ::tokio::sync::Mutex;
 
 use super::pipe;
-use super::shared::Shared;
+use super::shared::{Claim, Sender, Shared};
 use crate::client::{Client, Confinement};
 use crate::error::Result;
 
@@ -41,7 +41,9 @@ impl Listener {
         }
         let another = server(self.whole.instances.one_more()?)?;
         let instance = next.replace(another).ok_or(io::ErrorKind::NotConnected)?;
-        Ok(Stream { end: End::Server(instance), shared: Shared::new(true) })
+        let shared = Shared::new(true, true);
+        let claim = shared.claim()?;
+        Ok(Stream { end: End::Server(instance), shared, claim })
     }
 }
 
@@ -54,6 +56,8 @@ fn server(instance: OwnedHandle) -> io::Result<NamedPipeServer> {
 pub(crate) struct Stream {
     end: End,
     shared: Arc<Shared>,
+    /// Until it is known whose the first message was: tokio reads one ahead from the beginning.
+    claim: Option<Claim>,
 }
 
 #[derive(Debug)]
@@ -65,6 +69,7 @@ enum End {
 impl Stream {
     pub(crate) fn new(stream: super::Stream) -> io::Result<Self> {
         let super::Stream { pipe, shared } = stream;
+        let claim = shared.claim()?;
         shared.set_nonblocking(pipe.as_handle(), false)?;
         let end = if shared.is_server() {
             End::Server(server(pipe)?)
@@ -72,7 +77,7 @@ impl Stream {
             // SAFETY: the handle is a pipe's client end, overlapped, and given away here.
             End::Client(unsafe { NamedPipeClient::from_raw_handle(pipe.into_raw_handle()) }?)
         };
-        Ok(Self { end, shared })
+        Ok(Self { end, shared, claim })
     }
 
     /// Whether anything was read yet, without which nobody knows whose it is.
@@ -89,21 +94,35 @@ impl Stream {
         task: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if into.remaining() == 0 {
+        if into.remaining() == 0 || self.shared.is_ended() {
             return Poll::Ready(Ok(()));
         }
-        let raw = self.end.raw();
-        // SAFETY: the pipe is open for as long as `self`, which is borrowed all the while.
-        let handle = unsafe { BorrowedHandle::borrow_raw(raw) };
-        let end = &mut self.end;
-        self.shared.poll_read(handle, || {
-            let before = into.filled().len();
-            let polled = match end {
-                End::Server(pipe) => Pin::new(pipe).poll_read(task, into),
-                End::Client(pipe) => Pin::new(pipe).poll_read(task, into),
-            };
-            (into.filled().len() - before, polled)
-        })
+        let sender = match (&self.claim, &self.end) {
+            (Some(_), End::Server(pipe)) => {
+                if !ready!(poll_first(pipe, task))? {
+                    self.shared.end();
+                    return Poll::Ready(Ok(()));
+                }
+                // Before it is taken, for then tokio reads the next one.
+                Some(Sender::last_read(self.as_handle()))
+            }
+            _ => None,
+        };
+        let before = into.filled().len();
+        let polled = match &mut self.end {
+            End::Server(pipe) => Pin::new(pipe).poll_read(task, into),
+            End::Client(pipe) => Pin::new(pipe).poll_read(task, into),
+        };
+        match (into.filled().len() - before, &polled) {
+            (0, Poll::Ready(Ok(()))) => self.shared.end(),
+            (0, _) => {}
+            _ => {
+                if let (Some(sender), Some(claim)) = (sender, self.claim.take()) {
+                    claim.received(sender);
+                }
+            }
+        }
+        polled
     }
 
     pub(crate) fn poll_write(&mut self, task: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
@@ -128,6 +147,29 @@ impl Stream {
             return Poll::Ready(Ok(()));
         }
         self.write(task, &[]).map_ok(drop)
+    }
+}
+
+/// Waits until the first message was read ahead, and leaves it there; false where it is an empty one, the end.
+///
+/// mio reads by a buffer of its own, one message at a time here, and the next one when that was taken out whole
+/// (`schedule_read`): a read of nothing finds something, takes nothing, and keeps the system from reading on. An
+/// empty message is taken by it, so that the next read of nothing would have to wait.
+pub(super) fn poll_first(pipe: &NamedPipeServer, task: &mut Context<'_>) -> Poll<io::Result<bool>> {
+    let nothing = || pipe.try_read(&mut []).map(drop);
+    let waits = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+    loop {
+        ready!(pipe.poll_read_ready(task))?;
+        match nothing() {
+            Ok(()) => {}
+            Err(error) if waits(&error) => continue,
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+        return Poll::Ready(match nothing() {
+            Ok(()) => Ok(true),
+            Err(error) if waits(&error) => Ok(false),
+            Err(error) => Err(error),
+        });
     }
 }
 
