@@ -34,6 +34,14 @@ impl AccountEntry {
             .map_err(|source| Error::system("looking up the token's account", "LookupAccountSidW", source))
     }
 
+    /// Whether it is a user of this machine, of a domain or of Entra ID, whose logon a password decides. The
+    /// system's own (SYSTEM, LOCAL SERVICE, NETWORK SERVICE, those of services, pools and virtual machines) log on by
+    /// any ([LogonUserW](https://learn.microsoft.com/windows/win32/api/winbase/nf-winbase-logonuserw), dwLogonType).
+    pub(crate) fn has_a_secret(&self) -> bool {
+        let sid = self.sid.to_string();
+        self.is_user && ["S-1-5-21-", "S-1-12-1-"].iter().any(|authority| sid.starts_with(authority))
+    }
+
     /// Its name, without the domain.
     pub(crate) fn name(&self) -> &OsStr {
         &self.name
@@ -126,8 +134,38 @@ mod tests {
     fn the_own_account_is_found_by_sid_and_by_name() {
         let own = super::super::token::own_context().unwrap();
         let account = AccountEntry::of_context(&own).unwrap().unwrap();
-        assert!(account.is_user, "{account:?}");
+        assert_eq!(account.has_a_secret(), own.user.to_string().starts_with("S-1-5-21-"), "{account:?}");
         assert_eq!(AccountEntry::by_name(&account.name).unwrap().unwrap().sid, own.user);
+    }
+
+    #[test]
+    fn no_account_of_the_systems_own_has_a_secret() {
+        for sid in [
+            Sid::LOCAL_SYSTEM,
+            Sid::LOCAL_SERVICE,
+            Sid::NETWORK_SERVICE,
+            Sid::ADMINISTRATORS,
+            Sid::USERS,
+            Sid::EVERYONE,
+        ] {
+            if let Some(account) = AccountEntry::by_sid(&sid).unwrap() {
+                assert!(!account.has_a_secret(), "{account:?}");
+            }
+        }
+        for (sid, is_user, expected) in [
+            ("S-1-5-21-1-2-3-1001", true, true),
+            ("S-1-12-1-1-2-3-4", true, true),
+            ("S-1-5-21-1-2-3-513", false, false),
+            // As the system's own would be if it called them users: a service's, a pool's, a virtual machine's.
+            ("S-1-5-19", true, false),
+            ("S-1-5-80-1-2-3-4-5", true, false),
+            ("S-1-5-82-1-2-3-4-5", true, false),
+            ("S-1-5-83-1-2-3-4", true, false),
+        ] {
+            let sid = sid.parse().unwrap();
+            let account = AccountEntry { name: "x".into(), domain: "y".into(), sid, is_user };
+            assert_eq!(account.has_a_secret(), expected, "{account:?}");
+        }
     }
 
     #[test]

@@ -42,6 +42,10 @@ pub(super) fn type_name(kind: LogonType) -> &'static str {
 ///
 /// Reference: [LogonUserW](https://learn.microsoft.com/windows/win32/api/winbase/nf-winbase-logonuserw).
 pub(super) fn log_on(target: &Target, password: &Password, kind: LogonType) -> Result<OwnedHandle> {
+    if password.is_everybodys() {
+        let what = "the password is the one by which a machine's managed service accounts log on";
+        return Err(Error::new(target.doing(), ErrorKind::LogonFailed).with_source(io::Error::other(what)));
+    }
     let user = terminated(target.user());
     let domain = target.domain().for_logon().map(terminated);
     let mut raw: HANDLE = null_mut();
@@ -121,6 +125,15 @@ impl Password {
         wide.extend(text.encode_utf16());
         wide.push(0);
         Ok(Self(wide))
+    }
+
+    /// Whether it is SERVICE_ACCOUNT_PASSWORD (lmaccess.h): published, and right for each managed service account
+    /// that is installed on the machine.
+    pub(super) fn is_everybodys(&self) -> bool {
+        const PUBLISHED: &str = "_SA_{262E99C9-6160-4871-ACEC-4E61736B6F21}";
+        let lower = |unit: u16| u8::try_from(unit).map_or(unit, |unit| unit.to_ascii_lowercase().into());
+        let published = PUBLISHED.encode_utf16().chain([0]).map(lower);
+        self.0.iter().copied().map(lower).eq(published)
     }
 
     #[cfg(test)]

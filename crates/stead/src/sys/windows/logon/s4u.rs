@@ -4,11 +4,15 @@ use std::io;
 use std::os::windows::io::{FromRawHandle, OwnedHandle};
 use std::ptr::{null, null_mut};
 
-use windows_sys::Win32::Foundation::{HANDLE, LUID, NTSTATUS, RtlNtStatusToDosError};
+use windows_sys::Win32::Foundation::{
+    HANDLE, LUID, NTSTATUS, RtlNtStatusToDosError, STATUS_ACCESS_DENIED, STATUS_PORT_CONNECTION_REFUSED,
+    STATUS_PRIVILEGE_NOT_HELD,
+};
 use windows_sys::Win32::Security::Authentication::Identity::{
-    KERB_S4U_LOGON, KerbS4ULogon, LSA_STRING, LSA_UNICODE_STRING, LsaDeregisterLogonProcess,
-    LsaFreeReturnBuffer, LsaLogonUser, LsaLookupAuthenticationPackage, LsaRegisterLogonProcess,
-    MSV1_0_S4U_LOGON, MsV1_0S4ULogon, SECURITY_LOGON_TYPE,
+    KERB_S4U_LOGON, KERB_S4U_LOGON_FLAG_CHECK_LOGONHOURS, KerbS4ULogon, LSA_STRING, LSA_UNICODE_STRING,
+    LsaDeregisterLogonProcess, LsaFreeReturnBuffer, LsaLogonUser, LsaLookupAuthenticationPackage,
+    LsaRegisterLogonProcess, MSV1_0_S4U_LOGON, MSV1_0_S4U_LOGON_FLAG_CHECK_LOGONHOURS, MsV1_0S4ULogon,
+    SECURITY_LOGON_TYPE,
 };
 use windows_sys::Win32::Security::{AllocateLocallyUniqueId, QUOTA_LIMITS, TOKEN_SOURCE};
 
@@ -60,8 +64,15 @@ pub(super) fn log_on(target: &Target, kind: LogonType) -> Result<OwnedHandle> {
     let name = ansi(b"stead");
     // SAFETY: the name outlives the call; what is written is written only by it. LsaConnectUntrusted would do
     // without SeTcbPrivilege, and give tokens for identification only.
-    check(unsafe { LsaRegisterLogonProcess(&raw const name, &raw mut raw, &raw mut mode) })
-        .map_err(refused("LsaRegisterLogonProcess"))?;
+    check(unsafe { LsaRegisterLogonProcess(&raw const name, &raw mut raw, &raw mut mode) }).map_err(
+        |status| match status {
+            // What it says without SeTcbPrivilege, which no other number of Win32's tells.
+            STATUS_PORT_CONNECTION_REFUSED | STATUS_ACCESS_DENIED | STATUS_PRIVILEGE_NOT_HELD => {
+                target.without_tcb().with_source(failed(status))
+            }
+            _ => refused("LsaRegisterLogonProcess")(status),
+        },
+    )?;
     let authority = Authority(raw);
 
     let package_name: &'static [u8] = match target.domain() {
@@ -136,6 +147,8 @@ impl Request {
     fn new(target: &Target) -> Option<Self> {
         const { assert!(size_of::<MSV1_0_S4U_LOGON>() == size_of::<KERB_S4U_LOGON>()) };
         const { assert!(KerbS4ULogon == MsV1_0S4ULogon) };
+        // The hours in which the account may log on hold without its password too.
+        const { assert!(KERB_S4U_LOGON_FLAG_CHECK_LOGONHOURS == MSV1_0_S4U_LOGON_FLAG_CHECK_LOGONHOURS) };
         let header = size_of::<MSV1_0_S4U_LOGON>();
         let domain: &[u16] = match target.domain() {
             Domain::ThisMachine(domain) | Domain::Named(domain) => domain,
@@ -157,11 +170,31 @@ impl Request {
                 |length, buffer| LSA_UNICODE_STRING { Length: length, MaximumLength: length, Buffer: buffer };
             start.cast::<MSV1_0_S4U_LOGON>().write(MSV1_0_S4U_LOGON {
                 MessageType: MsV1_0S4ULogon,
-                Flags: 0,
+                Flags: MSV1_0_S4U_LOGON_FLAG_CHECK_LOGONHOURS,
                 UserPrincipalName: string(user_bytes, user),
                 DomainName: string(domain_bytes, realm),
             });
         }
         Some(Self { block, length: u32::try_from(length).ok()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::Account;
+
+    #[test]
+    fn the_hours_of_an_account_hold_without_its_password_too() {
+        for account in [Account::local("alice"), Account::upn("alice@example.com")] {
+            let request = Request::new(&Target::of(&account).unwrap()).unwrap();
+            // SAFETY: the block begins with this structure, and is aligned for it.
+            let asked = unsafe { request.block.as_ptr().cast::<MSV1_0_S4U_LOGON>().read() };
+            assert_eq!((asked.MessageType, asked.Flags), (MsV1_0S4ULogon, 2));
+            assert_eq!(request.length as usize, {
+                let strings = asked.UserPrincipalName.Length + asked.DomainName.Length;
+                size_of::<MSV1_0_S4U_LOGON>() + usize::from(strings)
+            });
+        }
     }
 }

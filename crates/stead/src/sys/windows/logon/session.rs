@@ -1,6 +1,7 @@
-//! An open logon session, and the job that holds its processes together.
+//! An open logon session, and the jobs that hold its processes together.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::process::ExitStatus;
@@ -17,7 +18,7 @@ use crate::sys::token::SecurityContext;
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A logon session: its token, and the job of the processes that were created in it. Whoever starts a process from
+/// A logon session: its token, and the jobs of the processes that were created in it. Whoever starts a process from
 /// its token is in it, and so is whatever that process starts.
 #[derive(Debug)]
 pub(crate) struct SessionHandle {
@@ -26,8 +27,35 @@ pub(crate) struct SessionHandle {
     additions: Vec<(OsString, OsString)>,
     /// As it was when the session was opened: what is said where the system does not tell it any more.
     environment: Environment,
-    job: Arc<Job>,
+    jobs: Arc<Jobs>,
     released: Arc<Released>,
+}
+
+/// A job for each terminal session that processes of the logon session were created in, by its number: a job is of
+/// the terminal session of its first process, and takes none of another
+/// ([AssignProcessToJobObject](https://learn.microsoft.com/windows/win32/api/jobapi2/nf-jobapi2-assignprocesstojobobject)).
+#[derive(Debug, Default)]
+struct Jobs(Mutex<BTreeMap<u32, Arc<Job>>>);
+
+impl Jobs {
+    fn of(&self, terminal: u32) -> io::Result<Arc<Job>> {
+        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(job) = jobs.get(&terminal) {
+            return Ok(Arc::clone(job));
+        }
+        let job = Arc::new(Job::new(JobLimits::default(), true)?);
+        jobs.insert(terminal, Arc::clone(&job));
+        Ok(job)
+    }
+
+    fn all(&self) -> Vec<Arc<Job>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect()
+    }
+
+    /// How many processes there are now.
+    fn processes(&self) -> io::Result<u32> {
+        self.all().iter().map(|job| job.processes()).sum()
+    }
 }
 
 /// Told when the last token and child of the session are dropped.
@@ -53,8 +81,9 @@ impl SessionHandle {
     ) -> io::Result<Self> {
         left().retain(|job| job.processes().map_or(true, |count| count > 0));
         let environment = Environment::of(context.handle())?;
-        let job = Arc::new(Job::new(JobLimits::default(), true)?);
-        Ok(Self { context, account, additions, environment, job, released: Arc::default() })
+        let jobs = Arc::new(Jobs::default());
+        jobs.of(context.session_id)?;
+        Ok(Self { context, account, additions, environment, jobs, released: Arc::default() })
     }
 
     /// The context of its primary token.
@@ -77,9 +106,9 @@ impl SessionHandle {
         &self.additions
     }
 
-    /// The job that each process of the session is created in.
-    pub(crate) fn job(&self) -> &Job {
-        &self.job
+    /// The job that each process of the session is created in that is in this terminal session.
+    pub(crate) fn job(&self, terminal: u32) -> io::Result<Arc<Job>> {
+        self.jobs.of(terminal)
     }
 
     /// The environment of the session's processes.
@@ -93,14 +122,18 @@ impl SessionHandle {
     /// Every process of the session.
     pub(crate) fn processes(&self) -> Result<Vec<u32>> {
         const DOING: &str = "listing the processes of the logon session";
-        self.job.process_ids().map_err(|source| Error::system(DOING, "QueryInformationJobObject", source))
+        let ids = self.jobs.all().iter().map(|job| job.process_ids()).collect::<io::Result<Vec<_>>>();
+        let ids = ids.map_err(|source| Error::system(DOING, "QueryInformationJobObject", source))?;
+        Ok(ids.concat())
     }
 
     /// Kills every process of the session, and waits until they have ended.
     pub(crate) fn terminate(&self) -> Result<()> {
         const DOING: &str = "ending the processes of the logon session";
-        self.job.terminate().map_err(|source| Error::system(DOING, "TerminateJobObject", source))?;
-        until_empty(&self.job, DOING, Some(PATIENCE))
+        for job in self.jobs.all() {
+            job.terminate().map_err(|source| Error::system(DOING, "TerminateJobObject", source))?;
+        }
+        until_empty(&self.jobs, DOING, Some(PATIENCE))
     }
 
     /// Kills every process of the session, which nobody else holds, gives it back, and waits until it is closed.
@@ -113,7 +146,7 @@ impl SessionHandle {
 
     /// What is waited for when it is closed.
     pub(crate) fn ending(&self) -> Ending {
-        Ending { job: Arc::clone(&self.job), released: Arc::clone(&self.released) }
+        Ending { jobs: Arc::clone(&self.jobs), released: Arc::clone(&self.released) }
     }
 
     /// Nothing of an earlier server's: no session outlives its server.
@@ -135,10 +168,9 @@ impl SessionHandle {
 
 impl Drop for SessionHandle {
     fn drop(&mut self) {
-        // To close the job here would end what still runs in it.
-        if self.job.processes().map_or(true, |count| count > 0) {
-            left().push(Arc::clone(&self.job));
-        }
+        // To close a job here would end what still runs in it.
+        let running = |job: &Arc<Job>| job.processes().map_or(true, |count| count > 0);
+        left().extend(self.jobs.all().into_iter().filter(running));
         *self.released.done.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.released.when.notify_all();
     }
@@ -147,7 +179,7 @@ impl Drop for SessionHandle {
 /// The end of a logon session, as far as this library sees it: its last token and child dropped, its last process
 /// ended. The system then closes it by itself.
 pub(crate) struct Ending {
-    job: Arc<Job>,
+    jobs: Arc<Jobs>,
     released: Arc<Released>,
 }
 
@@ -156,16 +188,16 @@ impl Ending {
         let done = self.released.done.lock().unwrap_or_else(PoisonError::into_inner);
         let _done =
             self.released.when.wait_while(done, |done| !*done).unwrap_or_else(PoisonError::into_inner);
-        until_empty(&self.job, "closing the logon session", patience)
+        until_empty(&self.jobs, "closing the logon session", patience)
     }
 }
 
 /// Counted, for the message that a job has no processes left is not guaranteed to come.
-fn until_empty(job: &Job, doing: &'static str, limit: Option<Duration>) -> Result<()> {
+fn until_empty(jobs: &Jobs, doing: &'static str, limit: Option<Duration>) -> Result<()> {
     let since = Instant::now();
     loop {
         let count =
-            job.processes().map_err(|source| Error::system(doing, "QueryInformationJobObject", source))?;
+            jobs.processes().map_err(|source| Error::system(doing, "QueryInformationJobObject", source))?;
         if count == 0 {
             return Ok(());
         }

@@ -137,6 +137,10 @@ impl Target {
             let what = format!("the token is of an account of {domain}, not of this machine");
             return Err(Error::new(self.doing(), ErrorKind::NoIdentity { what: what.into() }));
         }
+        if !account.has_a_secret() {
+            let what = format!("{} is the system's own, to which every password is right", account.sid);
+            return Err(Error::new(self.doing(), ErrorKind::LogonFailed).with_source(io::Error::other(what)));
+        }
         if identity.level.is_some_and(|level| level < ImpersonationLevel::Impersonation) {
             return Err(self.without_tcb());
         }
@@ -163,7 +167,7 @@ impl Target {
     }
 
     /// Without SeTcbPrivilege the system gives a token by which the account can only be known.
-    fn without_tcb(&self) -> Error {
+    pub(super) fn without_tcb(&self) -> Error {
         let missing = "SeTcbPrivilege".into();
         let privilege = Privilege::Logon;
         Error::new(

@@ -3,8 +3,11 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::windows::ffi::OsStrExt;
-use std::sync::mpsc;
+use std::os::windows::io::AsRawHandle;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
+
+use windows_sys::Win32::System::JobObjects::AssignProcessToJobObject;
 
 use super::conversation::{Authority, by_password};
 use super::deadline::Clock;
@@ -60,6 +63,31 @@ fn no_account_that_is_not_there_logs_on() {
         let account = Account::local("no-such-user-of-stead");
         let refused = Logon::password(account, "no such password").kind(kind).open();
         assert!(refused.is_err(), "{refused:?}");
+    }
+}
+
+#[test]
+fn the_published_password_of_service_accounts_logs_nobody_on() {
+    for text in ["_SA_{262E99C9-6160-4871-ACEC-4E61736B6F21}", "_sa_{262e99c9-6160-4871-acec-4e61736b6f21}"] {
+        let refused = Logon::password(Account::local("alice"), text).open().unwrap_err();
+        assert_eq!(refused.kind(), &ErrorKind::LogonFailed, "{refused}");
+        let password = Password::of(String::new, text.into()).unwrap();
+        assert!(password.is_everybodys());
+    }
+    for text in ["", "_SA_", "_SA_{262E99C9-6160-4871-ACEC-4E61736B6F21}x"] {
+        assert!(!Password::of(String::new, text.into()).unwrap().is_everybodys());
+    }
+}
+
+/// The system gives a token for every password that is tried with such a name.
+#[test]
+fn the_systems_own_accounts_are_nobodys_to_log_on() {
+    for (sid, name) in [("S-1-5-19", "LOCAL SERVICE"), ("S-1-5-20", "NETWORK SERVICE")] {
+        let token =
+            testbed::minted!(testbed::windows::Mint::new(sid).logon(testbed::windows::LOGON).primary());
+        let target = Target::of(&Account::domain("NT AUTHORITY", name)).unwrap();
+        let refused = target.session(&token, Vec::new()).unwrap_err();
+        assert_eq!(refused.kind(), &ErrorKind::LogonFailed, "{refused}");
     }
 }
 
@@ -316,6 +344,29 @@ fn a_sessions_processes_are_listed_and_end_together_and_the_session_goes_on() {
     assert!(!two.wait().unwrap().success());
     assert!(probe().status_as(session.token()).unwrap().success());
     assert!(session.started().is_empty());
+}
+
+/// The system keeps the processes of a job in one terminal session.
+#[test]
+fn a_session_has_a_job_for_each_terminal_session_and_ends_the_processes_of_all() {
+    let context = own_context().unwrap();
+    let account = AccountEntry::of_context(&context).unwrap().unwrap();
+    let session = SessionHandle::new(context, account, Vec::new()).unwrap();
+    let (here, elsewhere) = (session.job(0).unwrap(), session.job(7).unwrap());
+    assert!(Arc::ptr_eq(&here, &session.job(0).unwrap()) && !Arc::ptr_eq(&here, &elsewhere));
+    let mut child = std::process::Command::new(testbed::windows::program("winprobe"))
+        .arg("--hold")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // SAFETY: both handles are open.
+    let done = unsafe { AssignProcessToJobObject(elsewhere.raw(), child.as_raw_handle()) };
+    assert_ne!(done, 0, "{}", io::Error::last_os_error());
+    assert!(session.processes().unwrap().contains(&child.id()));
+    session.terminate().unwrap();
+    assert!(!child.wait().unwrap().success());
+    assert_eq!(session.processes().unwrap(), [0_u32; 0]);
 }
 
 #[test]

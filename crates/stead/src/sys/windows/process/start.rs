@@ -8,9 +8,11 @@ use std::process::ExitStatus;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 
+use windows_sys::Win32::Foundation::ERROR_ACCESS_DENIED;
 use windows_sys::Win32::Security::TOKEN_QUERY;
 use windows_sys::Win32::System::IO::CancelSynchronousIo;
 use windows_sys::Win32::System::SystemInformation::GetSystemDirectoryW;
+use windows_sys::Win32::System::SystemServices::SE_GROUP_INTEGRITY;
 use windows_sys::Win32::System::Threading::OpenProcessToken;
 
 use super::create::{Created, Creation, create};
@@ -26,11 +28,10 @@ use crate::process::Stage;
 use crate::sys::desktop::Place;
 use crate::sys::fault;
 use crate::sys::impersonate::thread::with_token;
-use crate::sys::logon::SessionHandle;
 use crate::sys::thread_token::Identity;
-use crate::sys::token::SecurityContext;
+use crate::sys::token::{Group, SecurityContext};
 use crate::sys::wide::{narrow, wide};
-use crate::token::ImpersonationLevel;
+use crate::token::{ImpersonationLevel, Primary, Token};
 
 impl Plan {
     /// Creates the process and waits for its end; one that is not suspended.
@@ -92,7 +93,8 @@ impl Plan {
             .keep(leased)
             .map_err(|source| Error::system(self.doing.clone(), "CreateIoCompletionPort", source))?;
         // Whatever goes wrong from here on ends the process: `running` is dropped suspended.
-        read_back(&running, context).map_err(|found| {
+        let found = token_of(&running, &self.token).and_then(|token| read_back(token, context));
+        found.map_err(|found| {
             let error = Error::new(self.doing.clone(), ErrorKind::SpawnFailed { stage: Stage::ReadBack });
             error.with_source(found)
         })?;
@@ -130,8 +132,11 @@ impl Plan {
         let identity = Identity::of(client.as_handle())
             .map_err(|source| Error::system(self.doing.clone(), "GetTokenInformation", source))?;
         // The session's first: a job can only be nested in one that the process is in already.
-        let session = self.token.data().session.as_deref().map(SessionHandle::job);
-        let jobs: Vec<RawHandle> = session.into_iter().chain([&self.job]).map(Job::raw).collect();
+        let terminal = self.token.data().context.session_id;
+        let session = self.token.data().session.as_deref().map(|session| session.job(terminal)).transpose();
+        let session =
+            session.map_err(|source| Error::system(self.doing.clone(), "CreateJobObjectW", source))?;
+        let jobs: Vec<RawHandle> = session.as_deref().into_iter().chain([&self.job]).map(Job::raw).collect();
         let desktop = self.desktop.place.as_ref().map(Place::startup_name).unwrap_or_default();
         let desktop = wide(desktop).ok_or_else(|| fail(nul("the desktop")))?;
         let outcome = with_token(client.as_handle(), &identity, || {
@@ -233,26 +238,48 @@ fn system_directory() -> io::Result<PathBuf> {
     }
 }
 
-/// Compares what the process is with what it was to be. The calling thread is the server.
-fn read_back(running: &Running, wanted: &SecurityContext) -> io::Result<()> {
+/// The token of a process that was made of `token`. Its access list is its maker's default one, and that was the client,
+/// by which a server that is not the system may not open it: then it is opened as the client, which may.
+fn token_of(running: &Running, token: &Token<Primary>) -> io::Result<OwnedHandle> {
+    let denied = match process_token(running) {
+        Err(error) if error.raw_os_error() == Some(ERROR_ACCESS_DENIED.cast_signed()) => error,
+        done => return done,
+    };
+    let Ok(client) = token.duplicate(ImpersonationLevel::Impersonation) else { return Err(denied) };
+    let identity = Identity::of(client.as_handle())?;
+    with_token(client.as_handle(), &identity, || process_token(running))
+        .map_err(|fault| io::Error::other(fault.to_string()))?
+}
+
+fn process_token(running: &Running) -> io::Result<OwnedHandle> {
     let mut raw = std::ptr::null_mut();
     // SAFETY: the process's handle is open and has all rights; `raw` is written only by this call.
     if unsafe { OpenProcessToken(running.handle().as_raw_handle(), TOKEN_QUERY, &raw mut raw) } == 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the call succeeded, so the handle is new and nobody else's.
-    let token = unsafe { OwnedHandle::from_raw_handle(raw) };
+    Ok(unsafe { OwnedHandle::from_raw_handle(raw) })
+}
+
+/// Compares what the process is with what it was to be. The calling thread is the server.
+fn read_back(token: OwnedHandle, wanted: &SecurityContext) -> io::Result<()> {
     let found = SecurityContext::read(token)?;
+    // The integrity level stands among the groups; a program file's own label may lower it.
+    let counts = |group: &&Group| group.attributes & SE_GROUP_INTEGRITY.cast_unsigned() == 0;
     let differs = if found.user != wanted.user {
         format!("the process's user is {}", found.user)
     } else if found.logon_id != wanted.logon_id {
         format!("the process's logon session is {:#x}", found.logon_id)
     } else if found.session_id != wanted.session_id {
         format!("the process's session is {}", found.session_id)
-    } else if found.groups != wanted.groups {
+    } else if !found.groups.iter().filter(counts).eq(wanted.groups.iter().filter(counts)) {
         "the process's groups are not the token's".to_owned()
-    } else if found.restricted != wanted.restricted {
+    } else if found.restricted != wanted.restricted
+        || (wanted.restricted && found.restricting()? != wanted.restricting()?)
+    {
         "the process's restrictions are not the token's".to_owned()
+    } else if found.container()? != wanted.container()? {
+        "the process's AppContainer is not the token's".to_owned()
     } else if found.integrity > wanted.integrity {
         "the process's integrity level is above the token's".to_owned()
     } else {

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use windows_sys::Win32::Foundation::LUID;
 use windows_sys::Win32::Security::{
-    IsTokenRestricted, LookupPrivilegeNameW, TOKEN_INFORMATION_CLASS, TokenElevationType, TokenGroups,
-    TokenIntegrityLevel, TokenLinkedToken, TokenPrivileges, TokenRestrictedSids, TokenSessionId,
+    IsTokenRestricted, LookupPrivilegeNameW, TOKEN_INFORMATION_CLASS, TokenAppContainerSid,
+    TokenElevationType, TokenGroups, TokenIntegrityLevel, TokenIsAppContainer, TokenLinkedToken,
+    TokenPrivileges, TokenRestrictedSids, TokenSessionId,
 };
 
 use super::super::sid::Sid;
@@ -58,6 +59,15 @@ impl SecurityContext {
     /// The restricting SIDs.
     pub(crate) fn restricting(&self) -> io::Result<Vec<Sid>> {
         Ok(groups(self.handle(), TokenRestrictedSids)?.into_iter().map(|group| group.sid).collect())
+    }
+
+    /// The AppContainer that its processes are in; `None` outside of all.
+    pub(crate) fn container(&self) -> io::Result<Option<Sid>> {
+        if number(self.handle(), TokenIsAppContainer)? == 0 {
+            return Ok(None);
+        }
+        let answer = information(self.handle(), TokenAppContainerSid)?;
+        sid_at(&answer, 0).map(Some).ok_or_else(|| malformed("an AppContainer without a SID"))
     }
 
     /// The other half of a split administrator, as the caller may have it; `None` without one.
