@@ -92,6 +92,16 @@ fn files_are_reached_in_the_closure() {
         .unwrap();
     assert_eq!((text.as_str(), names, may, metadata.len()), ("today", vec!["notes.txt".into()], true, 5));
     assert!(nul.is_err(), "a device is no file: {nul:?}");
+    // Neither below the server's directory on a drive, nor at the root of it.
+    for path in ["C:notes.txt", r"\notes.txt", "/notes.txt", "C:"] {
+        let refused = own().impersonate(|me| me.open(path).unwrap_err()).unwrap();
+        assert!(matches!(refused.kind(), ErrorKind::InvalidInput { .. }), "{path}: {refused}");
+    }
+    // A directory is opened for reading too.
+    let (opened, may) =
+        own().impersonate(|me| (me.open(&directory).map(drop), me.access(&directory, Access::READ))).unwrap();
+    opened.unwrap();
+    assert!(may.unwrap());
     let missing = own().impersonate(|me| me.open(directory.join("missing")).unwrap_err()).unwrap();
     assert!(matches!(missing.kind(), ErrorKind::NotFound { .. }), "{missing}");
     std::fs::remove_dir_all(directory).unwrap();

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{Read, Write};
+use std::os::windows::fs::OpenOptionsExt;
 use std::os::windows::io::AsHandle;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -288,6 +289,118 @@ fn a_client_of_another_user_is_who_it_is_at_the_level_that_it_granted() {
         drop(server);
         child.wait().unwrap();
     }
+}
+
+/// One handle, into which two have written before the server reads: a client as every program is one, whose identity
+/// goes with what it writes.
+fn written_by_two(address: &Address, first: &LogonSession) -> std::fs::File {
+    let mut options = std::fs::OpenOptions::new();
+    // SECURITY_CONTEXT_TRACKING and SECURITY_IMPERSONATION.
+    options.read(true).write(true).security_qos_flags(0x4_0000 | 0x2_0000);
+    let mut client = options.open(address.as_path()).unwrap();
+    first.token().impersonate(|_| client.write_all(b"one").unwrap()).unwrap();
+    client.write_all(b"another").unwrap();
+    client
+}
+
+#[test]
+fn a_client_is_whoever_sent_its_first_message_and_not_the_next() {
+    let account = testbed::logon_account!();
+    let session = logged_on(&account, LogonType::Batch);
+    let user = session.token().user_sid();
+    assert_ne!(user, Token::<Primary>::current().unwrap().user_sid());
+    let address = Address::name(&format!("test-{}-two", std::process::id())).unwrap();
+    let listener = ListenOptions::new().open_to_all().bind(&address).unwrap();
+    let _client = written_by_two(&address, &session);
+    let mut server = listener.accept().unwrap();
+    let mut buffer = vec![0; 64 * 1024];
+    assert_eq!(server.read(&mut buffer).unwrap(), 3);
+    assert_eq!(server.client().unwrap().token().unwrap().user_sid(), user);
+    assert_eq!(server.read(&mut buffer).unwrap(), 7);
+    assert_eq!(server.client().unwrap().token().unwrap().user_sid(), user);
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn by_tokio_too_a_client_is_whoever_sent_its_first_message() {
+    use ::tokio::io::AsyncReadExt;
+
+    let account = testbed::logon_account!();
+    let session = logged_on(&account, LogonType::Batch);
+    let address = Address::name(&format!("test-{}-two-tokio", std::process::id())).unwrap();
+    let listener = ListenOptions::new().open_to_all().bind(&address).unwrap();
+    let _client = written_by_two(&address, &session);
+    ::tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let listener = stead::local::tokio::Listener::new(listener).unwrap();
+        let mut server = listener.accept().await.unwrap();
+        let mut buffer = vec![0; 64 * 1024];
+        assert_eq!(server.read(&mut buffer).await.unwrap(), 3);
+        assert_eq!(server.client().unwrap().token().unwrap().user_sid(), session.token().user_sid());
+        assert_eq!(server.read(&mut buffer).await.unwrap(), 7);
+    });
+}
+
+#[test]
+fn one_logon_within_another_is_on_the_thread_and_the_other_again() {
+    let account = testbed::logon_account!();
+    let (outer, inner) = (logged_on(&account, LogonType::Batch), logged_on(&account, LogonType::Batch));
+    let logons = [&outer, &inner].map(|session| session.token().logon_sid().unwrap().to_string());
+    let seen = || Seen::thread().unwrap().logon.unwrap();
+    let inner = inner.token().duplicate(ImpersonationLevel::Impersonation).unwrap();
+    outer
+        .token()
+        .impersonate(|me| {
+            assert_eq!(seen(), logons[0]);
+            me.impersonate(&inner, |_| assert_eq!(seen(), logons[1])).unwrap();
+            assert_eq!(seen(), logons[0]);
+        })
+        .unwrap();
+}
+
+#[test]
+fn no_password_logs_the_systems_own_accounts_on() {
+    let _account = testbed::logon_account!();
+    require_system!();
+    for name in ["LocalService", "LOCAL SERVICE", "NetworkService", "NETWORK SERVICE"] {
+        for password in ["", "anything"] {
+            let account = Account::domain("NT AUTHORITY", name);
+            let opened = Logon::password(account, password).kind(LogonType::Service).open();
+            assert!(opened.is_err(), "{name}: {opened:?}");
+        }
+    }
+}
+
+/// An account that may log on at no hour of the week.
+struct NoHours(String);
+
+impl NoHours {
+    fn new() -> Self {
+        let name = format!("stead-{}", std::process::id());
+        let password = format!("aA1!-{name}-{:?}", std::time::SystemTime::now());
+        Self::net(&[&name, &password[..14], "/add", "/times:"]);
+        Self(name)
+    }
+
+    fn net(arguments: &[&str]) {
+        let mut net = std::process::Command::new("net");
+        net.arg("user").args(arguments).stdout(std::process::Stdio::null());
+        assert!(net.status().unwrap().success(), "{arguments:?}");
+    }
+}
+
+impl Drop for NoHours {
+    fn drop(&mut self) {
+        Self::net(&[&self.0, "/delete"]);
+    }
+}
+
+#[test]
+fn an_account_is_not_logged_on_outside_its_hours_without_its_password_either() {
+    let _account = testbed::logon_account!();
+    require_system!();
+    let account = NoHours::new();
+    let refused = Logon::s4u(Account::local(&account.0)).kind(LogonType::Network).open().unwrap_err();
+    assert!(matches!(refused.kind(), ErrorKind::AccountRestriction { .. }), "{refused}");
 }
 
 #[test]

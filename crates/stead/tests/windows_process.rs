@@ -8,6 +8,7 @@ use proptest::prelude::{Strategy, prop, proptest};
 use proptest::test_runner::Config;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use stead::token::Restriction;
 use stead::{Command, ErrorKind, Primary, Stdio, Token};
 use testbed::windows::{LOGON, Seen, USER, WinProbe, fresh_handle, program};
 use windows_support::{minted, own};
@@ -25,6 +26,14 @@ fn a_process_is_the_users_whose_token_it_is_created_from() {
     let seen = probe(Command::new(program("winprobe")).current_dir("C:\\"), &token);
     assert_eq!((seen.user.as_str(), seen.logon.as_deref()), (USER, Some(LOGON)));
     assert!(seen.groups.iter().all(|group| group != "S-1-5-32-544"), "{seen:?}");
+}
+
+/// On Windows a server without SeAssignPrimaryTokenPrivilege too, which an administrator lacks.
+#[test]
+fn a_process_is_created_from_a_restricted_token_of_the_servers_own() {
+    let least = own().restrict(&Restriction::new().without_privileges()).unwrap();
+    let seen = probe(&Command::new(program("winprobe")), &least);
+    assert_eq!(seen.user, Seen::own().unwrap().user);
 }
 
 /// Not by what it says of itself: by what another process sees.

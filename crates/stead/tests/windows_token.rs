@@ -31,6 +31,16 @@ fn a_token_of_another_user_is_taken_over_as_it_is() {
 }
 
 #[test]
+fn the_anonymous_logon_is_taken_over_as_nobody() {
+    let mint = Mint::new("S-1-5-7");
+    let primary = Token::<Primary>::try_from(testbed::minted!(mint.primary())).unwrap_err();
+    let impersonation = Token::<Impersonation>::try_from(mint.impersonation().unwrap()).unwrap_err();
+    for error in [primary, impersonation] {
+        assert!(matches!(error.kind(), ErrorKind::NoIdentity { .. }), "{error}");
+    }
+}
+
+#[test]
 fn a_token_without_a_logon_sid_says_so() {
     let token = Token::<Primary>::try_from(testbed::minted!(Mint::new(USER).primary())).unwrap();
     assert_eq!(token.logon_sid(), None);

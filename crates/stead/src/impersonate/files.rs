@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::Impersonating;
 use crate::error::{Error, ErrorKind, Result};
@@ -279,6 +279,11 @@ impl Impersonating<'_> {
     fn absolute<'p>(&self, path: &'p Path) -> Result<Cow<'p, Path>> {
         if path.is_absolute() {
             return Ok(path.into());
+        }
+        // On Windows `C:notes.txt` is of the server's own directory on that drive, and `\notes.txt` of its drive.
+        if matches!(path.components().next(), Some(Component::Prefix(_) | Component::RootDir)) {
+            let what = format!("{} is neither absolute nor below the client's home", path.display());
+            return Err(Error::new("reaching a file", ErrorKind::InvalidInput { what: what.into() }));
         }
         // As the server: NSS modules speak to daemons and read files that are not the client's business.
         let account = as_server(|| self.token.account())?;

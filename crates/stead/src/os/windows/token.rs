@@ -140,8 +140,13 @@ fn data(context: SecurityContext) -> Arc<TokenData> {
 const TAKING: &str = "taking a token over";
 
 fn taken(handle: &OwnedHandle) -> Result<(SecurityContext, Option<ImpersonationLevel>)> {
-    as_server(|| SecurityContext::of(handle.as_handle()))
-        .map_err(|source| Error::system(TAKING, "GetTokenInformation or DuplicateTokenEx", source))
+    let (context, level) = as_server(|| SecurityContext::of(handle.as_handle()))
+        .map_err(|source| Error::system(TAKING, "GetTokenInformation or DuplicateTokenEx", source))?;
+    if context.user == Sid::ANONYMOUS {
+        let what = "the anonymous logon (S-1-5-7) is nobody".into();
+        return Err(Error::new(TAKING, ErrorKind::NoIdentity { what }));
+    }
+    Ok((context, level))
 }
 
 fn wrong_kind(what: &'static str) -> Error {
@@ -150,7 +155,7 @@ fn wrong_kind(what: &'static str) -> Error {
 
 /// A primary token from elsewhere; it is duplicated, so that nobody else adjusts it later.
 ///
-/// `InvalidInput` for an impersonation token; `System` for what is no token, or was opened without the rights to
+/// `InvalidInput` for an impersonation token; `NoIdentity` for one of the anonymous logon; `System` for what is no token, or was opened without the rights to
 /// query and to duplicate it.
 impl TryFrom<OwnedHandle> for Token<Primary> {
     type Error = Error;
@@ -167,7 +172,7 @@ impl TryFrom<OwnedHandle> for Token<Primary> {
 
 /// An impersonation token from elsewhere (of SSPI, of RPC); it is duplicated, so that nobody else adjusts it later.
 ///
-/// `InvalidInput` for a primary or an anonymous token; `System` as for a primary one.
+/// `InvalidInput` for a primary or an anonymous token; `NoIdentity` for one of the anonymous logon; `System` as for a primary one.
 impl TryFrom<OwnedHandle> for Token<Impersonation> {
     type Error = Error;
 

@@ -1,5 +1,6 @@
 //! What Win32's errors mean to this library, wherever they come from.
 
+use super::impersonate::thread::as_process;
 use crate::error::{AccountRestriction, ErrorKind, ProgramFault};
 use crate::privilege::Privilege;
 use crate::token::ImpersonationLevel;
@@ -38,8 +39,13 @@ pub(crate) fn kind(code: u32) -> Option<ErrorKind> {
         },
         // ERROR_CANNOT_IMPERSONATE
         1368 => ErrorKind::NoIdentity { what: "nothing was read from the client yet: read first".into() },
+        // ERROR_CANT_OPEN_ANONYMOUS
+        1347 => ErrorKind::LevelTooLow {
+            granted: ImpersonationLevel::Anonymous,
+            needed: ImpersonationLevel::Identification,
+        },
         // ERROR_BAD_VALIDATION_CLASS, ERROR_BAD_TOKEN_TYPE
-        1347 | 1349 => {
+        1348 | 1349 => {
             let what = "the token is of a type that this cannot be done with: Token::to_primary and \
                         Token::duplicate make the other type of it";
             ErrorKind::InvalidInput { what: what.into() }
@@ -77,7 +83,8 @@ pub(crate) fn of_creation(code: u32, program: String, directory: String) -> Opti
 /// Which of the two privileges of CreateProcessAsUser the server lacks. Asked afterwards, for a restricted token of
 /// the server's own takes neither.
 fn assign_primary_token() -> ErrorKind {
-    let own = super::token::own_context().ok();
+    // Of the server, also where a client is on the thread.
+    let own = as_process(super::token::own_context).ok().and_then(Result::ok);
     let state = |name: &str| {
         let privileges = own.as_ref().map(|own| own.privileges.as_slice()).unwrap_or_default();
         let found = privileges.iter().find(|privilege| privilege.name == name);
@@ -138,7 +145,8 @@ mod tests {
             (1314, "SeAssignPrimaryTokenPrivilege"),
             (1314, "LocalSystem"),
             (1346, "connect_with"),
-            (1347, "Token::to_primary"),
+            (1347, "anonymous"),
+            (1348, "Token::to_primary"),
             (1349, "Token::to_primary"),
             (1368, "read first"),
         ];

@@ -21,6 +21,7 @@ use windows_sys::Win32::System::Threading::{
 };
 use windows_sys::Win32::UI::Shell::GetUserProfileDirectoryW;
 
+use super::impersonate::thread::as_process;
 use super::sid::Sid;
 use crate::token::ImpersonationLevel;
 
@@ -176,7 +177,21 @@ pub(crate) fn process_user() -> io::Result<Sid> {
 pub(crate) const USUAL: TOKEN_ACCESS_MASK = TOKEN_QUERY | TOKEN_IMPERSONATE | TOKEN_DUPLICATE;
 
 /// DuplicateTokenEx: a token of its own, which no other handle changes.
+///
+/// As the process, whoever is on the thread: a new token has the default access list of its maker, and one that a
+/// client made could not be opened by the server, which reads back every impersonation
+/// ([Security Descriptors for New Objects](https://learn.microsoft.com/windows/win32/secauthz/security-descriptors-for-new-objects)).
 pub(crate) fn duplicate(
+    token: BorrowedHandle<'_>,
+    access: TOKEN_ACCESS_MASK,
+    level: ImpersonationLevel,
+    kind: TOKEN_TYPE,
+) -> io::Result<OwnedHandle> {
+    as_process(|| duplicate_now(token, access, level, kind))
+        .map_err(|fault| io::Error::other(fault.to_string()))?
+}
+
+fn duplicate_now(
     token: BorrowedHandle<'_>,
     access: TOKEN_ACCESS_MASK,
     level: ImpersonationLevel,

@@ -30,9 +30,9 @@ const HEADER: &str = "stead desktop lease 1";
 const END: &str = "end";
 const EXTENSION: &str = "lease";
 const READ_CONTROL: u32 = 0x0002_0000;
-/// FILE_WRITE_DATA, FILE_APPEND_DATA, FILE_DELETE_CHILD, DELETE, WRITE_DAC, WRITE_OWNER, and the generic ones that
-/// contain them.
-const CHANGES: u32 = 0x2 | 0x4 | 0x40 | 0x1_0000 | 0x4_0000 | 0x8_0000 | 0x1000_0000 | 0x4000_0000;
+/// FILE_WRITE_DATA, FILE_APPEND_DATA, FILE_WRITE_EA, FILE_DELETE_CHILD, FILE_WRITE_ATTRIBUTES (with which an empty
+/// folder is made to lead elsewhere), DELETE, WRITE_DAC, WRITE_OWNER, and the generic ones that contain them.
+const CHANGES: u32 = 0x156 | 0x1_0000 | 0x4_0000 | 0x8_0000 | 0x1000_0000 | 0x4000_0000;
 const INHERIT_ONLY: u8 = 0x8;
 
 /// What is written down of one grant.

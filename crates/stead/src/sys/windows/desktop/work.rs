@@ -7,6 +7,7 @@ use std::io;
 use super::{helper, object};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::dacl::{Ace, Dacl};
+use crate::sys::logon::is_there;
 
 /// Which of the two objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -133,6 +134,11 @@ pub(super) fn work(names: &Names, change: Change, entries: &[Entry], doing: &'st
     if session == own && object::is_own_station(&names.station) {
         return object::work(names, change, entries).map_err(|refusal| refusal.error(names, doing));
     }
+    // Nobody can be sent into a session that has ended, and its desktops have ended with it.
+    if session != own && !is_there(session)? {
+        let object = format!("interactive session {session}");
+        return Err(Error::new(doing, ErrorKind::NotFound { object }));
+    }
     helper::work(session, names, change, entries, doing)
 }
 
@@ -148,4 +154,27 @@ pub(super) fn from_hex(text: &str) -> Option<Vec<u8>> {
         return None;
     }
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_granted_in_a_session_that_has_ended_has_ended_too() {
+        const GONE: u32 = 0x7fff_fff0;
+        match is_there(GONE) {
+            Ok(there) => assert!(!there),
+            Err(error) if crate::sys::wine::is_wine() => {
+                println!("skipped: under Wine: {error}");
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        let names = Names { session: Some(GONE), station: "winsta0".into(), desktop: "default".into() };
+        let done = work(&names, Change::Remove, &[], "taking back access");
+        let error = done.as_ref().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::NotFound { .. }), "{error}");
+        super::super::gone(done).unwrap();
+    }
 }

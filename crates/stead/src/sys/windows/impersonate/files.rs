@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io::{self, IsTerminal};
-use std::os::windows::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::windows::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use windows_sys::Win32::Foundation::{
     ERROR_SHARING_VIOLATION,
 };
 use windows_sys::Win32::Storage::FileSystem::{
-    FILE_EXECUTE, FILE_FLAG_BACKUP_SEMANTICS, FILE_FLAG_OPEN_REPARSE_POINT, FILE_READ_ATTRIBUTES,
-    FILE_READ_DATA, FILE_WRITE_DATA, SECURITY_ANONYMOUS,
+    FILE_ATTRIBUTE_DIRECTORY, FILE_EXECUTE, FILE_FLAG_BACKUP_SEMANTICS, FILE_FLAG_OPEN_REPARSE_POINT,
+    FILE_READ_ATTRIBUTES, FILE_READ_DATA, FILE_WRITE_DATA, SECURITY_ANONYMOUS,
 };
 
 use crate::error::{Error, ErrorKind};
@@ -85,12 +85,10 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<File, Refused> 
         .create(options.create)
         .create_new(options.create_new)
         .security_qos_flags(SECURITY_ANONYMOUS);
-    if !options.write && !options.append {
-        // A directory can be opened for reading, as elsewhere.
-        std.custom_flags(FILE_FLAG_BACKUP_SEMANTICS);
-    }
-    let file = std.open(path).map_err(in_call("CreateFileW"))?;
-    require_ordinary(file)
+    // A directory can be opened for reading, as elsewhere.
+    let reads = !options.write && !options.append;
+    let file = if reads { open_either(&mut std, 0, path) } else { std.open(path) };
+    require_ordinary(file.map_err(in_call("CreateFileW"))?)
 }
 
 /// Connects to the pipe at `path`, of this machine; one that is busy is not waited for.
@@ -132,11 +130,23 @@ fn is(error: &io::Error, code: u32) -> bool {
 }
 
 fn hold(path: &Path, access: u32, flags: u32) -> io::Result<File> {
-    std::fs::OpenOptions::new()
-        .access_mode(access)
-        .custom_flags(FILE_FLAG_BACKUP_SEMANTICS | flags)
-        .security_qos_flags(SECURITY_ANONYMOUS)
-        .open(path)
+    let mut options = std::fs::OpenOptions::new();
+    options.access_mode(access).security_qos_flags(SECURITY_ANONYMOUS);
+    open_either(&mut options, flags, path)
+}
+
+/// Opens a file, or a directory: for that the system wants to be told of a backup, and whoever has SeBackupPrivilege
+/// enabled, as an administrator who comes over the network, is then let pass over a file's access list
+/// ([CreateFileW](https://learn.microsoft.com/windows/win32/api/fileapi/nf-fileapi-createfilew), dwFlagsAndAttributes).
+fn open_either(options: &mut std::fs::OpenOptions, flags: u32, path: &Path) -> io::Result<File> {
+    let denied = match options.custom_flags(flags).open(path) {
+        // What it says of a directory too.
+        Err(error) if is(&error, ERROR_ACCESS_DENIED) => error,
+        done => return done,
+    };
+    let directory = options.custom_flags(FILE_FLAG_BACKUP_SEMANTICS | flags).open(path)?;
+    let attributes = directory.metadata().map_or(0, |found| found.file_attributes());
+    if attributes & FILE_ATTRIBUTE_DIRECTORY == 0 { Err(denied) } else { Ok(directory) }
 }
 
 /// What the file system says of the object at `path`.

@@ -6,8 +6,8 @@ use std::ptr::null_mut;
 
 use windows_sys::Win32::Foundation::{ERROR_NO_TOKEN, ERROR_PRIVILEGE_NOT_HELD, HANDLE};
 use windows_sys::Win32::System::RemoteDesktop::{
-    ProcessIdToSessionId, WTS_SESSION_INFOW, WTSActive, WTSDisconnected, WTSEnumerateSessionsW,
-    WTSFreeMemory, WTSGetActiveConsoleSessionId, WTSQueryUserToken,
+    ProcessIdToSessionId, WTS_CONNECTSTATE_CLASS, WTS_SESSION_INFOW, WTSActive, WTSDisconnected,
+    WTSEnumerateSessionsW, WTSFreeMemory, WTSGetActiveConsoleSessionId, WTSQueryUserToken,
 };
 use windows_sys::Win32::System::Threading::GetCurrentProcessId;
 
@@ -67,7 +67,7 @@ pub(crate) fn session_number(which: &TerminalSession) -> Result<u32> {
     })
 }
 
-fn own_session() -> Option<u32> {
+pub(crate) fn own_session() -> Option<u32> {
     let mut session = 0;
     // SAFETY: `session` is written only by this call; the other takes nothing and gives a number.
     let done = unsafe { ProcessIdToSessionId(GetCurrentProcessId(), &raw mut session) };
@@ -136,6 +136,22 @@ fn token(id: u32) -> Result<SecurityContext> {
 
 /// The machine's sessions that somebody may be logged on in, and whether each is active.
 fn sessions() -> Result<Vec<(u32, bool)>> {
+    let found = all_sessions()?.into_iter();
+    let found = found.filter(|(_, state)| *state == WTSActive || *state == WTSDisconnected);
+    Ok(found.map(|(id, state)| (id, state == WTSActive)).collect())
+}
+
+/// Whether there is a session of that number, whoever is logged on in it. That of the services always is.
+pub(crate) fn is_there(session: u32) -> Result<bool> {
+    let all = all_sessions()?;
+    if all.is_empty() {
+        let source = io::Error::other("no session was listed");
+        return Err(Error::system("looking for a terminal session", "WTSEnumerateSessionsW", source));
+    }
+    Ok(all.iter().any(|(id, _)| *id == session))
+}
+
+fn all_sessions() -> Result<Vec<(u32, WTS_CONNECTSTATE_CLASS)>> {
     let mut list: *mut WTS_SESSION_INFOW = null_mut();
     let mut count = 0;
     // SAFETY: null is this machine; what is written is written only by the call.
@@ -145,8 +161,7 @@ fn sessions() -> Result<Vec<(u32, bool)>> {
     }
     // SAFETY: the call succeeded: `list` leads to `count` structures, which nobody else has, until they are freed.
     let found = unsafe { std::slice::from_raw_parts(list, count as usize) };
-    let found = found.iter().filter(|one| one.State == WTSActive || one.State == WTSDisconnected);
-    let found = found.map(|one| (one.SessionId, one.State == WTSActive)).collect();
+    let found = found.iter().map(|one| (one.SessionId, one.State)).collect();
     // SAFETY: the list came from WTSEnumerateSessionsW, and is not used after this.
     unsafe { WTSFreeMemory(list.cast()) };
     Ok(found)

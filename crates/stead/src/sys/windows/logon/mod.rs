@@ -15,7 +15,7 @@ mod target;
 mod tests;
 
 pub use crate::desktop::InteractiveSession as TerminalSession;
-pub(crate) use interactive::{of_session, session_number};
+pub(crate) use interactive::{is_there, of_session, own_session, session_number};
 pub(crate) use open::open;
 pub(crate) use session::{SessionHandle, detached_sessions, reattach};
 

@@ -21,7 +21,8 @@ fn key(name: &OsStr) -> Vec<u16> {
         .map(|unit| {
             let mut capitals = char::from_u32(u32::from(unit)).into_iter().flat_map(char::to_uppercase);
             match (capitals.next().map(|one| u16::try_from(u32::from(one))), capitals.next()) {
-                (Some(Ok(capital)), None) => capital,
+                // Unicode has a capital in ASCII for two letters that are none (U+0131, U+017F); Windows has not.
+                (Some(Ok(capital)), None) if unit < 0x80 || capital >= 0x80 => capital,
                 _ => unit,
             }
         })
@@ -156,6 +157,15 @@ mod tests {
         environment.change(&changes);
         let block = String::from_utf16(&environment.block()).unwrap();
         assert_eq!(block, "a=3\0A_=2\0b=1\0\0");
+    }
+
+    #[test]
+    fn what_only_unicode_takes_for_a_name_of_the_systems_takes_not_its_place() {
+        let mut environment = Environment::default();
+        let pairs = [("SystemRoot", "own"), ("\u{17f}ystemRoot", "other"), ("W\u{131}ndir", "other")];
+        environment.add(&pairs.map(|(name, value)| (name.into(), value.into())));
+        assert_eq!(environment.get("systemroot"), Some(OsStr::new("own")));
+        assert_eq!(environment.get("windir"), None);
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub struct JobLimits {
     pub memory: Option<usize>,
 }
 
+/// How often a list that grows while it is asked for is asked for.
+const TRIES: usize = 64;
+
 /// One job, whose handle nobody inherits.
 #[derive(Debug)]
 pub(crate) struct Job(OwnedHandle);
@@ -123,10 +126,11 @@ impl Job {
 
     /// The ids of its processes now.
     pub(crate) fn process_ids(&self) -> io::Result<Vec<u32>> {
+        // JOBOBJECT_BASIC_PROCESS_ID_LIST: two counts of 32 bits, then as many ids, of pointer size each.
+        const COUNTS: usize = 8 / size_of::<usize>();
         let mut room = 64;
-        loop {
-            // JOBOBJECT_BASIC_PROCESS_ID_LIST: two counts of 32 bits, then as many ids, of pointer size each.
-            let mut words = vec![0_usize; 1 + room];
+        for _ in 0..TRIES {
+            let mut words = vec![0_usize; COUNTS + room];
             // SAFETY: the buffer is aligned for what this class fills, writable and as long as is said.
             let done = unsafe {
                 QueryInformationJobObject(
@@ -141,17 +145,21 @@ impl Job {
             if done == 0 && error.raw_os_error() != Some(ERROR_MORE_DATA.cast_signed()) {
                 return Err(error);
             }
-            let header = words[0].to_ne_bytes();
+            let counts: Vec<u8> = words[..COUNTS].iter().flat_map(|word| word.to_ne_bytes()).collect();
             let count = |at: usize| -> usize {
-                let bytes = header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+                let bytes = counts.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
                 bytes.map_or(0, |bytes| u32::from_ne_bytes(bytes) as usize)
             };
             let (assigned, listed) = (count(0), count(4).min(room));
             if done != 0 && listed >= assigned.min(room) && assigned <= room {
-                return Ok(words[1..=listed].iter().filter_map(|id| u32::try_from(*id).ok()).collect());
+                return Ok(words[COUNTS..][..listed]
+                    .iter()
+                    .filter_map(|id| u32::try_from(*id).ok())
+                    .collect());
             }
             room = assigned.max(room) + 64;
         }
+        Err(io::Error::other("the list of its processes does not come to rest"))
     }
 
     /// Ends every process of it.

@@ -15,7 +15,8 @@ use super::stdio;
 use crate::desktop::Desktop;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Capture, Command, EnvironmentChanges, Program, Stdio};
-use crate::sys::desktop::{Place, needs_choice};
+use crate::sys::desktop::needs_choice;
+use crate::sys::logon::own_session;
 use crate::sys::token::in_session;
 use crate::token::{Primary, Token};
 
@@ -75,7 +76,8 @@ impl Plan {
             );
             return Err(Error::new(doing, ErrorKind::InvalidInput { what: what.into() }));
         }
-        let session = command.desktop.place.as_ref().and_then(Place::session);
+        // One that was named without a session is the server's own session's, for that is whose list is changed.
+        let session = command.desktop.place.as_ref().and_then(|place| place.session().or_else(own_session));
         let token = match session {
             Some(session) if session != context.session_id => {
                 token.with_context(in_session(context, session, "moving a token to the desktop's session")?)

@@ -1,14 +1,16 @@
 //! What can be taken from a token.
 
 use std::io;
-use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
+use std::os::windows::io::{AsHandle, AsRawHandle, FromRawHandle, OwnedHandle};
 use std::ptr::null;
 
 use windows_sys::Win32::Foundation::LUID;
 use windows_sys::Win32::Security::{CreateRestrictedToken, LUID_AND_ATTRIBUTES, SID_AND_ATTRIBUTES};
 
+use super::super::impersonate::thread::as_process;
 use super::super::sid::Sid;
-use super::{SecurityContext, TokenPrivilege};
+use super::super::thread_token::{Identity, process};
+use super::{ACCESS, SecurityContext, TokenPrivilege};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a [`Restriction`](crate::token::Restriction) takes.
@@ -59,12 +61,14 @@ impl Taken {
             .collect();
         let (deny_only, restricting) = (entries(&self.deny_only), entries(&self.restricting));
         let count = |length: usize| u32::try_from(length).map_err(|_| invalid("too many SIDs".to_owned()));
+        let own = own_like(context);
+        let from = own.as_ref().map_or_else(|| context.handle(), AsHandle::as_handle);
         let mut raw = std::ptr::null_mut();
         // SAFETY: the handle is open; each list is as long as is said, and its pointers lead to SIDs that are
         // borrowed for longer than the call; `raw` is written only by it.
         let done = unsafe {
             CreateRestrictedToken(
-                context.handle().as_raw_handle(),
+                from.as_raw_handle(),
                 0,
                 count(deny_only.len())?,
                 or_null(&deny_only),
@@ -109,6 +113,18 @@ impl Taken {
         };
         Err(Error::new(DOING, ErrorKind::ImpersonationChanged { what: what.into() }))
     }
+}
+
+/// The process's own token, where it says what `context` does. Whoever lacks SeAssignPrimaryTokenPrivilege gives a
+/// process no other than a restricted one that was made of it, and a copy's would not be one
+/// ([CreateProcessAsUserW](https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-createprocessasuserw#remarks)).
+fn own_like(context: &SecurityContext) -> Option<OwnedHandle> {
+    if Identity::of(context.handle()).ok()?.level.is_some() {
+        return None;
+    }
+    let own = || SecurityContext::read(process(ACCESS).ok()?).ok();
+    let own = as_process(own).ok()?.filter(|own| own == context)?;
+    own.handle().try_clone_to_owned().ok()
 }
 
 fn entries(sids: &[Sid]) -> Vec<SID_AND_ATTRIBUTES> {
