@@ -58,6 +58,20 @@ fn with_a_password_on_a_descriptor_the_program_is_the_users() {
 }
 
 #[test]
+fn a_password_is_read_from_no_descriptor_of_the_commands_own() {
+    let bed = testbed::require!();
+    for number in ["3", "4", "5", "6", "7", "8", "9", "4294967295"] {
+        let mut command = Command::new("timeout");
+        command.arg("60").arg(bed.bin("stead"));
+        command.args(["run", "--embedded", "--as", "alice", "--password-fd", number, "--", "id"]);
+        let output = command.env("STEAD_SERVICE", NO_SERVICE).stdin(Stdio::null()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(125), "{number}: {said}");
+        assert!(said.contains(&format!("from descriptor {number}: ")) && said.lines().count() == 1, "{said}");
+    }
+}
+
+#[test]
 fn without_a_password_by_s4u_and_as_every_logon_type() {
     let bed = testbed::require!();
     let bob = bed.user("bob");

@@ -25,7 +25,11 @@ pub struct Identity {
 
 impl Identity {
     /// What the command line asks for; logs on where it must.
-    pub fn of(arguments: &RunArguments, signals: &Signals) -> Result<Self, Failure> {
+    pub fn of(
+        arguments: &RunArguments,
+        password: Option<secret::Source>,
+        signals: &Signals,
+    ) -> Result<Self, Failure> {
         let service = service_for(arguments)?;
         let Some(name) = &arguments.user else {
             let token = match &service {
@@ -43,8 +47,8 @@ impl Identity {
         let asker = Asker::new(signals, &needs_terminal);
         let logon = if arguments.s4u {
             Logon::s4u(account)
-        } else if let Some(number) = arguments.password_fd {
-            Logon::password(account, secret::read_from(number)?).conversation(asker)
+        } else if let Some(source) = password {
+            Logon::password(account, source.read()?).conversation(asker)
         } else {
             Logon::with_conversation(account, asker)
         };

@@ -35,8 +35,10 @@ use crate::ending::{Failure, STEAD_FAILED};
 /// Runs the program, and ends as it ends.
 #[cfg(unix)]
 pub fn run(arguments: &RunArguments) -> Result<Ending, Failure> {
+    // Before anything of the command's own could have its number.
+    let password = arguments.password_fd.map(secret::Source::inherited).transpose()?;
     let signals = signals::Signals::new().map_err(failed)?;
-    let identity = account::Identity::of(arguments, &signals)?;
+    let identity = account::Identity::of(arguments, password, &signals)?;
     let mut command = command(arguments, &identity)?;
     let on_terminals = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let ending = if arguments.pty || (!arguments.no_pty && identity.is_another && on_terminals) {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,31 +21,43 @@ use crate::output::printable;
 /// No longer than this: it never moves in memory, where a copy would be left.
 const LONGEST: usize = 4096;
 
-/// The first line that can be read from the descriptor with this number.
-pub fn read_from(number: u32) -> Result<Secret, Failure> {
-    let failed =
-        |what: String| super::failed(format_args!("reading the password from descriptor {number}: {what}"));
-    let mut file = File::from(own_descriptor(number).map_err(|error| failed(system(&error)))?);
-    let mut secret = Zeroizing::new(Vec::with_capacity(LONGEST));
-    let mut byte = Zeroizing::new([0u8]);
-    loop {
-        // One by one: what follows the line is not ours.
-        match file.read(byte.as_mut()) {
-            Ok(0) => break,
-            Ok(_) if byte[0] == b'\n' => break,
-            Ok(_) if secret.len() == LONGEST => return Err(failed("it is too long".to_owned())),
-            Ok(_) => secret.push(byte[0]),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(failed(system(&error))),
-        }
-    }
-    Ok(Secret::from(secret))
+/// A descriptor that whoever started the command left open for it.
+pub struct Source {
+    number: u32,
+    file: File,
 }
 
-/// A descriptor that whoever started the command left open for it, by its number.
-fn own_descriptor(number: u32) -> std::io::Result<OwnedFd> {
-    let raw = i32::try_from(number).map_err(|_| std::io::ErrorKind::InvalidInput)?;
-    stead::descriptor::inherited(raw)
+impl Source {
+    /// By its number, which is anybody's once the command has opened something itself.
+    pub fn inherited(number: u32) -> Result<Self, Failure> {
+        let raw = i32::try_from(number).map_err(|_| std::io::ErrorKind::InvalidInput.into());
+        match raw.and_then(stead::descriptor::inherited) {
+            Ok(descriptor) => Ok(Self { number, file: File::from(descriptor) }),
+            Err(error) => Err(Self::failed(number, &system(&error))),
+        }
+    }
+
+    /// The first line that can be read from it.
+    pub fn read(mut self) -> Result<Secret, Failure> {
+        let mut secret = Zeroizing::new(Vec::with_capacity(LONGEST));
+        let mut byte = Zeroizing::new([0u8]);
+        loop {
+            // One by one: what follows the line is not ours.
+            match self.file.read(byte.as_mut()) {
+                Ok(0) => break,
+                Ok(_) if byte[0] == b'\n' => break,
+                Ok(_) if secret.len() == LONGEST => return Err(Self::failed(self.number, "it is too long")),
+                Ok(_) => secret.push(byte[0]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Self::failed(self.number, &system(&error))),
+            }
+        }
+        Ok(Secret::from(secret))
+    }
+
+    fn failed(number: u32, what: &str) -> Failure {
+        super::failed(format_args!("reading the password from descriptor {number}: {what}"))
+    }
 }
 
 /// Asks on the terminal whatever the logon asks.
