@@ -273,6 +273,47 @@ fn a_signal_for_the_command_reaches_the_program() {
 }
 
 #[test]
+fn a_program_that_has_become_somebody_elses_is_waited_for_though_no_signal_reaches_it() {
+    let bed = testbed::require!();
+    if !on_path("setpriv") || !on_path("bash") {
+        testbed::skip!("needs setpriv and bash");
+    }
+    // As pkexec and sudo are: a program of root's that becomes root altogether.
+    let folder = bed.scratch("becomes-root");
+    let program = folder.join("setpriv");
+    std::fs::copy(printed(Command::new("sh").args(["-c", "command -v setpriv"])).trim(), &program).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o4755)).unwrap();
+    let becomes = format!("{} --reuid 0 --regid 0 --clear-groups", program.display());
+    let run = format!("{} run --embedded --", bed.bin("stead").display());
+    if stead_by(bed, bed.user("alice"), &["run", "--embedded", "--"])
+        .args(becomes.split(' '))
+        .args(["id", "-u"])
+        .output()
+        .is_ok_and(|output| output.stdout != b"0\n")
+    {
+        testbed::skip!("needs a file system on which set-user-ID programs are that");
+    }
+    // Not INT and QUIT: a shell lets what it starts in the background ignore those.
+    for (signal, is_told) in [("WINCH", false), ("CONT", false), ("TERM", true), ("HUP", true)] {
+        let script = format!(
+            "{run} {becomes} sh -c 'echo ready; read line; echo $line; exit 7' < <(sleep 2; echo done) > >(cat) &
+             sleep 1; kill -{signal} $!; wait $!; echo status $?"
+        );
+        let alice = bed.user("alice");
+        let mut command = Command::new("setpriv");
+        command.arg(format!("--reuid={}", alice.uid)).arg(format!("--regid={}", alice.gid));
+        command.args(["--init-groups", "--inh-caps=-all", "--", "bash", "-c", &script]);
+        let output = command.stdin(Stdio::null()).current_dir("/").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut lines: Vec<&str> = shown.lines().collect();
+        lines.sort_unstable();
+        assert_eq!(lines, ["done", "ready", "status 7"], "{signal}: {said}");
+        assert_eq!(said.contains(&format!("SIG{signal} cannot be passed on")), is_told, "{signal}: {said}");
+    }
+}
+
+#[test]
 fn under_nohup_a_hangup_ends_neither_the_command_nor_the_program() {
     let bed = testbed::require!();
     let mut command = Command::new("nohup");

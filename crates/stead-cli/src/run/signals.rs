@@ -10,10 +10,11 @@ use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SI
 use signal_hook::flag;
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
-use stead::Child;
 use stead::os::linux::{ChildExt, Signal};
+use stead::{Child, ErrorKind};
 
 use crate::ending::Ending;
+use crate::output::complain;
 
 /// All that are passed on.
 const ALL: [i32; 9] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT, SIGWINCH];
@@ -69,10 +70,31 @@ impl Signals {
 
 /// Gives the program a signal that the command got: what a terminal would have sent to the group, to the group.
 pub fn pass_on(child: &Child, number: i32) -> stead::Result<()> {
-    match Signal::from_raw(number) {
-        Some(signal) if OF_A_TERMINAL.contains(&number) => child.signal_group(signal),
-        Some(signal) => child.signal(signal),
-        None => Ok(()),
+    let Some(signal) = Signal::from_raw(number) else { return Ok(()) };
+    let of_a_terminal = OF_A_TERMINAL.contains(&number);
+    let given = if of_a_terminal { child.signal_group(signal) } else { child.signal(signal) };
+    unless_refused(given, number)
+}
+
+/// A program that has taken another identity on (sudo, pkexec) is out of our reach, and still to be waited for. Of a signal
+/// that only informs it, not a word.
+pub fn unless_refused(given: stead::Result<()>, number: i32) -> stead::Result<()> {
+    match given {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::PrivilegeMissing { .. } | ErrorKind::AccessDenied { .. }
+            ) =>
+        {
+            if !matches!(number, SIGCONT | SIGWINCH) {
+                let name = signal_hook::low_level::signal_name(number).unwrap_or("a signal");
+                complain(&format!(
+                    "{name} cannot be passed on to the program, which is another user's by now"
+                ));
+            }
+            Ok(())
+        }
+        given => given,
     }
 }
 

@@ -42,7 +42,10 @@ fn handle(child: &Child, signal: i32) -> stead::Result<()> {
         return signals::pass_on(child, signal);
     }
     // The program leads a session of its own, where the kernel ignores SIGTSTP: only SIGSTOP stops it.
-    let to_group = |number| Signal::from_raw(number).map_or(Ok(()), |signal| child.signal_group(signal));
+    let to_group = |number| {
+        let given = Signal::from_raw(number).map_or(Ok(()), |signal| child.signal_group(signal));
+        signals::unless_refused(given, number)
+    };
     to_group(SIGSTOP)?;
     signals::stop_here();
     to_group(SIGCONT)
