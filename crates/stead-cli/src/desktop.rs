@@ -78,7 +78,7 @@ pub fn found() -> Vec<OsString> {
     let mut names = Vec::new();
     for entry in entries("/tmp/.X11-unix") {
         if let Some(number) = entry.file_name().to_str().and_then(|name| name.strip_prefix('X'))
-            && number.parse::<u32>().is_ok()
+            && number.parse::<u16>().is_ok_and(|value| value.to_string() == number)
         {
             names.push(format!(":{number}").into());
         }

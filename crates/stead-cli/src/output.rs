@@ -105,9 +105,9 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty one.
+    /// An empty one. A heading, too, may be a name that somebody else chose.
     pub fn new(heading: &str, columns: &[&'static str]) -> Self {
-        Self { heading: heading.to_owned(), columns: columns.to_vec(), rows: Vec::new() }
+        Self { heading: printable(heading).into_owned(), columns: columns.to_vec(), rows: Vec::new() }
     }
 
     /// One more line.
@@ -192,9 +192,26 @@ pub fn count(number: u64, one: &str) -> String {
 
 /// Prints one value as JSON.
 pub fn json(value: &serde_json::Value) -> Result<Ending, Failure> {
-    let mut text = serde_json::to_string_pretty(value).map_err(Failure::new)?;
+    let mut text = printable_json(&serde_json::to_string_pretty(value).map_err(Failure::new)?);
     text.push('\n');
     page(&text)
+}
+
+/// JSON that says the same, with escapes for what is not shown as itself: it leaves all but the first 32 characters as
+/// they are.
+pub fn printable_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for one in text.chars() {
+        // Its own lines; and nothing but a string has any other.
+        if one == '\n' || is_shown(one) {
+            out.push(one);
+        } else {
+            for unit in one.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        }
+    }
+    out
 }
 
 /// Prints text on standard output. Where its reader has gone (`| head`), ends as any other program would.
@@ -274,6 +291,15 @@ mod tests {
             assert_eq!(printable(shown), shown);
         }
         assert_eq!(printable_lines("one\ntwo\u{202e}\n"), "one\ntwo\\u{202e}\n");
+    }
+
+    #[test]
+    fn json_says_the_same_and_shows_no_control_or_format_character() {
+        let value = serde_json::json!({ "na\u{9b}me": ["\0\n\x1b\x7f\u{85}\u{9b}31m\u{202e}\u{e0041}", "Zoë → \\ \"山田\""] });
+        let text = printable_json(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(text.lines().all(|line| printable(line) == line), "{text}");
+        assert!(text.contains("\\u009b31m") && text.contains("Zoë → "), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 
     #[cfg(unix)]

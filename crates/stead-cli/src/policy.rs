@@ -44,16 +44,20 @@ pub fn check(arguments: &CheckArguments) -> Result<Ending, Failure> {
             let (allow, deny) = policy.rule_counts();
             let files = policy.files();
             if files.is_empty() {
+                let place = place.to_string_lossy();
                 return output::page(&format!(
                     "{}: no policy there: everyone may create processes as itself, and nothing else\n",
-                    place.display()
+                    output::printable(&place)
                 ));
             }
-            output::page(&format!("{}: {}\n", files.join(", "), rules(allow, deny)))
+            let files = files.join(", ");
+            output::page(&format!("{}: {}\n", output::printable(&files), rules(allow, deny)))
         }
         // One line for each, and nothing else, as compilers do it: editors can read that.
         Err(errors) => {
-            output::page(&format!("{errors}\n"))?;
+            let lines =
+                errors.as_slice().iter().map(|error| format!("{}\n", output::printable(&error.to_string())));
+            output::page(&lines.collect::<String>())?;
             Ok(Ending::Code(1))
         }
     }

@@ -211,3 +211,105 @@ fn colours_are_for_terminals_that_want_them() {
     assert!(!on_terminal(Some("1")).contains("\x1b["));
     assert!(!printed(&mut stead(bed, &["whoami"])).contains("\x1b["));
 }
+
+/// Characters that move the cursor, name what is another's, or reorder a line.
+const HOSTILE: &str = "a\x1b[31m\u{9b}31m\u{202e}\nb";
+
+/// Nothing but lines of shown characters.
+fn assert_shown(output: &std::process::Output) -> String {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let hidden = |one: char| (one.is_control() && one != '\n') || one == '\u{202e}';
+    assert!(!text.chars().any(hidden), "{text:?}");
+    text
+}
+
+/// A directory, which is taken away again where it was not there.
+struct Made(Option<std::path::PathBuf>);
+
+impl Made {
+    fn directory(path: &str) -> Self {
+        let parent = std::path::Path::new(path).parent().unwrap();
+        std::fs::create_dir_all(parent).unwrap();
+        Self(std::fs::create_dir(path).is_ok().then(|| path.into()))
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        let _ = self.0.take().map(std::fs::remove_dir_all);
+    }
+}
+
+/// An empty file, for a while.
+struct File(std::path::PathBuf);
+
+impl File {
+    fn made(folder: &str, name: &str) -> Self {
+        let path = std::path::Path::new(folder).join(name);
+        std::fs::write(&path, "").unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_desktop_that_somebody_named_for_the_terminal_of_who_looks_is_shown_with_escapes() {
+    let bed = testbed::require!(alone);
+    let (folder, displays) = (format!("/run/user/{}", bed.user("alice").uid), "/tmp/.X11-unix");
+    let _made = [Made::directory(&folder), Made::directory(displays)];
+    let _socket = File::made(&folder, &format!("wayland-{HOSTILE}"));
+    let _displays = ["X+77", "X00077", "X99999", "X77.0", "X077"].map(|name| File::made(displays, name));
+    for arguments in [&["desktop"][..], &["desktop", "--json"], &["doctor"], &["doctor", "--json"]] {
+        let text = assert_shown(&stead(bed, arguments).output().unwrap());
+        let escape = if arguments.contains(&"--json") {
+            "wayland-a\\u001b[31m\\u009b"
+        } else {
+            "wayland-a\\u{1b}[31m\\u{9b}"
+        };
+        assert!(text.contains(escape), "{text}");
+        // What no display is called is none.
+        for none in [":+77", ":00077", ":99999", ":77.0", ":077"] {
+            assert!(!text.contains(none), "{none}: {text}");
+        }
+        assert!(
+            arguments != ["desktop"]
+                || text.lines().any(|line| line.starts_with(&folder) && line.ends_with("\\nb"))
+        );
+    }
+}
+
+#[test]
+fn names_in_json_and_in_the_policys_mistakes_are_shown_with_escapes_and_are_the_same_names() {
+    let bed = testbed::require!();
+    let folder = bed.scratch("policy").join(HOSTILE);
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.join("policy.toml");
+    let check = |arguments: &[&str]| {
+        assert_shown(&stead(bed, &["policy", "check"]).args(arguments).output().unwrap())
+    };
+    let (place, path) = (folder.to_str().unwrap(), file.to_str().unwrap());
+    assert_eq!(check(&[place]).lines().count(), 1, "there is none");
+    std::fs::write(&file, "").unwrap();
+    assert_eq!(check(&[place]).lines().count(), 1);
+    assert_eq!(check(&[path]).lines().count(), 1);
+    std::fs::write(&file, "[[allow]]\n\"x\\u001b[31m\\n\\u009b\" = 1\n").unwrap();
+    let wrong = check(&[path]);
+    assert!(wrong.lines().all(|line| line.contains("policy.toml:")), "{wrong}");
+    let errors: Value = serde_json::from_str(&check(&[path, "--json"])).unwrap();
+    assert_eq!(errors[0]["file"], path);
+    assert!(errors.as_array().unwrap().iter().any(|one| one["message"].as_str().unwrap().contains('x')));
+}
+
+#[test]
+fn doctor_finds_the_service_where_it_was_installed() {
+    let bed = testbed::require!(alone);
+    let _systemd = Made::directory("/run/systemd/system");
+    let unit = File::made("/run/systemd/system", "stead.service");
+    let (_, found) = doctor(&mut stead(bed, &["doctor", "--json"]), "units");
+    assert_eq!((found["state"].as_str(), found["found"].as_str()), (Some("ok"), unit.0.to_str()), "{found}");
+}

@@ -14,7 +14,14 @@ use crate::output;
 /// It answers at once, or it does not.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-const UNITS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+/// Where systemd looks for units (systemd.unit(5)), in its order.
+const UNITS: [&str; 5] = [
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
 
 /// What was seen of the service.
 pub struct Seen {

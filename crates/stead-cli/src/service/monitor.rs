@@ -22,7 +22,11 @@ pub fn monitor(form: Form) -> Result<Ending, Failure> {
     let mut names = Names::default();
     loop {
         let (Record { record, missed }, more) = connection.next_reply::<Monitor>().map_err(Failure::new)?;
-        let text = if form.json { format!("{}\n", record.get()) } else { line(record.get(), &mut names) };
+        let text = if form.json {
+            format!("{}\n", output::printable_json(record.get()))
+        } else {
+            line(record.get(), &mut names)
+        };
         if missed > 0 {
             output::complain(&format!("{missed} records were not sent, for they were not read in time"));
         }
