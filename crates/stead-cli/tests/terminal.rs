@@ -260,3 +260,67 @@ fn with_pty_and_no_terminal_the_program_has_one_all_the_same() {
         text.len()
     );
 }
+
+/// The seconds of processor time that a command takes, of its own.
+fn processor_time(command: &str) -> f64 {
+    // The shell's `times`: of itself, and in the second line of its children that it has waited for.
+    let output = printed(std::process::Command::new("bash").args(["-c", &format!("{command}; times")]));
+    let children = output.lines().last().unwrap().split(' ').map(|part| {
+        let (minutes, seconds) = part.trim_end_matches('s').split_once('m').unwrap();
+        minutes.parse::<f64>().unwrap() * 60.0 + seconds.parse::<f64>().unwrap()
+    });
+    children.sum()
+}
+
+#[test]
+fn an_end_of_what_is_not_read_or_shown_at_the_moment_takes_no_processor_time() {
+    let bed = testbed::require!();
+    if !on_path("bash") {
+        testbed::skip!("needs bash");
+    }
+    let run = format!("STEAD_SERVICE={NO_SERVICE} {} run --embedded --pty --", bed.bin("stead").display());
+    let idle = processor_time(&format!("sleep 5 | {run} sleep 3"));
+    for way in [
+        // The input has ended, its reader has gone, and it waits behind what the program does not read.
+        format!("echo | {run} sleep 3"),
+        format!("sleep 5 | {run} sleep 3 | true"),
+        format!("head -c 300000 /dev/zero | tr '\\0' '\\n' | {run} sh -c 'stty -echo; sleep 3'"),
+    ] {
+        let taken = processor_time(&way);
+        assert!(taken < idle + 0.5, "{way}: {taken} s, and {idle} s where nothing has ended");
+    }
+}
+
+#[test]
+fn an_input_that_does_not_end_with_a_line_ends_on_a_terminal_too() {
+    let bed = testbed::require!();
+    let counted = |input: &str| {
+        let script = "stty -echo; echo ready; exec wc -c";
+        let output = fed(
+            std::process::Command::new("timeout").arg("60").arg(bed.bin("stead")).args([
+                "run",
+                "--embedded",
+                "--pty",
+                "--",
+                "sh",
+                "-c",
+                script,
+            ]),
+            input,
+        );
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{:?}: {text}", output.status);
+        text.trim_end().rsplit('\n').next().unwrap().trim().parse::<usize>().unwrap()
+    };
+    for (input, length) in [
+        (String::new(), 0),
+        ("abc".to_owned(), 3),
+        ("abc\n".to_owned(), 4),
+        ("a".repeat(1000), 1000),
+        ("a".repeat(4095), 4095),
+        ("a".repeat(100_000), 100_000),
+        (format!("{}\nb", "a".repeat(10_000)), 10_002),
+    ] {
+        assert_eq!(counted(&input), length);
+    }
+}

@@ -47,11 +47,27 @@ pub enum NewSession {
     None,
     /// A session of its own without a terminal.
     Setsid,
-    /// A session of its own whose controlling terminal is descriptor 0.
-    SetsidWithTerminal,
+    /// A session of its own with a controlling terminal.
+    SetsidWithTerminal(On),
     /// The same, with a parent in that session: the program can be stopped from the terminal, and what it stops
     /// with and ends with, the parent stops and ends with.
-    SetsidSupervised,
+    SetsidSupervised {
+        /// Where the terminal is.
+        terminal: On,
+        /// The program begins behind the terminal, and is put in front of it when it asks for it.
+        behind: bool,
+    },
+}
+
+/// Which standard stream a terminal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum On {
+    /// Descriptor 0.
+    Input,
+    /// Descriptor 1.
+    Output,
+    /// Descriptor 2.
+    Error,
 }
 
 /// What of a process no token says: scheduling, processors, out-of-memory score, core filter and so on.
@@ -168,9 +184,16 @@ impl Spec {
         let mut set = |bit: u32, on: bool| flags |= if on { bit } else { 0 };
         set(flag::GATE, self.gate.is_some());
         set(flag::SETSID, self.session != NewSession::None);
-        let terminal = matches!(self.session, NewSession::SetsidWithTerminal | NewSession::SetsidSupervised);
-        set(flag::TERMINAL, terminal);
-        set(flag::SUPERVISED, self.session == NewSession::SetsidSupervised);
+        let (terminal, supervised, behind) = match self.session {
+            NewSession::None | NewSession::Setsid => (None, false, false),
+            NewSession::SetsidWithTerminal(terminal) => (Some(terminal), false, false),
+            NewSession::SetsidSupervised { terminal, behind } => (Some(terminal), true, behind),
+        };
+        set(flag::TERMINAL, terminal.is_some());
+        set(flag::ON_OUTPUT, terminal == Some(On::Output));
+        set(flag::ON_ERROR, terminal == Some(On::Error));
+        set(flag::SUPERVISED, supervised);
+        set(flag::BEHIND, behind);
         set(flag::FIXED, self.defaults == ProcessDefaults::Fixed);
         set(flag::UMASK, self.umask.is_some());
         set(flag::NICE, self.nice.is_some());
@@ -237,6 +260,11 @@ impl Spec {
         } else {
             ProgramSearch::Candidates(arguments.get(view.candidates..view.program)?.to_vec())
         };
+        let terminal = match (has(flag::ON_OUTPUT), has(flag::ON_ERROR)) {
+            (_, true) => On::Error,
+            (true, false) => On::Output,
+            (false, false) => On::Input,
+        };
         let spec = Self {
             report: header.report,
             gate: has(flag::GATE).then_some(header.gate),
@@ -244,8 +272,8 @@ impl Spec {
             session: match (has(flag::SETSID), has(flag::TERMINAL), has(flag::SUPERVISED)) {
                 (false, ..) => NewSession::None,
                 (true, false, _) => NewSession::Setsid,
-                (true, true, false) => NewSession::SetsidWithTerminal,
-                (true, true, true) => NewSession::SetsidSupervised,
+                (true, true, false) => NewSession::SetsidWithTerminal(terminal),
+                (true, true, true) => NewSession::SetsidSupervised { terminal, behind: has(flag::BEHIND) },
             },
             defaults: if has(flag::FIXED) { ProcessDefaults::Fixed } else { ProcessDefaults::Session },
             umask: has(flag::UMASK).then_some(header.umask),

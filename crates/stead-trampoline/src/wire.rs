@@ -39,7 +39,7 @@ pub mod flag {
     pub const GATE: u32 = 1 << 0;
     /// A session of its own.
     pub const SETSID: u32 = 1 << 1;
-    /// Descriptor 0 becomes the controlling terminal.
+    /// Descriptor 0 becomes the controlling terminal, or that of `ON_OUTPUT`, `ON_ERROR`.
     pub const TERMINAL: u32 = 1 << 2;
     /// Fixed process defaults.
     pub const FIXED: u32 = 1 << 3;
@@ -67,8 +67,14 @@ pub mod flag {
     pub const CORE_FILTER_IS_DEFAULT: u32 = 1 << 14;
     /// The program gets a parent in its own session, so that it can be stopped from its terminal.
     pub const SUPERVISED: u32 = 1 << 15;
+    /// The terminal is descriptor 1.
+    pub const ON_OUTPUT: u32 = 1 << 16;
+    /// The terminal is descriptor 2.
+    pub const ON_ERROR: u32 = 1 << 17;
+    /// A supervised program begins behind its terminal.
+    pub const BEHIND: u32 = 1 << 18;
     /// Every bit that means something.
-    pub const ALL: u32 = (1 << 16) - 1;
+    pub const ALL: u32 = (1 << 19) - 1;
 }
 
 macro_rules! header {

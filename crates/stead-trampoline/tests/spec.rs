@@ -6,7 +6,7 @@
 use std::ffi::{CStr, CString};
 
 use stead_trampoline::report::{Report, Step};
-use stead_trampoline::spec::{Credentials, Keyring, NewSession, ProcessDefaults, ProgramSearch, Spec};
+use stead_trampoline::spec::{Credentials, Keyring, NewSession, On, ProcessDefaults, ProgramSearch, Spec};
 use stead_trampoline::wire;
 
 /// Numbers that are the same in every run (xorshift64).
@@ -80,6 +80,14 @@ impl Dice {
         }
     }
 
+    fn stream(&mut self) -> On {
+        match self.below(3) {
+            0 => On::Input,
+            1 => On::Output,
+            _ => On::Error,
+        }
+    }
+
     fn spec(&mut self, groups: usize) -> Spec {
         Spec {
             report: self.short(),
@@ -88,8 +96,8 @@ impl Dice {
             session: match self.below(4) {
                 0 => NewSession::None,
                 1 => NewSession::Setsid,
-                2 => NewSession::SetsidSupervised,
-                _ => NewSession::SetsidWithTerminal,
+                2 => NewSession::SetsidSupervised { terminal: self.stream(), behind: self.coin() },
+                _ => NewSession::SetsidWithTerminal(self.stream()),
             },
             defaults: if self.coin() { ProcessDefaults::Fixed } else { ProcessDefaults::Session },
             umask: self.maybe(Self::short),

@@ -59,7 +59,7 @@ fn what_is_wrong_with_a_command_is_named_before_anything_is_done() {
     );
     refuse(
         Command::new("true").pty(PtySize::default()).stdin(Stdio::null()),
-        "the standard input is the terminal",
+        "one of the standard streams is the terminal",
     );
     assert_invalid(&Command::new("true").suspended(true).output_as(&token).unwrap_err(), "suspended");
     assert_invalid(&Command::new("true").pty(PtySize::default()).status_as(&token).unwrap_err(), "terminal");

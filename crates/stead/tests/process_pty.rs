@@ -90,6 +90,62 @@ fn streams_may_lead_elsewhere_beside_a_terminal() {
     assert!(child.wait().unwrap().success());
 }
 
+#[test]
+fn the_terminal_controls_the_process_whichever_of_its_streams_it_is() {
+    let bed = testbed::require!();
+    let alice = token(bed, "alice");
+    for job_control in [false, true] {
+        for on in 0..3 {
+            let mut command = shell("echo controlling > /dev/tty; tty < /dev/tty > /dev/tty");
+            command.pty(PtySize::default()).job_control(job_control);
+            for elsewhere in (0..3).filter(|number| *number != on) {
+                match elsewhere {
+                    0 => command.stdin(Stdio::null()),
+                    1 => command.stdout(Stdio::null()),
+                    _ => command.stderr(Stdio::null()),
+                };
+            }
+            let mut child = command.spawn_as(&alice).unwrap();
+            let said = said(&mut child);
+            assert!(said.starts_with("controlling\n"), "{on}, {job_control}: {said:?}");
+            assert!(child.wait().unwrap().success());
+        }
+    }
+    let mut none = shell("true");
+    none.pty(PtySize::default()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let error = none.spawn_as(&alice).unwrap_err();
+    assert!(matches!(error.kind(), stead::ErrorKind::InvalidInput { .. }), "{error}");
+}
+
+#[test]
+fn a_program_of_a_pipeline_is_put_in_front_of_its_terminal_when_it_asks_for_it() {
+    let bed = testbed::require!();
+    for asks in ["read line < /dev/tty", "stty -echo < /dev/tty; read line < /dev/tty"] {
+        let mut command = shell(&format!("echo begun; read go; {asks}; echo read $line"));
+        command.pty(PtySize::default()).job_control(true).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn_as(&token(bed, "alice")).unwrap();
+        let terminal = child.pty.take().unwrap();
+        let mut lines = std::io::BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
+        let program = child_of(child.id()).unwrap();
+        assert_eq!((line.as_str(), in_front(&terminal)), ("begun\n", child.id()));
+        // Stopped and continued it is where it was.
+        child.signal(Signal::TSTP).unwrap();
+        until("both are stopped", || is_stopped(program) && is_stopped(child.id()));
+        child.signal(Signal::CONT).unwrap();
+        until("both go on", || !is_stopped(program) && !is_stopped(child.id()));
+        assert_eq!(in_front(&terminal), child.id());
+        child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        until("it is in front", || in_front(&terminal) == program);
+        (&terminal).write_all(b"typed\n").unwrap();
+        line.clear();
+        std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
+        assert_eq!(line, "read typed\n", "{asks}");
+        assert!(child.wait().unwrap().success());
+    }
+}
+
 /// CVE-2017-5226, CVE-2016-2779, CVE-2005-4890: a program of the client's types a command into the terminal
 /// of its server.
 #[test]

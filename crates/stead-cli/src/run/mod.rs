@@ -5,6 +5,8 @@ mod account;
 #[cfg(unix)]
 pub mod limit;
 #[cfg(unix)]
+mod ours;
+#[cfg(unix)]
 mod secret;
 #[cfg(unix)]
 mod signals;
@@ -21,9 +23,6 @@ pub use windows::run;
 use std::borrow::Borrow;
 use std::ffi::OsStr;
 
-#[cfg(unix)]
-use std::io::IsTerminal;
-
 use stead::{Command, Primary, Token};
 
 #[cfg(unix)]
@@ -39,15 +38,24 @@ pub fn run(arguments: &RunArguments) -> Result<Ending, Failure> {
     let password = arguments.password_fd.map(secret::Source::inherited).transpose()?;
     let signals = signals::Signals::new().map_err(failed)?;
     let identity = account::Identity::of(arguments, password, &signals)?;
+    let terminals = terminals();
     let mut command = command(arguments, &identity)?;
-    let on_terminals = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let ending = if arguments.pty || (!arguments.no_pty && identity.is_another && on_terminals) {
-        terminal::run(&mut command, &identity.token, &signals)
+    let ending = if arguments.pty {
+        terminal::run(&mut command, [true, true, terminals[2]], &identity.token, &signals)
+    } else if !arguments.no_pty && identity.is_another && terminals.contains(&true) {
+        terminal::run(&mut command, terminals, &identity.token, &signals)
     } else {
         streams::run(&mut command, &identity.token, &signals)
     }?;
     identity.log_off();
     Ok(ending)
+}
+
+/// Which of the standard streams are a terminal.
+#[cfg(unix)]
+fn terminals() -> [bool; 3] {
+    use std::io::IsTerminal;
+    [std::io::stdin().is_terminal(), std::io::stdout().is_terminal(), std::io::stderr().is_terminal()]
 }
 
 /// What of the command does not depend on where its streams lead.
@@ -65,8 +73,7 @@ fn command(arguments: &RunArguments, identity: &account::Identity) -> Result<Com
         command.limit(limit.limit, limit.soft, limit.hard);
     }
     // What a program needs to know of the terminal that it writes to, directly or through us.
-    let on_terminal = [std::io::stdin().is_terminal(), std::io::stdout().is_terminal()].contains(&true);
-    if (arguments.pty || on_terminal)
+    if (arguments.pty || terminals().contains(&true))
         && let Some(term) = std::env::var_os("TERM")
     {
         command.env("TERM", term);

@@ -98,14 +98,16 @@ pub fn unless_refused(given: stead::Result<()>, number: i32) -> stead::Result<()
     }
 }
 
-/// Stops the command itself, as Ctrl-Z does, and comes back when it is continued. False where nobody would continue it:
-/// the kernel, too, ignores Ctrl-Z in a group of processes without a parent in its session.
-pub fn stop_here() -> bool {
+/// Stops the command itself, as Ctrl-Z does, and comes back when it is continued; with `all`, its whole group, of which the
+/// command then still has the signal before it: true. Where nobody would continue it, it does not stop: the kernel, too,
+/// ignores Ctrl-Z in a group of processes without a parent in its session.
+pub fn stop_here(all: bool) -> bool {
     if is_orphaned() {
         return false;
     }
+    let told = all && rustix::process::kill_current_process_group(rustix::process::Signal::TSTP).is_ok();
     let _ = signal_hook::low_level::emulate_default_handler(SIGTSTP);
-    true
+    told
 }
 
 /// The end by a signal that came while there is no program to pass it on to.

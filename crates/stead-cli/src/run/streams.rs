@@ -47,6 +47,6 @@ fn handle(child: &Child, signal: i32) -> stead::Result<()> {
         signals::unless_refused(given, number)
     };
     to_group(SIGSTOP)?;
-    signals::stop_here();
+    signals::stop_here(false);
     to_group(SIGCONT)
 }

@@ -1,23 +1,25 @@
 //! A program on a terminal of its own, between which and the command's the command carries what is typed and shown.
 //!
 //! No process of another user ever holds the command's own terminal: it could read what is typed there later, and write
-//! what the terminal obeys (CVE-2016-2779 and its kin).
+//! what the terminal obeys (CVE-2016-2779 and its kin). So it is enough that one of the three streams is a terminal; the
+//! others are the program's as they are.
+//!
+//! Where one is not, the command may be one of several that use the terminal at once (`| less`). What is typed is then left
+//! to them until the program asks for it.
 
-use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::termios::{
-    LocalModes, OptionalActions, SpecialCodeIndex, Termios, Winsize, tcgetattr, tcsetattr,
-};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcsetattr};
 use signal_hook::consts::{SIGCONT, SIGTSTP, SIGWINCH};
 use stead::os::linux::{ChildExt, CommandExt, Signal};
-use stead::{Child, Command, Primary, Pty, PtySize, Stdio, Token};
+use stead::{Child, Command, Primary, Pty, Stdio, Token};
 
+use super::ours::Ours;
 use super::signals::{self, Signals};
 use crate::ending::{Ending, Failure};
 
@@ -32,25 +34,44 @@ const LATEST: Duration = Duration::from_secs(1);
 /// How long a program that was told to go on may still look stopped: it has to be given its turn.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Runs it, and waits for its end.
-pub fn run(command: &mut Command, token: &Token<Primary>, signals: &Signals) -> Result<Ending, Failure> {
-    let mut ours = Ours::find();
+/// No line that a terminal reads whole is longer (4095 bytes in Linux; less with PARMRK). The rest would be lost.
+const LINE: usize = 1000;
+
+/// Runs it with these of its standard streams on its own terminal, and waits for its end.
+pub fn run(
+    command: &mut Command,
+    on: [bool; 3],
+    token: &Token<Primary>,
+    signals: &Signals,
+) -> Result<Ending, Failure> {
+    let cannot = |what: &'static str| move |error: io::Error| super::failed(format_args!("{what}: {error}"));
+    let mut ours = Ours::find(on).map_err(cannot("using the terminal"))?;
     command.pty(Ours::size()).job_control(true);
     // Suspended until its terminal has the modes of ours.
     command.suspended(true);
-    if !io::stderr().is_terminal() {
+    let [stdin, stdout, stderr] = on;
+    if !stdin {
+        command.stdin(Stdio::inherit());
+    }
+    if !stdout {
+        command.stdout(Stdio::inherit());
+    }
+    if !stderr {
         command.stderr(Stdio::inherit());
     }
     signals.hold();
     let mut child = super::spawn(command, token)?;
     let pty = child.pty.take().ok_or_else(|| super::failed("there is no terminal for the program"))?;
-    if let Some(modes) = ours.modes() {
-        let _ = tcsetattr(&pty, OptionalActions::Now, modes);
+    if let Some(modes) = ours.first_modes() {
+        let _ = tcsetattr(&pty, OptionalActions::Now, &modes);
     }
     rustix::fs::fcntl_setfl(&pty, OFlags::RDWR | OFlags::NONBLOCK)
-        .map_err(|errno| super::failed(format_args!("using the program's terminal: {errno}")))?;
-    // Before the program can show anything: what is typed from now on is for it.
-    ours.make_raw();
+        .map_err(|errno| cannot("using the program's terminal")(errno.into()))?;
+    let behind = on.contains(&false);
+    if !behind {
+        // Before the program can show anything: what is typed from now on is for it.
+        ours.make_raw();
+    }
     child.resume().map_err(super::not_started)?;
     Carrier {
         child,
@@ -60,87 +81,12 @@ pub fn run(command: &mut Command, token: &Token<Primary>, signals: &Signals) -> 
         typed: Vec::new(),
         shown: Vec::new(),
         input: true,
+        line: 0,
+        behind,
+        stopping: false,
         look: Look::default(),
     }
     .run()
-}
-
-/// The command's own terminal, if it has one.
-struct Ours {
-    terminal: Option<(File, Termios)>,
-    raw: bool,
-}
-
-impl Ours {
-    fn find() -> Self {
-        let stdin = io::stdin();
-        let open = || {
-            let modes = tcgetattr(&stdin).ok()?;
-            Some((File::from(stdin.as_fd().try_clone_to_owned().ok()?), modes))
-        };
-        Self { terminal: open(), raw: false }
-    }
-
-    fn modes(&self) -> Option<&Termios> {
-        self.terminal.as_ref().map(|(_, modes)| modes)
-    }
-
-    /// That of whichever stream is a terminal.
-    fn size() -> PtySize {
-        fn of(stream: impl AsFd) -> Option<Winsize> {
-            rustix::termios::tcgetwinsize(stream).ok()
-        }
-        let found = of(io::stdin()).or_else(|| of(io::stdout())).or_else(|| of(io::stderr()));
-        found.filter(|size| size.ws_row > 0 && size.ws_col > 0).map_or_else(PtySize::default, |size| {
-            PtySize {
-                rows: size.ws_row,
-                columns: size.ws_col,
-                pixel_width: size.ws_xpixel,
-                pixel_height: size.ws_ypixel,
-            }
-        })
-    }
-
-    /// Whether we are the ones whom what is typed is for.
-    fn in_front(&self) -> bool {
-        let Some((terminal, _)) = &self.terminal else { return true };
-        // Not our controlling terminal: then nobody else's keys can be meant either.
-        rustix::termios::tcgetpgrp(terminal).map_or(true, |group| group == rustix::process::getpgrp())
-    }
-
-    /// Every key goes to the program, Ctrl-C too. Only in front: in the background this would stop us.
-    fn make_raw(&mut self) {
-        if self.raw || !self.in_front() {
-            return;
-        }
-        if let Some((terminal, modes)) = &self.terminal {
-            let mut raw = modes.clone();
-            raw.make_raw();
-            self.raw = tcsetattr(terminal, OptionalActions::Drain, &raw).is_ok();
-        }
-    }
-
-    fn restore(&mut self) {
-        if let (true, Some((terminal, modes))) = (self.raw, &self.terminal) {
-            let _ = tcsetattr(terminal, OptionalActions::Drain, modes);
-            self.raw = false;
-        }
-    }
-
-    /// As they are now: whoever used the terminal while we were stopped may have changed them.
-    fn read_again(&mut self) {
-        if let Some((terminal, modes)) = &mut self.terminal
-            && let Ok(now) = tcgetattr(&*terminal)
-        {
-            *modes = now;
-        }
-    }
-}
-
-impl Drop for Ours {
-    fn drop(&mut self) {
-        self.restore();
-    }
 }
 
 /// When to look next whether the program has stopped.
@@ -195,6 +141,12 @@ struct Carrier<'a> {
     shown: Vec<u8>,
     /// Whether there may be more to read.
     input: bool,
+    /// How much of a line was typed that no key at all has ended.
+    line: usize,
+    /// The program has not asked for the terminal yet.
+    behind: bool,
+    /// Our own group was told to stop, and so were we.
+    stopping: bool,
     look: Look,
 }
 
@@ -212,6 +164,7 @@ impl Carrier<'_> {
             for signal in self.signals.pending() {
                 match signal {
                     SIGWINCH => self.resize(),
+                    SIGTSTP if std::mem::take(&mut self.stopping) => {}
                     SIGTSTP => self.stop(true).map_err(super::not_started)?,
                     SIGCONT => self.go_on(),
                     other => signals::pass_on(&self.child, other).map_err(super::not_started)?,
@@ -222,36 +175,44 @@ impl Carrier<'_> {
                 if self.look.is_believed(stopped) {
                     self.stop(false).map_err(super::not_started)?;
                 }
-                // Started in the background, and brought to the front without a word.
-                self.ours.make_raw();
+                // Started in the background, and brought to the front without a word; or the program was.
+                self.make_raw();
             }
         }
     }
 
     /// Waits for anything, and carries what there is. True when the program has ended.
     fn wait(&mut self) -> io::Result<bool> {
-        let stdin = io::stdin();
-        let stdout = io::stdout();
-        let read_keys =
-            self.input && self.typed.is_empty() && (self.ours.raw || self.ours.terminal.is_none());
+        let read_keys = self.input && self.typed.is_empty() && self.ours.is_read();
         let mut of_pty = PollFlags::empty();
         of_pty.set(PollFlags::IN, self.shown.is_empty());
         of_pty.set(PollFlags::OUT, !self.typed.is_empty());
         let when = |wanted, flag| if wanted { flag } else { PollFlags::empty() };
-        let mut all = [
-            PollFd::new(&self.child, PollFlags::IN),
-            PollFd::from_borrowed_fd(self.signals.ready(), PollFlags::IN),
-            PollFd::new(&self.pty, of_pty),
-            PollFd::new(&stdin, when(read_keys, PollFlags::IN)),
-            PollFd::new(&stdout, when(!self.shown.is_empty(), PollFlags::OUT)),
+        let keys = self.ours.keys.as_ref().map_or(self.ours.screen.as_fd(), AsFd::as_fd);
+        let sources = [
+            (self.child.as_fd(), PollFlags::IN),
+            (self.signals.ready(), PollFlags::IN),
+            (self.pty.as_fd(), of_pty),
+            (keys, when(read_keys && self.ours.keys.is_some(), PollFlags::IN)),
+            (self.ours.screen.as_fd(), when(!self.shown.is_empty(), PollFlags::OUT)),
         ];
-        match poll(&mut all, Some(&self.look.timeout())) {
+        // An end is told of a descriptor of which nothing is asked, too, and at once each time.
+        let mut asked: Vec<PollFd<'_>> = sources
+            .iter()
+            .filter(|(_, flags)| !flags.is_empty())
+            .map(|(descriptor, flags)| PollFd::from_borrowed_fd(*descriptor, *flags))
+            .collect();
+        match poll(&mut asked, Some(&self.look.timeout())) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(false),
             Err(errno) => return Err(errno.into()),
         }
-        let [ended, _, pty, keys, screen] = all.map(|one| one.revents());
-        if keys.intersects(PollFlags::IN | PollFlags::HUP) && read_keys {
+        let mut answers = asked.iter().map(PollFd::revents);
+        let mut answer = |(_, flags): (_, PollFlags)| {
+            if flags.is_empty() { flags } else { answers.next().unwrap_or_else(PollFlags::empty) }
+        };
+        let [ended, _, pty, keys, screen] = sources.map(&mut answer);
+        if keys.intersects(PollFlags::IN | PollFlags::HUP) {
             self.read_keys()?;
         }
         if pty.contains(PollFlags::OUT) {
@@ -271,18 +232,17 @@ impl Carrier<'_> {
     }
 
     fn read_keys(&mut self) -> io::Result<()> {
+        let Some(keys) = &self.ours.keys else { return Ok(()) };
         let mut piece = [0; PIECE];
-        match rustix::io::read(io::stdin(), &mut piece) {
+        match rustix::io::read(keys, &mut piece) {
             Ok(0) => {
                 self.input = false;
-                // What ends the input on a terminal is a key.
-                if let Ok(modes) = tcgetattr(&self.pty)
-                    && modes.local_modes.contains(LocalModes::ICANON)
-                {
-                    self.typed.push(modes.special_codes[SpecialCodeIndex::VEOF]);
-                }
+                // What ends the input on a terminal is a key. In the middle of a line it only hands over what there is.
+                let times = 1 + usize::from(self.line > 0);
+                self.typed.extend(self.end_of_file().into_iter().cycle().take(times));
             }
-            Ok(length) => self.typed.extend_from_slice(&piece[..length]),
+            Ok(length) if self.ours.is_terminal() => self.typed.extend_from_slice(&piece[..length]),
+            Ok(length) => self.type_lines(&piece[..length]),
             Err(Errno::INTR | Errno::AGAIN) => {}
             // In the background of a session that has lost its terminal.
             Err(Errno::IO) => self.input = false,
@@ -290,6 +250,27 @@ impl Carrier<'_> {
         }
         self.look.soon();
         self.type_on()
+    }
+
+    /// The key that ends the input, where the program's terminal reads lines.
+    fn end_of_file(&self) -> Option<u8> {
+        let modes = tcgetattr(&self.pty).ok()?;
+        let lines = modes.local_modes.contains(LocalModes::ICANON);
+        lines.then(|| modes.special_codes[SpecialCodeIndex::VEOF])
+    }
+
+    /// What nobody typed may have lines that are too long for a terminal: they are handed over in parts.
+    fn type_lines(&mut self, piece: &[u8]) {
+        let end = self.end_of_file();
+        for byte in piece {
+            self.typed.push(*byte);
+            self.line = if *byte == b'\n' { 0 } else { self.line + 1 };
+            // Behind what is no key, so that there is something to hand over.
+            if self.line >= LINE && !byte.is_ascii_control() {
+                self.typed.extend(end);
+                self.line = 0;
+            }
+        }
     }
 
     fn type_on(&mut self) -> io::Result<()> {
@@ -325,10 +306,12 @@ impl Carrier<'_> {
 
     fn show(&mut self) -> io::Result<()> {
         while !self.shown.is_empty() {
-            match rustix::io::write(io::stdout(), &self.shown) {
+            match rustix::io::write(&self.ours.screen, &self.shown) {
                 Ok(length) => drop(self.shown.drain(..length)),
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
+                // Opened for reading only.
+                Err(Errno::BADF) => self.shown.clear(),
                 Err(Errno::PIPE) => {
                     // As the program would have died of it, had the pipe been its own.
                     self.shown.clear();
@@ -351,10 +334,21 @@ impl Carrier<'_> {
         let _ = self.pty.resize(Ours::size());
     }
 
-    /// Whether the program, and not another of its session, has stopped: its parent then stands in front.
-    fn has_stopped(&self) -> bool {
+    /// Whether the program, and not another of its session, has stopped: its parent then stands in front. It does so,
+    /// too, until the program asks for the terminal.
+    fn has_stopped(&mut self) -> bool {
         let in_front = rustix::termios::tcgetpgrp(&self.pty);
-        in_front.is_ok_and(|group| group.as_raw_nonzero().get().unsigned_abs() == self.child.id())
+        let parent =
+            in_front.is_ok_and(|group| group.as_raw_nonzero().get().unsigned_abs() == self.child.id());
+        self.behind &= parent;
+        parent && !self.behind
+    }
+
+    /// What is typed is for the program, as soon as it has asked for it.
+    fn make_raw(&mut self) {
+        if !self.behind {
+            self.ours.make_raw();
+        }
     }
 
     /// Stops with the program, and goes on with it.
@@ -363,22 +357,22 @@ impl Carrier<'_> {
             self.child.signal(Signal::TSTP)?;
             let patience = Instant::now() + LATEST;
             // It may want to leave the screen in order; or not to stop at all.
-            while !self.has_stopped() && Instant::now() < patience {
+            while !self.has_stopped() && !self.behind && Instant::now() < patience {
                 std::thread::sleep(SOONEST);
             }
         }
         let _ = self.read_shown();
         let _ = self.show();
         self.ours.restore();
-        signals::stop_here();
-        self.ours.read_again();
+        // As the key would have stopped all that the shell started with us.
+        self.stopping = signals::stop_here(!program_runs);
         self.go_on();
         self.look.goes_on = Some(Instant::now() + PATIENCE);
         self.child.signal(Signal::CONT)
     }
 
     fn go_on(&mut self) {
-        self.ours.make_raw();
+        self.make_raw();
         self.resize();
         self.look.soon();
     }

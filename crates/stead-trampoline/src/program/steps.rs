@@ -94,10 +94,11 @@ fn run(
         // SAFETY: no memory involved.
         unsafe { system_call!(SETSID) }.at(Step::Session, 0)?;
     }
+    let terminal = if has(flag::ON_ERROR) { 2 } else { usize::from(has(flag::ON_OUTPUT)) };
     if has(flag::TERMINAL) {
         const TIOCSCTTY: usize = 0x540e;
         // SAFETY: no memory involved; 0 means: do not steal it from another session.
-        unsafe { system_call!(IOCTL, 0, TIOCSCTTY, 0) }.at(Step::Terminal, 0)?;
+        unsafe { system_call!(IOCTL, terminal, TIOCSCTTY, 0) }.at(Step::Terminal, 0)?;
     }
     // What no token says: while lowering it may still take the server's privileges.
     let least_is_zero = defaults::set(header)?;
@@ -156,7 +157,7 @@ fn run(
         wait_at(header.gate).at(Step::Gate, 0)?;
     }
     if has(flag::SUPERVISED) {
-        supervise::divide().at(Step::Supervise, 0)?;
+        supervise::divide(terminal, has(flag::BEHIND)).at(Step::Supervise, 0)?;
     }
     // From here on end of file means that the program runs; without this, that we were ended before.
     let detail = if least_is_zero { executing::LEAST_SCORE_IS_ZERO } else { 0 };

@@ -214,9 +214,9 @@ impl Command {
     /// Gives the process a new terminal of its own: its standard streams and its controlling terminal.
     ///
     /// The terminal belongs to the client, who can open it again by its name. The server's end is
-    /// [`Child::pty`](crate::Child::pty). [`stdout`](Self::stdout) and [`stderr`](Self::stderr) may still
-    /// lead elsewhere; the standard input is the terminal. What kind of terminal the other end shows it as is for
-    /// the server to say, in `TERM`: nothing sets it, and full-screen programs refuse to run without.
+    /// [`Child::pty`](crate::Child::pty). [`stdin`](Self::stdin), [`stdout`](Self::stdout) and
+    /// [`stderr`](Self::stderr) may still lead elsewhere, two of the three at most. What kind of terminal the other end
+    /// shows it as is for the server to say, in `TERM`: nothing sets it, and full-screen programs refuse to run without.
     ///
     /// ```no_run
     /// # fn example(token: stead::Token<stead::Primary>) -> stead::Result<()> {

@@ -89,6 +89,10 @@ pub trait CommandExt: sealed::Sealed {
     /// program is stopped its process group is the one in front of the terminal (`tcgetpgrp` of the
     /// [`Pty`](crate::Pty) is [`Child::id`]), and it is stopped itself; [`Signal::CONT`] lets both go on.
     ///
+    /// A program of which a standard stream leads elsewhere begins behind its terminal, as one of a shell's pipeline that
+    /// leaves the keys to the others: it is put in front when it first reads the terminal, or sets its modes. Until then,
+    /// too, the group in front is [`Child::id`].
+    ///
     /// Without a terminal it says nothing.
     #[doc(alias = "SIGTSTP")]
     fn job_control(&mut self, job_control: bool) -> &mut Command;

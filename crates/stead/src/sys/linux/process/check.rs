@@ -63,8 +63,10 @@ pub(super) fn check_command(command: &Command, doing: &str) -> Result<(Vec<CStri
         Some(directory) => Some(checker.string(directory.as_os_str(), || "the directory".to_owned())?),
         None => None,
     };
-    if command.pty.is_some() && command.stdin.is_some() {
-        return Err(checker.invalid("with a terminal the standard input is the terminal".to_owned()));
+    if command.pty.is_some()
+        && [&command.stdin, &command.stdout, &command.stderr].iter().all(|one| one.is_some())
+    {
+        return Err(checker.invalid("with a terminal one of the standard streams is the terminal".to_owned()));
     }
     checker.descriptors(command)?;
     checker.numbers(command)?;

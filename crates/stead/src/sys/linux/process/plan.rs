@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
-use stead_trampoline::spec::{Credentials, Keyring, NewSession, ProcessDefaults, ProgramSearch, Spec};
+use stead_trampoline::spec::{Credentials, Keyring, NewSession, On, ProcessDefaults, ProgramSearch, Spec};
 
 use super::abandoned;
 use super::cgroup::ProcessCgroup;
@@ -312,13 +312,22 @@ struct Created {
 }
 
 fn new_session(command: &Command) -> NewSession {
-    // Descriptor 0 is the terminal that is to control the process.
-    let controlled =
-        command.pty.is_some() || (existing_terminal(command).is_some() && command.stdin.is_none());
-    match (controlled, command.native.job_control) {
-        (false, _) => NewSession::Setsid,
-        (true, false) => NewSession::SetsidWithTerminal,
-        (true, true) => NewSession::SetsidSupervised,
+    let streams = [(On::Input, &command.stdin), (On::Output, &command.stdout), (On::Error, &command.stderr)];
+    // The first of the standard streams that is the terminal which is to control the process.
+    let candidates = match (command.pty, existing_terminal(command)) {
+        (Some(_), _) => 3,
+        (None, Some(_)) => 1,
+        (None, None) => 0,
+    };
+    let terminal = streams.iter().take(candidates).find(|(_, given)| given.is_none()).map(|(on, _)| *on);
+    match terminal {
+        None => NewSession::Setsid,
+        Some(terminal) if command.native.job_control => {
+            // Others may read the terminal that this one stands for: whom its streams lead to, or come from.
+            let behind = streams.iter().any(|(_, given)| given.is_some());
+            NewSession::SetsidSupervised { terminal, behind }
+        }
+        Some(terminal) => NewSession::SetsidWithTerminal(terminal),
     }
 }
 
