@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::privilege::Privilege;
 use crate::sys::thread_token::Identity;
 use crate::token::{Impersonation, ImpersonationLevel, Token};
-use thread::{Fault, abort, as_process, found, same, with_token};
+use thread::{Fault, as_process, found, same, with_token};
 
 thread_local! {
     /// The impersonation of this library that is on the thread now.
@@ -73,13 +73,32 @@ pub(crate) fn impersonate<R>(token: &Token<Impersonation>, act: impl FnOnce() ->
 /// Runs `act` with the server's own identity: where the calling thread has another, that is taken off before and
 /// put on again after, verified.
 ///
-/// Aborts the process if either cannot be done.
-pub(crate) fn as_server<R>(act: impl FnOnce() -> R) -> R {
+/// An error where it cannot be taken off, or could not be put on again: a client that is on the thread anonymously, as
+/// one of RPC can choose to be. Aborts the process if it is not put on again.
+pub(crate) fn as_server<R: Outcome>(act: impl FnOnce() -> R) -> R {
     let result = as_process(|| {
         let _known = Known::replace(None);
         act()
     });
-    result.unwrap_or_else(|fault| abort("the server's own identity", &fault))
+    result.unwrap_or_else(R::not_done)
+}
+
+/// What can say that it was not done.
+pub(crate) trait Outcome {
+    fn not_done(why: Fault) -> Self;
+}
+
+impl<T> Outcome for Result<T> {
+    fn not_done(why: Fault) -> Self {
+        let what = why.to_string().into();
+        Err(Error::new("acting as the server", ErrorKind::ImpersonationChanged { what }))
+    }
+}
+
+impl<T> Outcome for io::Result<T> {
+    fn not_done(why: Fault) -> Self {
+        Err(io::Error::other(why.to_string()))
+    }
 }
 
 /// The token that this library put on the calling thread.
@@ -136,7 +155,7 @@ fn error(token: &Token<Impersonation>, fault: Fault) -> Error {
             };
             Error::new(doing(), kind).with_source(source)
         }
-        fault @ Fault::Differs(_) => {
+        fault @ (Fault::Anonymous | Fault::Differs(_)) => {
             Error::new(doing(), ErrorKind::ImpersonationChanged { what: fault.to_string().into() })
         }
     }

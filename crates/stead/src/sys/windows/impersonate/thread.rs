@@ -17,6 +17,8 @@ pub(crate) enum Fault {
     Call { call: &'static str, source: io::Error },
     /// A call succeeded, and the thread has the identity at another level.
     Level { wanted: ImpersonationLevel, found: ImpersonationLevel },
+    /// What is on the thread is anonymous: it cannot be opened, and so not be put back.
+    Anonymous,
     /// A call succeeded, and reading back shows something else.
     Differs(&'static str),
 }
@@ -32,6 +34,9 @@ impl std::fmt::Display for Fault {
         match self {
             Self::Call { call, source } => write!(f, "{call}: {source}"),
             Self::Level { wanted, found } => write!(f, "the level read back is {found}, not {wanted}"),
+            Self::Anonymous => {
+                f.write_str("an anonymous identity is on the thread, and could not be put back")
+            }
             Self::Differs(what) => write!(f, "{what} read back is not what was set"),
         }
     }
@@ -51,7 +56,7 @@ pub(crate) fn outer() -> Result<Option<Outer>, Fault> {
     match on_thread(TOKEN_QUERY | TOKEN_IMPERSONATE).map_err(Fault::in_call("OpenThreadToken"))? {
         OnThread::Nothing => Ok(None),
         // It cannot be put back, as it cannot be opened: nothing may then be put in its place.
-        OnThread::Anonymous => Err(Fault::Differs("the anonymous identity that is on the thread")),
+        OnThread::Anonymous => Err(Fault::Anonymous),
         OnThread::Token(token) => {
             let identity = Identity::of(token.as_handle()).map_err(Fault::in_call("GetTokenInformation"))?;
             Ok(Some(Outer { token, identity }))
@@ -175,6 +180,7 @@ pub(crate) fn abort(what: &str, fault: &Fault) -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
     use crate::sys::thread_token::{USUAL, duplicate, process};
     use windows_sys::Win32::Security::{TOKEN_DUPLICATE, TokenImpersonation};
 
@@ -183,6 +189,19 @@ mod tests {
         let token = duplicate(process.as_handle(), USUAL, level, TokenImpersonation).unwrap();
         let identity = Identity::of(token.as_handle()).unwrap();
         (token, identity)
+    }
+
+    /// A client of RPC's can choose to be that, and would end the server.
+    #[test]
+    fn a_thread_that_is_anonymous_gets_an_error_and_stays_so() {
+        let (token, _) = own(ImpersonationLevel::Anonymous);
+        put(Some(token.as_handle())).unwrap();
+        let refused = crate::Token::current().unwrap_err();
+        let still = on_thread(USUAL);
+        put(None).unwrap();
+        assert!(matches!(still, Ok(OnThread::Anonymous)), "{still:?}");
+        assert!(matches!(refused.kind(), ErrorKind::ImpersonationChanged { .. }), "{refused}");
+        crate::Token::current().unwrap();
     }
 
     #[test]
