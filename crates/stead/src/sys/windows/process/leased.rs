@@ -12,6 +12,7 @@ use windows_sys::Win32::Foundation::INVALID_HANDLE_VALUE;
 use windows_sys::Win32::System::IO::{
     CreateIoCompletionPort, GetQueuedCompletionStatus, PostQueuedCompletionStatus,
 };
+use windows_sys::Win32::System::SystemServices::JOB_OBJECT_MSG_ACTIVE_PROCESS_ZERO;
 use windows_sys::Win32::System::Threading::INFINITE;
 
 use super::job::Job;
@@ -20,7 +21,7 @@ use crate::desktop::AccessLease;
 
 /// How often the processes are counted: the message that a job has none left is not guaranteed to come
 /// ([JOBOBJECT_ASSOCIATE_COMPLETION_PORT](https://learn.microsoft.com/windows/win32/api/winnt/ns-winnt-jobobject_associate_completion_port)).
-const PAUSE: u32 = 1000;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// How long somebody who has seen the process end waits for its job to have seen it too.
 const SETTLING: Duration = Duration::from_millis(100);
@@ -43,15 +44,13 @@ struct Kept {
 }
 
 impl Kept {
-    /// Gives it back if the tree is empty.
-    fn give_back_if_empty(&self) -> bool {
+    /// What is to be given back, if the tree is empty; nothing in it where somebody gives that back already.
+    fn taken_if_empty(&self) -> Option<Leased> {
         // A job that does not tell is one that cannot be waited for.
         if self.job.processes().is_ok_and(|count| count > 0) {
-            return false;
+            return None;
         }
-        let leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(leased);
-        true
+        Some(self.leased.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default())
     }
 }
 
@@ -70,12 +69,16 @@ impl Keeper {
     pub(super) fn ended(&mut self) {
         let Some(kept) = &self.0 else { return };
         let until = Instant::now() + SETTLING;
-        while !kept.give_back_if_empty() {
+        let taken = loop {
+            if let Some(taken) = kept.taken_if_empty() {
+                break taken;
+            }
             if Instant::now() > until {
                 return;
             }
             std::thread::sleep(Duration::from_millis(1));
-        }
+        };
+        drop(taken);
         self.0 = None;
     }
 }
@@ -122,8 +125,27 @@ fn new_port() -> io::Result<OwnedHandle> {
     Ok(unsafe { OwnedHandle::from_raw_handle(raw) })
 }
 
+/// Which trees are counted.
+#[derive(Debug, PartialEq, Eq)]
+enum Due {
+    None,
+    One(usize),
+    All,
+}
+
+/// A job tells of each process that begins and ends, and a tree can begin and end them quickly: only the last one's
+/// end is a reason to count, and all are counted once in a while.
+fn due(message: u32, key: usize, since: Duration) -> Due {
+    match message {
+        _ if since >= PAUSE => Due::All,
+        JOB_OBJECT_MSG_ACTIVE_PROCESS_ZERO if key != 0 => Due::One(key),
+        _ => Due::None,
+    }
+}
+
 /// Never ends: a server that has leased once may do so again.
 fn run(watch: &Watch) {
+    let mut counted = Instant::now();
     loop {
         let idle = watch.all.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
         let (mut message, mut key, mut overlapped) = (0, 0, null_mut());
@@ -135,17 +157,53 @@ fn run(watch: &Watch) {
                 &raw mut message,
                 &raw mut key,
                 &raw mut overlapped,
-                if idle { INFINITE } else { PAUSE },
+                if idle { INFINITE } else { milliseconds(PAUSE.saturating_sub(counted.elapsed())) },
             );
         }
-        let all: Vec<(usize, Arc<Kept>)> = {
+        let due = due(message, key, counted.elapsed());
+        if due == Due::None {
+            continue;
+        }
+        if due == Due::All {
+            counted = Instant::now();
+        }
+        let those: Vec<(usize, Arc<Kept>)> = {
             let all = watch.all.lock().unwrap_or_else(PoisonError::into_inner);
-            all.iter().map(|(key, kept)| (*key, Arc::clone(kept))).collect()
+            let those = all.iter().filter(|(key, _)| due == Due::All || due == Due::One(**key));
+            those.map(|(key, kept)| (*key, Arc::clone(kept))).collect()
         };
-        for (key, kept) in all {
-            if kept.give_back_if_empty() {
-                watch.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        for (key, kept) in those {
+            let Some(leased) = kept.taken_if_empty() else { continue };
+            watch.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            if leased.lease.is_some() || leased.profile.is_some() {
+                // A profile on another machine, or a session that does not answer, holds up no other's. Where there
+                // is no thread to be had, it is given back here: what was to run there is dropped.
+                let thread = std::thread::Builder::new().name("stead-lease".into());
+                let _ = thread.spawn(move || drop(leased));
             }
         }
+    }
+}
+
+/// Not less than one, by which time it is over.
+fn milliseconds(patience: Duration) -> u32 {
+    u32::try_from(patience.as_millis()).unwrap_or(INFINITE - 1).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use windows_sys::Win32::System::SystemServices::JOB_OBJECT_MSG_NEW_PROCESS;
+
+    #[test]
+    fn a_tree_that_begins_and_ends_processes_has_no_tree_counted_for_each() {
+        let (soon, late) = (Duration::from_millis(3), PAUSE);
+        assert_eq!(due(JOB_OBJECT_MSG_NEW_PROCESS, 7, soon), Due::None);
+        assert_eq!(due(0, 0, soon), Due::None, "nothing came, or another lease did");
+        assert_eq!(due(JOB_OBJECT_MSG_ACTIVE_PROCESS_ZERO, 7, soon), Due::One(7));
+        for message in [0, JOB_OBJECT_MSG_NEW_PROCESS, JOB_OBJECT_MSG_ACTIVE_PROCESS_ZERO] {
+            assert_eq!(due(message, 7, late), Due::All, "{message}");
+        }
+        assert_eq!([milliseconds(Duration::ZERO), milliseconds(PAUSE)], [1, 1000]);
     }
 }
