@@ -8,6 +8,7 @@ use proptest::prelude::{Strategy, prop, proptest};
 use proptest::test_runner::Config;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use stead::error::ProgramFault;
 use stead::token::Restriction;
 use stead::{Command, ErrorKind, Primary, Stdio, Token};
 use testbed::windows::{LOGON, Seen, USER, WinProbe, fresh_handle, program};
@@ -103,7 +104,11 @@ fn a_batch_file_is_refused_however_it_is_written() {
         path.push("\\");
         path.push(name);
         let error = Command::new(&path).arg("\"&calc").spawn_as(&own()).unwrap_err();
-        assert!(!matches!(error.kind(), ErrorKind::System { .. }), "{name}: {error}");
+        let refused = ProgramFault::BatchFile;
+        assert!(
+            matches!(error.kind(), ErrorKind::ProgramUnusable { why, .. } if *why == refused),
+            "{name}: {error}"
+        );
     }
     std::fs::remove_dir_all(&directory).unwrap();
 }

@@ -91,7 +91,8 @@ pub trait TokenExt {
 
     /// The other half of a split administrator; `None` without one.
     ///
-    /// Its level is [`Identification`](ImpersonationLevel::Identification) unless the server has SeTcbPrivilege.
+    /// Its level is [`Identification`](ImpersonationLevel::Identification) unless the server has SeTcbPrivilege. A server
+    /// that has it and acts as the elevated half does what the client was not asked for: what Windows asks at the screen.
     ///
     /// # Errors
     ///
