@@ -18,6 +18,8 @@ mod process_pty;
 mod process_session;
 #[path = "../../stead/tests/process_tree.rs"]
 mod process_tree;
+#[path = "../../stead/tests/process_tricks.rs"]
+mod process_tricks;
 #[path = "../../stead/tests/token.rs"]
 #[allow(unexpected_cfgs, reason = "as the library's own program has it")]
 mod token;

@@ -110,6 +110,22 @@ fn a_process_without_a_logon_session_is_let_in_as_its_user_for_as_long_as_its_po
 }
 
 #[test]
+fn a_lease_ends_with_a_tree_that_has_its_server_trace_a_thread_of_it() {
+    let bed = testbed::require!();
+    needs_privileges_of_its_own("how a display is entered");
+    let display = Display::start(bed, &Options::default());
+    let token = token(bed, "alice");
+    let desktop = desktop(&display).grant_to(GrantTo::User);
+    let before = desktop.access().unwrap();
+    let mut command = Command::new(bed.bin("testbed-client"));
+    command.args(["trick", "traced-thread", "ends"]).desktop(desktop.clone());
+    let child = command.stdout(stead::Stdio::piped()).spawn_as(&token).unwrap();
+    // Nobody waits for it.
+    until("the lease is given back", || desktop.access().unwrap() == before);
+    drop(child);
+}
+
+#[test]
 fn a_child_that_nobody_waits_for_gives_its_lease_back_too() {
     let bed = testbed::require!();
     needs_privileges_of_its_own("it looks at its own threads and descriptors");

@@ -50,6 +50,19 @@ fn a_wait_that_is_given_up_loses_nothing() {
 }
 
 #[test]
+fn a_process_that_has_its_server_trace_a_thread_of_it_ends_for_who_waits_asynchronously() {
+    let bed = testbed::require!();
+    let token = token(bed, "alice");
+    run(async {
+        let mut command = Command::new(bed.bin("testbed-client"));
+        command.args(["trick", "traced-thread", "ends"]).stdout(Stdio::piped());
+        let mut child = command.spawn_as_async(&token).await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(20), child.wait_async()).await;
+        assert_eq!(ended.expect("it ends").unwrap().code(), Some(0));
+    });
+}
+
+#[test]
 fn many_at_once_on_one_thread_each_become_their_user() {
     let bed = testbed::require!();
     let tokens = ["alice", "bob", "mallory"].map(|name| (bed.user(name).uid, token(bed, name)));

@@ -157,6 +157,7 @@ async fn serve(
     let service = begun.map_err(|error| ServeError::System(io::Error::other(error)))??;
     let listener = UnixListener::from_std(listener).map_err(ServeError::System)?;
     tokio::spawn(watch::sweep(Arc::clone(&service)));
+    tokio::spawn(watch::look(Arc::clone(&service)));
     tokio::spawn(watch::watchdog());
     // Some of what it takes back may take a while, where an X server does not answer.
     tokio::task::spawn_blocking(watch::sweep_desktops);

@@ -20,7 +20,7 @@ use stead_protocol as wire;
 use stead_protocol::{
     Failure, FailureKind, GetProcess, KillTree, ListProcesses, Nothing, ResumeProcess, SignalProcess, Text,
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::caller::{Caller, may_see};
 use super::ended::{End, Ended, Remembered, Surplus};
@@ -63,6 +63,8 @@ pub(super) struct Tracked {
     pub(super) record: Record,
     held: Mutex<Held>,
     suspended: AtomicBool,
+    /// Its end was noticed otherwise than by its pidfd.
+    over: Notify,
     end: watch::Sender<Option<(u64, End)>>,
 }
 
@@ -97,7 +99,7 @@ impl Tracked {
         let held = Held { pidfd, ..held };
         let suspended = held.child.as_ref().is_some_and(Child::is_suspended).into();
         let end = watch::Sender::new(record.end);
-        Self { record, held: Mutex::new(held), suspended, end }
+        Self { record, held: Mutex::new(held), suspended, over: Notify::new(), end }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -107,6 +109,21 @@ impl Tracked {
     /// Its pidfd, until its end was collected.
     pub(super) fn pidfd(&self) -> io::Result<Option<OwnedFd>> {
         self.held().pidfd.as_ref().map(OwnedFd::try_clone).transpose()
+    }
+
+    /// Waits until its end was noticed otherwise than by its pidfd.
+    pub(super) async fn over(&self) {
+        self.over.notified().await;
+    }
+
+    /// Notices the end of a process that its pidfd does not tell: a tracer has not let go of it.
+    fn look(&self) {
+        // Who has it locked is at it.
+        let Ok(mut held) = self.held.try_lock() else { return };
+        let Some(child) = held.child.as_mut().filter(|child| !child.is_suspended()) else { return };
+        if !matches!(child.try_wait(), Ok(None)) {
+            self.over.notify_one();
+        }
     }
 
     /// Whether it has ended, by its pidfd, and its end was not collected yet.
@@ -139,11 +156,12 @@ impl Tracked {
         wire::Process { id, pid, uid, owner, session, program, since, containment, suspended, running }
     }
 
-    /// Collects the status of a process whose pidfd says that it has ended, and what it counted for.
+    /// Collects the status of a process that has ended, and what it counted for.
     fn collect(&self) -> (End, Option<Counted>) {
         let mut held = self.held();
         let raw = of_worker(held.earlier.as_ref()).or_else(|| {
-            let status: ExitStatus = held.child.as_mut()?.try_wait().ok()??;
+            // Who traces it may have to let go of it first.
+            let status: ExitStatus = held.child.as_mut()?.wait_timeout(REAPING).ok()??;
             Some(status.into_raw())
         });
         // It, too, is a hold on the session.
@@ -314,6 +332,15 @@ impl Processes {
         // Its end could perhaps not be written down.
         let record = Record { end: Some((ended.when, ended.end)), ..record };
         Some(Arc::new(Tracked::new(record, None, Held { forgotten: true, ..Held::default() })))
+    }
+
+    /// Notices which have ended without their pidfds saying so.
+    pub(super) fn look(&self) {
+        let running: Vec<_> =
+            self.lock().values().filter(|one| one.end.borrow().is_none()).map(Arc::clone).collect();
+        for tracked in running {
+            tracked.look();
+        }
     }
 
     /// Forgets processes that ended long ago.

@@ -16,6 +16,8 @@ use crate::throttle::{Held as Counted, Holding};
 
 /// How often what is over is forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How often it is looked which processes have ended without their pidfds saying so: a client can hold them back.
+const LOOK: Duration = Duration::from_secs(2);
 /// How long a logon has the machine to itself before the next one's worker is started.
 const MAKE_READY: Duration = Duration::from_millis(20);
 /// How long such a worker waits for its logon.
@@ -27,7 +29,10 @@ pub(super) fn until_its_end(service: &Arc<Service>, tracked: &Arc<Tracked>) {
     let runtime = service.runtime().clone();
     runtime.spawn(async move {
         let ended = match tracked.pidfd() {
-            Ok(Some(pidfd)) => readable(pidfd).await.map(drop),
+            Ok(Some(pidfd)) => tokio::select! {
+                ended = readable(pidfd) => ended.map(drop),
+                () = tracked.over() => Ok(()),
+            },
             other => other.map(drop),
         };
         if let Err(error) = ended {
@@ -172,6 +177,16 @@ pub(super) async fn sweep(service: Arc<Service>) {
             stead::memory::give_back();
         });
         let _ = swept.await;
+    }
+}
+
+/// Looks after the ends of processes whose pidfds are silent.
+pub(super) async fn look(service: Arc<Service>) {
+    let mut rounds = tokio::time::interval(LOOK);
+    loop {
+        rounds.tick().await;
+        let service = Arc::clone(&service);
+        let _ = tokio::task::spawn_blocking(move || service.processes.look()).await;
     }
 }
 

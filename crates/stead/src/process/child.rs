@@ -95,8 +95,9 @@ impl Child {
     ///
     /// # Errors
     /// `StatusLost` when it has ended and other code of the server took its status (a `waitpid(-1)`,
-    /// SIGCHLD ignored) on a kernel before Linux 6.15, which does not keep it; `InvalidInput` when it is
-    /// still suspended.
+    /// SIGCHLD ignored) on a kernel before Linux 6.15, which does not keep it; `DeadlinePassed` when it has
+    /// ended and another process traces it, which has not let go of it within a second: it can be waited for again, and
+    /// [`kill_tree`](Self::kill_tree) ends a tracer in its tree; `InvalidInput` when it is still suspended.
     #[doc(alias = "WaitForSingleObject")]
     #[doc(alias = "GetExitCodeProcess")]
     pub fn wait(&mut self) -> Result<ExitStatus> {
@@ -108,7 +109,7 @@ impl Child {
     /// How the process ended, or `None` while it runs.
     ///
     /// # Errors
-    /// `StatusLost`, as for [`wait`](Self::wait).
+    /// `StatusLost` and `DeadlinePassed`, as for [`wait`](Self::wait).
     #[doc(alias = "GetExitCodeProcess")]
     #[doc(alias = "STILL_ACTIVE")]
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
@@ -118,7 +119,7 @@ impl Child {
     /// Waits for the process to end, at most for `timeout`; `None` when it still runs then.
     ///
     /// # Errors
-    /// `StatusLost`, as for [`wait`](Self::wait).
+    /// `StatusLost` and `DeadlinePassed`, as for [`wait`](Self::wait).
     #[doc(alias = "WaitForSingleObject")]
     #[doc(alias = "WAIT_TIMEOUT")]
     pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<ExitStatus>> {
@@ -217,7 +218,8 @@ impl std::os::windows::io::AsHandle for Child {
 
 #[cfg(target_os = "linux")]
 impl std::os::fd::AsFd for Child {
-    /// The pidfd: readable when the process has ended.
+    /// The pidfd: readable when the process has ended. A client can hold that back (by ptrace): who polls it calls
+    /// [`try_wait`](Self::try_wait) now and then, too.
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.running.pidfd()
     }

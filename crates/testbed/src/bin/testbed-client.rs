@@ -23,6 +23,7 @@ mod linux {
 usage: testbed-client connect PATH [OPTION..]     connect, say `connected PID`, send a line, obey
        testbed-client confine [OPTION..] -- PROGRAM [ARGUMENT..]
        testbed-client wait                        until the standard input ends
+       testbed-client trick NAME [ARGUMENT..]     what a process may do to whoever waits for it
 
 confinement: --no-new-privs --no-new-privs-thread --seccomp --seccomp-thread
              --userns --mntns --pidns --netns --ipcns --utsns --cgroupns --timens
@@ -47,12 +48,16 @@ commands on the standard input: send TEXT | receive | probe | confine OPTION.. |
     pub(crate) fn main() -> ExitCode {
         let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
         if arguments.is_empty() {
-            print!("{HELP}");
+            print!("{HELP}{}", testbed::tricks::HELP);
             return ExitCode::SUCCESS;
         }
         let result = match arguments.remove(0).to_str() {
             Some("connect") if !arguments.is_empty() => connect(arguments),
             Some("confine") => run_confined(&arguments),
+            Some("trick") => {
+                let words: Vec<&str> = arguments.iter().filter_map(|word| word.to_str()).collect();
+                testbed::tricks::play(words.first().unwrap_or(&""), words.get(1..).unwrap_or_default())
+            }
             Some("wait") => io::stdin().read_to_end(&mut Vec::new()).map(|_| ExitCode::SUCCESS),
             _ => {
                 print!("{HELP}");

@@ -11,6 +11,7 @@ pub mod logind;
 mod pam;
 mod probe;
 mod sys;
+pub mod tricks;
 pub mod wayland;
 pub mod window;
 

@@ -258,3 +258,35 @@ pub fn end_this_thread() -> ! {
         unsafe { libc::syscall(libc::SYS_exit, 0) };
     }
 }
+
+/// Makes the parent of this process the tracer of the calling thread.
+pub(crate) fn be_traced() -> std::io::Result<()> {
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: PTRACE_TRACEME looks at none of its other arguments.
+    told(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, none, none) })
+}
+
+/// Traces a thread of another process from now on.
+pub(crate) fn trace(thread: i32) -> std::io::Result<()> {
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: PTRACE_SEIZE takes a number, and options as one, here none.
+    told(unsafe { libc::ptrace(libc::PTRACE_SEIZE, thread, none, none) })
+}
+
+/// Lets any process of the user trace this one where the Yama module would only let its parents.
+pub(crate) fn let_all_trace() {
+    // SAFETY: takes two numbers; fails where there is no Yama.
+    unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY) };
+}
+
+/// A copy of this process, which has one thread: true in the copy.
+pub(crate) fn copied(sibling: bool) -> std::io::Result<bool> {
+    let flags = if sibling { libc::CLONE_PARENT } else { 0 } | libc::SIGCHLD;
+    // SAFETY: as fork(2): a copy of the memory, on the same stack address. The copy only makes system calls and ends.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    if pid < 0 { Err(std::io::Error::last_os_error()) } else { Ok(pid == 0) }
+}
+
+fn told(result: libc::c_long) -> std::io::Result<()> {
+    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,8 +1,9 @@
 //! The keeper: the one thread that knows when a tree of processes has ended, and gives its lease back then.
 //!
 //! It is started with the first lease that a process has, and ends with the last. It only waits on descriptors (a
-//! cgroup's events, a pipe that the session worker closes, pidfds), so it holds up nobody; it has the server's own
-//! identity from its start to its end, and takes no signal that is the server's to handle.
+//! cgroup's events, a pipe that the session worker closes, pidfds), and looks now and then behind a pidfd that is silent
+//! ([`has_ended`]), so it holds up nobody; it has the server's own identity from its start to its end, and takes no signal
+//! that is the server's to handle.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,14 +11,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::catch_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
 use crate::desktop::AccessLease;
 use crate::error::{Error, Result};
-use crate::sys::process::{is_populated, session_members};
+use crate::sys::process::{has_ended, is_populated, session_members};
+
+/// How often it is looked behind the pidfds of POSIX sessions.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How the end of a tree of processes is noticed.
 #[derive(Debug)]
@@ -34,7 +39,7 @@ pub(crate) enum Tree {
 enum Watched {
     Tree(Tree, AccessLease),
     /// The members of a POSIX session whose leader has ended.
-    Members(Pid, Vec<OwnedFd>, AccessLease),
+    Members(Pid, Vec<(Pid, OwnedFd)>, AccessLease),
     /// A connection on which only what nobody asked for arrives; until its other end closes it.
     Idle(Arc<OwnedFd>),
 }
@@ -145,6 +150,7 @@ fn start(run: impl FnOnce() + Send + 'static) -> io::Result<()> {
 /// The thread.
 fn keep(wake: &OwnedFd) {
     let mut watched: Vec<Watched> = Vec::new();
+    let mut looked = Instant::now();
     loop {
         {
             let mut inbox = lock();
@@ -157,7 +163,7 @@ fn keep(wake: &OwnedFd) {
                 return;
             }
         }
-        let ready = match wait(wake, &watched) {
+        let ready = match wait(wake, &watched, &mut looked) {
             Ok(ready) => ready,
             Err(Errno::INTR) => continue,
             Err(errno) => {
@@ -176,7 +182,7 @@ fn keep(wake: &OwnedFd) {
 }
 
 /// Which of them have something to say.
-fn wait(wake: &OwnedFd, watched: &[Watched]) -> Result<Vec<bool>, Errno> {
+fn wait(wake: &OwnedFd, watched: &[Watched], looked: &mut Instant) -> Result<Vec<bool>, Errno> {
     let mut polled = vec![PollFd::new(wake, PollFlags::IN)];
     for one in watched {
         let (descriptor, events): (BorrowedFd<'_>, _) = match one {
@@ -185,15 +191,36 @@ fn wait(wake: &OwnedFd, watched: &[Watched]) -> Result<Vec<bool>, Errno> {
             Watched::Tree(Tree::PosixSession(leader, _), _) => (leader.as_fd(), PollFlags::IN),
             // One at a time: when it has ended, the others are looked at.
             Watched::Members(_, members, _) => match members.first() {
-                Some(member) => (member.as_fd(), PollFlags::IN),
+                Some((_, member)) => (member.as_fd(), PollFlags::IN),
                 None => (wake.as_fd(), PollFlags::empty()),
             },
             Watched::Idle(connection) => (connection.as_fd(), PollFlags::IN),
         };
         polled.push(PollFd::from_borrowed_fd(descriptor, events));
     }
-    poll(&mut polled, None)?;
-    Ok(polled[1..].iter().map(|polled| !polled.revents().is_empty()).collect())
+    let silent = watched.iter().any(|one| one.process().is_some());
+    let left = Timespec::try_from(LOOK.saturating_sub(looked.elapsed())).ok();
+    poll(&mut polled, left.as_ref().filter(|_| silent))?;
+    let look = looked.elapsed() >= LOOK;
+    if look {
+        *looked = Instant::now();
+    }
+    let ready = |(polled, one): (&PollFd<'_>, &Watched)| {
+        !polled.revents().is_empty()
+            || (look && one.process().is_some_and(|(pid, pidfd)| has_ended(pid, pidfd)))
+    };
+    Ok(polled[1..].iter().zip(watched).map(ready).collect())
+}
+
+impl Watched {
+    /// The process whose end is waited for, where it is one of a client's.
+    fn process(&self) -> Option<(Pid, BorrowedFd<'_>)> {
+        match self {
+            Self::Tree(Tree::PosixSession(pidfd, pid), _) => Some((*pid, pidfd.as_fd())),
+            Self::Members(_, members, _) => members.first().map(|(pid, pidfd)| (*pid, pidfd.as_fd())),
+            Self::Tree(..) | Self::Idle(_) => None,
+        }
+    }
 }
 
 /// What goes on being watched of one that has something to say.

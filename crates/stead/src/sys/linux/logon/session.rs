@@ -329,7 +329,7 @@ impl Drop for SessionHandle {
         let Keeper::Worker(link) = &self.keeper else { return };
         link.tell(&Request::Release);
         if let Some(worker) = lock(&link.worker).take() {
-            leave(Remains { pidfd: Some(worker), cgroup: None });
+            leave(Remains::of_server(worker));
         }
         *lock(&link.released) = true;
         link.when_released.notify_all();
@@ -447,7 +447,7 @@ impl Ending {
                 let mut one = [PollFd::new(&worker, PollFlags::IN)];
                 let _ = poll(&mut one, Some(&Timespec { tv_sec: 5, tv_nsec: 0 }));
             }
-            leave(Remains { pidfd: Some(worker), cgroup: None });
+            leave(Remains::of_server(worker));
         }
         sweep();
         match ended {

@@ -11,10 +11,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use super::cgroup::ProcessCgroup;
 use super::status::{Collected, collect, ended_by};
+use super::traced::{Looks, has_ended};
 
 /// How many are looked at in one go, so that many long-lived processes do not make every spawn slow.
 const AT_ONCE: usize = 32;
@@ -26,9 +27,11 @@ const DYING: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Remains {
     /// Its pidfd, as long as its status has not been collected.
-    pub(crate) pidfd: Option<OwnedFd>,
+    pidfd: Option<OwnedFd>,
+    /// Its number, where its program is a client's: whether it has ended its pidfd alone need not say.
+    client: Option<(Pid, Looks)>,
     /// Its cgroup, as long as it exists.
-    pub(crate) cgroup: Option<ProcessCgroup>,
+    cgroup: Option<ProcessCgroup>,
 }
 
 static REMAINS: Mutex<VecDeque<Remains>> = Mutex::new(VecDeque::new());
@@ -46,7 +49,7 @@ pub(crate) fn reap_within(pidfd: OwnedFd, patience: Duration) {
         let _ = pidfd_send_signal(&pidfd, Signal::KILL);
         let _ = ended_by(pidfd.as_fd(), Some(Instant::now() + DYING));
     }
-    leave(Remains { pidfd: Some(pidfd), cgroup: None });
+    leave(Remains::of_server(pidfd));
 }
 
 /// Looks through some of what is left.
@@ -60,11 +63,29 @@ pub(crate) fn sweep() {
 }
 
 impl Remains {
+    /// Of a process that runs a client's program.
+    pub(crate) fn of_client(pid: Pid, pidfd: Option<OwnedFd>, cgroup: Option<ProcessCgroup>) -> Self {
+        Self { pidfd, client: Some((pid, Looks::default())), cgroup }
+    }
+
+    /// Of a process that runs the server's own program.
+    pub(crate) fn of_server(pidfd: OwnedFd) -> Self {
+        Self { pidfd: Some(pidfd), client: None, cgroup: None }
+    }
+
     fn collect(mut self) -> Option<Self> {
-        if let Some(pidfd) = &self.pidfd
-            && !matches!(collect(pidfd.as_fd()), Ok(Collected::Running))
-        {
-            self.pidfd = None;
+        if let Some(pidfd) = &self.pidfd {
+            let is_over = || !matches!(collect(pidfd.as_fd()), Ok(Collected::Running));
+            let mut over = is_over();
+            if !over
+                && let Some((pid, looks)) = &mut self.client
+                && looks.are_due()
+            {
+                over = has_ended(*pid, pidfd.as_fd()) && is_over();
+            }
+            if over {
+                self.pidfd = None;
+            }
         }
         self.cgroup = self.cgroup.take().and_then(ProcessCgroup::abandon);
         (self.pidfd.is_some() || self.cgroup.is_some()).then_some(self)

@@ -9,11 +9,13 @@ mod check;
 mod environment;
 mod leased;
 mod options;
+mod parent;
 mod plan;
 mod posix_session;
 pub(crate) mod pty;
 mod running;
 mod status;
+mod traced;
 
 mod child_start;
 mod image;
@@ -36,6 +38,7 @@ pub(crate) use options::Options;
 pub(crate) use plan::{Parts, Plan};
 pub(crate) use posix_session::{session_members, session_of, start_time};
 pub(crate) use running::{Names, Running, send_signal, send_signal_to_group};
+pub(crate) use traced::has_ended;
 
 #[allow(unused_imports)] // the face of this directory
 pub(crate) use launch::{Launch, Started, launch, prepare_to_launch};

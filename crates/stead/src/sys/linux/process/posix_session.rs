@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::status::ended_by;
+use super::traced::has_ended;
 use crate::sys::proc;
 
 /// How often the process table is read again for processes that were created meanwhile.
@@ -51,7 +52,7 @@ pub(crate) enum Outcome {
 /// away, the signal would fail.
 pub(crate) fn kill_all(session: PosixSession) -> Result<Outcome, Errno> {
     let mut proven = session.leader_reaped_at.is_none();
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         let mut members: Vec<Pid> = members(session.id)?;
         // The leader first: it must not see its children end, and end well.
         members.sort_unstable_by_key(|pid| *pid != session.id);
@@ -64,7 +65,7 @@ pub(crate) fn kill_all(session: PosixSession) -> Result<Outcome, Errno> {
         }
         let mut signalled = Vec::new();
         for pid in members {
-            signalled.extend(kill_member(session.id, pid)?);
+            signalled.extend(kill_member(session.id, pid, round > 0)?);
         }
         if signalled.is_empty() {
             return Ok(Outcome::NobodyLeft);
@@ -100,8 +101,9 @@ pub(crate) fn signal_members(id: Pid, signal: i32) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Kills one process if it (still) is a living member; its pidfd if it was.
-fn kill_member(session: Pid, pid: Pid) -> Result<Option<OwnedFd>, Errno> {
+/// Kills one process if it (still) is a living member; its pidfd if it was. One that was killed before may have ended
+/// without its pidfd saying so.
+fn kill_member(session: Pid, pid: Pid, again: bool) -> Result<Option<OwnedFd>, Errno> {
     let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => pidfd,
         // EINVAL: not a thread group's leader any more.
@@ -109,7 +111,10 @@ fn kill_member(session: Pid, pid: Pid) -> Result<Option<OwnedFd>, Errno> {
         Err(errno) => return Err(errno),
     };
     let is_member = session_of(pid) == Some(session);
-    if !is_member || ended_by(pidfd.as_fd(), Some(Instant::now()))? {
+    if !is_member
+        || ended_by(pidfd.as_fd(), Some(Instant::now()))?
+        || (again && has_ended(pid, pidfd.as_fd()))
+    {
         return Ok(None);
     }
     match pidfd_send_signal(&pidfd, Signal::KILL) {
@@ -133,16 +138,18 @@ fn members(session: Pid) -> Result<Vec<Pid>, Errno> {
     Ok(found.into_iter().collect())
 }
 
-/// The pidfds of the session's members that live.
-pub(crate) fn session_members(session: Pid) -> Result<Vec<OwnedFd>, Errno> {
+/// The session's members that live.
+pub(crate) fn session_members(session: Pid) -> Result<Vec<(Pid, OwnedFd)>, Errno> {
     let mut found = Vec::new();
     for pid in members(session)? {
         match pidfd_open(pid, PidfdFlags::empty()) {
             // Opened first and asked then: an answer is that very process's.
             Ok(pidfd)
-                if session_of(pid) == Some(session) && !ended_by(pidfd.as_fd(), Some(Instant::now()))? =>
+                if session_of(pid) == Some(session)
+                    && !ended_by(pidfd.as_fd(), Some(Instant::now()))?
+                    && !has_ended(pid, pidfd.as_fd()) =>
             {
-                found.push(pidfd);
+                found.push((pid, pidfd));
             }
             Ok(_) | Err(Errno::SRCH | Errno::INVAL) => {}
             Err(errno) => return Err(errno),

@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -14,13 +14,15 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use super::abandoned::{self, Remains};
 use super::cgroup::ProcessCgroup;
+use super::parent::{Parent, reaping};
 use super::posix_session::{self, Outcome, PosixSession};
 use super::report::{Awaited, LaunchFault, ReportOutcome, await_report, report_of_ended};
 use super::status::{self, Collected};
+use super::traced::{self, Looks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::privilege::Privilege;
 use crate::process::Containment;
-use crate::sys::elsewhere::{ProcessElsewhere, Spawned};
+use crate::sys::elsewhere::Spawned;
 use crate::sys::impersonate::as_server;
 use crate::sys::logon::SessionHandle;
 
@@ -34,88 +36,10 @@ pub(crate) struct Running {
     suspended: Option<Suspended>,
     status: Option<ExitStatus>,
     reaped_at: Option<u64>,
+    looks: Looks,
+    /// It has ended, and who traces it is given until then to let go of it.
+    let_go_by: Option<Instant>,
     names: Names,
-}
-
-/// Whose child it is.
-pub(crate) enum Parent {
-    /// The server's own.
-    Server,
-    /// The session worker's.
-    Worker(WorkerChild),
-    /// Of another process that created it for this one, and answers for it.
-    Elsewhere {
-        process: Box<dyn ProcessElsewhere>,
-        /// Kept open until its exit status is known.
-        held: Option<Arc<SessionHandle>>,
-    },
-}
-
-impl std::fmt::Debug for Parent {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Server => f.write_str("Server"),
-            Self::Worker(child) => child.fmt(f),
-            Self::Elsewhere { .. } => f.write_str("Elsewhere"),
-        }
-    }
-}
-
-/// A child of the session worker, which keeps the logon session open until its exit status is known.
-pub(crate) struct WorkerChild {
-    held: Option<Arc<SessionHandle>>,
-    /// For what is done later, if the session still lives then.
-    session: Weak<SessionHandle>,
-    /// The worker's number for it.
-    id: u32,
-}
-
-impl WorkerChild {
-    pub(crate) fn new(session: Arc<SessionHandle>, id: u32) -> Self {
-        Self { session: Arc::downgrade(&session), held: Some(session), id }
-    }
-
-    /// The wait status of a child that has ended, if the kernel or the worker knows it.
-    fn status(&self, pidfd: BorrowedFd<'_>) -> Option<i32> {
-        // The worker reaps without being asked, and is left alone where the kernel tells.
-        if let Ok(Some(raw)) = status::told_once_reaped(pidfd, reaping()) {
-            return Some(raw);
-        }
-        let session = self.session.upgrade()?;
-        let give_up = reaping();
-        loop {
-            match session.exit_status(self.id) {
-                Ok(Some(raw)) => return Some(raw),
-                Ok(None) if Instant::now() < give_up => std::thread::sleep(Duration::from_micros(200)),
-                Ok(None) | Err(_) => return None,
-            }
-        }
-    }
-
-    /// Keeps the session open no longer: somebody may be waiting for its end while a `Child` that was waited
-    /// for is still at hand.
-    fn let_go(&mut self) {
-        self.held = None;
-    }
-
-    fn kill_tree(&self) -> Result<()> {
-        let session = self.session.upgrade();
-        session.ok_or_else(|| Error::new(ENDING, ErrorKind::SessionEnded))?.kill_tree(self.id)
-    }
-}
-
-impl Drop for WorkerChild {
-    fn drop(&mut self) {
-        if let Some(session) = self.session.upgrade() {
-            session.forget(self.id);
-        }
-    }
-}
-
-impl std::fmt::Debug for WorkerChild {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("WorkerChild").field(&self.id).finish()
-    }
 }
 
 /// What holds a suspended process, and what it will report.
@@ -150,6 +74,8 @@ const ENDING_TREE: &str =
 /// For "some time before now, nobody knows when".
 const LONG_AGO: u64 = 0;
 const WAITING: &str = "waiting for a process";
+const HELD: &str =
+    "whoever traces the process, which has ended, to let go of it (ending its tree ends a tracer in it)";
 const RESUMING: &str = "resuming a process";
 
 impl Running {
@@ -160,8 +86,18 @@ impl Running {
         cgroup: Option<ProcessCgroup>,
         names: Names,
     ) -> Self {
-        let pidfd = Some(pidfd);
-        Self { pid, pidfd, parent, cgroup, suspended: None, status: None, reaped_at: None, names }
+        Self {
+            pid,
+            pidfd: Some(pidfd),
+            parent,
+            cgroup,
+            suspended: None,
+            status: None,
+            reaped_at: None,
+            looks: Looks::default(),
+            let_go_by: None,
+            names,
+        }
     }
 
     /// A process that another created, and waited for.
@@ -219,7 +155,7 @@ impl Running {
             await_report(report, self.pidfd(), Instant::now(), Awaited::Execution).map(drop)
         };
         started.map_err(|fault| self.failed(fault))?;
-        let status = if ended { Some(self.collect()?) } else { self.wait(None)? };
+        let status = if ended { self.collect(None)? } else { self.wait(None)? };
         status.ok_or_else(|| Error::new(WAITING, ErrorKind::StatusLost))
     }
 
@@ -235,7 +171,7 @@ impl Running {
             }
             // It may have ended, its worker be gone, and who has it now reap nobody.
             let now = Instant::now();
-            if now >= until || !matches!(self.ended_by(Some(now)), Ok(false)) {
+            if now >= until || status::ended_by(self.pidfd(), Some(now)) != Ok(false) {
                 return false;
             }
         }
@@ -279,6 +215,12 @@ impl Running {
         self.pidfd.as_ref().expect("only drop takes the pidfd away").as_fd()
     }
 
+    /// When it is to be looked behind the pidfd, for who waits for that alone.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn next_look(&self) -> Option<Instant> {
+        self.looks.planned()
+    }
+
     pub(crate) fn is_suspended(&self) -> bool {
         self.suspended.is_some()
     }
@@ -289,19 +231,38 @@ impl Running {
         if self.status.is_some() {
             return Ok(self.status);
         }
-        if self.ended_by(deadline)? { self.collect().map(Some) } else { Ok(None) }
+        if self.ended_by(deadline)? { self.collect(deadline) } else { Ok(None) }
     }
 
-    fn ended_by(&self, deadline: Option<Instant>) -> Result<bool> {
-        status::ended_by(self.pidfd(), deadline).map_err(|errno| Error::system(WAITING, "poll", errno))
+    fn ended_by(&mut self, deadline: Option<Instant>) -> Result<bool> {
+        let pidfd = self.pidfd.as_ref().expect("only drop takes the pidfd away").as_fd();
+        traced::ended_by(self.pid, pidfd, &mut self.looks, deadline)
+            .map_err(|errno| Error::system(WAITING, "poll", errno))
     }
 
-    /// The exit status of a process that has ended; it is reaped then, and its cgroup removed.
-    fn collect(&mut self) -> Result<ExitStatus> {
+    /// The exit status of a process that has ended; it is reaped then, and its cgroup removed. `None` where who traces it
+    /// has not let go of it by the deadline.
+    fn collect(&mut self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
         // Before the status is taken: from then on the kernel may give the number away.
-        let before = posix_session::ticks_since_boot();
+        let mut before = posix_session::ticks_since_boot();
         let collected = match &self.parent {
-            Parent::Server => status::collect(self.pidfd()),
+            Parent::Server => loop {
+                match status::collect(self.pidfd()) {
+                    Ok(Collected::Running) => {}
+                    collected => break collected,
+                }
+                // A debugger does so at once; one that does not must not hold the server.
+                let now = Instant::now();
+                if now >= *self.let_go_by.get_or_insert_with(reaping) {
+                    let waiting_for = HELD.into();
+                    return Err(Error::new(WAITING, ErrorKind::DeadlinePassed { waiting_for }));
+                }
+                if deadline.is_some_and(|deadline| now >= deadline) {
+                    return Ok(None);
+                }
+                std::thread::sleep(Duration::from_millis(1));
+                before = posix_session::ticks_since_boot();
+            },
             Parent::Worker(child) => match child.status(self.pidfd()) {
                 Some(raw) => Ok(Collected::Ended(ExitStatus::from_raw(raw))),
                 // The worker is gone or never learned it; the kernel may know.
@@ -339,7 +300,7 @@ impl Running {
         };
         self.status = Some(status);
         self.cgroup = self.cgroup.take().and_then(ProcessCgroup::remove);
-        Ok(status)
+        Ok(Some(status))
     }
 
     /// Sends a signal to the process itself.
@@ -376,6 +337,8 @@ impl Running {
     }
 
     pub(crate) fn kill(&mut self) -> Result<()> {
+        // Its end is to be expected soon.
+        self.looks = Looks::default();
         self.signal(Signal::KILL.as_raw(), ENDING)
     }
 
@@ -452,15 +415,8 @@ impl Drop for Running {
         if !matches!(self.parent, Parent::Server) || self.status.is_some() {
             pidfd = None;
         }
-        abandoned::leave(Remains { pidfd, cgroup: self.cgroup.take() });
+        abandoned::leave(Remains::of_client(self.pid, pidfd, self.cgroup.take()));
     }
-}
-
-/// How long the worker may take from the end of a process to having collected its status.
-const REAPING: Duration = Duration::from_secs(1);
-
-fn reaping() -> Instant {
-    Instant::now() + REAPING
 }
 
 /// Sends a signal to the process itself.

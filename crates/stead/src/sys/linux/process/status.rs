@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
 
 /// What is known of a direct child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Collected {
-    /// It runs.
+    /// It runs; or it has ended, and another process that traces it has not let go of it yet.
     Running,
     /// It has ended so, and was reaped just now.
     Ended(ExitStatus),
@@ -50,7 +50,12 @@ pub(crate) fn collect(pidfd: BorrowedFd<'_>) -> Result<Collected, Errno> {
     loop {
         return match waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
             Ok(None) => Ok(Collected::Running),
-            Ok(Some(status)) => Ok(status_of(&status).map_or(Collected::Lost, Collected::Ended)),
+            Ok(Some(status)) => match status_of(&status) {
+                Some(status) => Ok(Collected::Ended(status)),
+                // By PTRACE_TRACEME a child makes its parent its tracer, and the kernel tells a tracer of stops, too, whatever
+                // it asks for (`wait_task_stopped`, kernel/exit.c); of each once.
+                None => continue,
+            },
             Err(Errno::INTR) => continue,
             // Reaped by another thread's waitpid(-1), or by the kernel because SIGCHLD is ignored.
             Err(Errno::CHILD) => collect_from_kernel(pidfd),
@@ -72,7 +77,12 @@ pub(crate) fn hangs_up(pidfd: BorrowedFd<'_>) -> bool {
     rustix::fs::fstatfs(pidfd).is_ok_and(|found| found.f_type == PIDFS)
 }
 
-fn status_of(status: &rustix::process::WaitIdStatus) -> Option<ExitStatus> {
+/// Whether this is an end, and not a stop of a process that is traced.
+pub(crate) fn is_end(status: &WaitIdStatus) -> bool {
+    status_of(status).is_some()
+}
+
+fn status_of(status: &WaitIdStatus) -> Option<ExitStatus> {
     // The encoding of wait(2): the exit code in the second byte, the signal in the first, 0x80 for a core
     // dump.
     let raw = if let Some(code) = status.exit_status() {
@@ -94,15 +104,14 @@ pub(crate) fn collect_from_kernel(pidfd: BorrowedFd<'_>) -> Result<Collected, Er
             Ok(Some(raw)) => return Ok(Collected::Told(ExitStatus::from_raw(raw))),
             // Linux 6.13 to 6.14 say ESRCH for a reaped process, older ones do not know the call.
             Err(Errno::SRCH | Errno::NOTTY | Errno::INVAL) => break,
+            // Nobody has reaped it: who could, does not yet.
+            Ok(None) if Instant::now() >= give_up => return Ok(Collected::Running),
             Ok(None) => {}
             Err(errno) => return Err(errno),
         }
         // Not released yet: still running (then it never was our child), or in another reaper's hands.
         if !ended_by(pidfd, Some(Instant::now()))? {
             return Ok(Collected::Running);
-        }
-        if Instant::now() >= give_up {
-            break;
         }
         std::thread::sleep(Duration::from_micros(200));
     }

@@ -115,7 +115,8 @@ pub(super) fn has_children() -> bool {
     !matches!(rustix::process::waitid(WaitId::All, flags), Err(rustix::io::Errno::CHILD))
 }
 
-/// Collects any child that has ended: its pid and wait status.
+/// Collects any child that has ended: its pid and wait status. A child that this process traces is also told of when it
+/// stops, and so is each of its threads.
 pub(super) fn collect_any() -> Option<(i32, i32)> {
     let mut status = 0;
     loop {

@@ -215,8 +215,10 @@ impl Worker {
     /// The end without the loop, when something in it has panicked.
     fn kill_everything(&mut self) {
         loop {
-            while let Some((pid, _)) = host::collect_any() {
-                self.of_pam.remove(&pid);
+            while let Some((pid, status)) = host::collect_any() {
+                if is_end(status) {
+                    self.of_pam.remove(&pid);
+                }
             }
             if self.has_no_child() {
                 return;
@@ -229,6 +231,9 @@ impl Worker {
     /// Collects every child that has ended.
     fn reap(&mut self) {
         while let Some((pid, status)) = host::collect_any() {
+            if !is_end(status) {
+                continue;
+            }
             self.of_pam.remove(&pid);
             self.trees.collected(pid);
             let process = self.processes.values_mut().find(|one| one.pid == pid && one.ended.is_none());
@@ -476,4 +481,10 @@ impl Worker {
             self.released = false;
         }
     }
+}
+
+/// Whether a wait status is that of an end. By PTRACE_TRACEME a child makes this process its tracer, and the kernel tells a
+/// tracer of stops, too, whatever it asks for (`wait_task_stopped`, kernel/exit.c).
+fn is_end(status: i32) -> bool {
+    libc::WIFEXITED(status) || libc::WIFSIGNALED(status)
 }

@@ -42,6 +42,8 @@ pub(super) enum Event {
     Forks,
     /// The newest one has a child with a session of its own, and ends.
     Leaves,
+    /// The oldest one has the worker trace it, and stops.
+    Stops,
     /// Somebody else gets the next number.
     Outsider,
     /// The server is killed, or closes its end.
@@ -51,13 +53,14 @@ pub(super) enum Event {
     Terminated,
 }
 
-pub(super) const EVENTS: [Event; 10] = [
+pub(super) const EVENTS: [Event; 11] = [
     Event::Fails,
     Event::Lies,
     Event::Panics,
     Event::Exits,
     Event::Forks,
     Event::Leaves,
+    Event::Stops,
     Event::Outsider,
     Event::ServerEnds,
     Event::ServerHangsUp,
@@ -91,6 +94,8 @@ pub(super) struct Process {
     pub(super) whose: Whose,
     ended: Option<i32>,
     stopped: bool,
+    /// A stop that its tracer, the worker, has not been told of.
+    untold: bool,
 }
 
 /// A connection's other end.
@@ -219,6 +224,7 @@ impl World {
             Event::Exits => self.oldest_exits(),
             Event::Forks => self.newest_forks(false),
             Event::Leaves => self.newest_forks(true),
+            Event::Stops => self.oldest_stops(),
             Event::Outsider => {
                 let pid = self.free_number(ASKED_FOR);
                 self.add(pid, INIT, pid, Whose::Outsider);
@@ -233,7 +239,15 @@ impl World {
 
     fn add(&mut self, pid: i32, parent: i32, session: i32, whose: Whose) {
         self.ticks += 1;
-        let process = Process { parent, session, started: self.ticks, whose, ended: None, stopped: false };
+        let process = Process {
+            parent,
+            session,
+            started: self.ticks,
+            whose,
+            ended: None,
+            stopped: false,
+            untold: false,
+        };
         assert!(self.processes.insert(pid, process).is_none(), "{pid} is taken");
     }
 
@@ -261,6 +275,15 @@ impl World {
         if let Some(pid) = self.living().first() {
             self.ends(*pid, 0);
         }
+    }
+
+    /// The kernel tells its parent, which is its tracer now.
+    fn oldest_stops(&mut self) {
+        let Some(pid) = self.living().first().copied() else { return };
+        let process = self.processes.get_mut(&pid).unwrap();
+        process.stopped = true;
+        process.untold = process.parent == WORKER;
+        self.child_ended |= process.untold;
     }
 
     fn newest_forks(&mut self, leaves: bool) {
@@ -336,7 +359,14 @@ impl World {
         self.processes.iter().filter(|(_, one)| one.parent == WORKER).map(|(pid, _)| *pid).collect()
     }
 
+    /// The next child that has ended, and is gone then; or one that has stopped, if it is traced.
     pub(super) fn collect(&mut self) -> Option<(i32, i32)> {
+        const STOPPED_BY_USR1: i32 = 0x0a7f;
+        let stopped = |one: &Process| one.untold && one.ended.is_none();
+        if let Some((pid, process)) = self.processes.iter_mut().find(|(_, one)| stopped(one)) {
+            process.untold = false;
+            return Some((*pid, STOPPED_BY_USR1));
+        }
         let ended = |(pid, one): (&i32, &Process)| {
             one.ended.filter(|_| one.parent == WORKER).map(|status| (*pid, status))
         };

@@ -1,0 +1,126 @@
+//! What a process may do to whoever waits for it: its parent, and who ends its tree.
+#![cfg(target_os = "linux")]
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)]
+
+mod process_support;
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::time::{Duration, Instant};
+
+use process_support::*;
+use stead::{Child, Command, ErrorKind, Primary, Stdio, Token};
+use testbed::{Bed, until};
+
+/// Starts the trick; what it says behind `ready`.
+fn played(bed: &Bed, token: &Token<Primary>, trick: &[&str]) -> (Child, String) {
+    let mut command = Command::new(bed.bin("testbed-client"));
+    command.arg("trick").args(trick).stdout(Stdio::piped());
+    let mut child = command.spawn_as(token).unwrap_or_else(|error| panic!("{error}"));
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let Some(said) = line.trim().strip_prefix("ready") else {
+        testbed::skip_test(format_args!("the kernel does not let a process do this here: {line}"))
+    };
+    (child, said.trim().to_owned())
+}
+
+/// How soon whoever waits has to be told: not after what ends by being given up.
+const SOON: Duration = Duration::from_secs(5);
+
+fn kill(pid: &str) {
+    let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+/// Until nothing of it is left, though nobody waits for it.
+fn leaves_nothing(pid: u32, token: &Token<Primary>) {
+    until("it is reaped", || {
+        let _ = Command::new("true").status_as(token);
+        !std::path::Path::new(&format!("/proc/{pid}")).exists()
+    });
+}
+
+#[test]
+fn a_process_that_has_its_server_trace_a_thread_of_it_ends_for_whoever_waits() {
+    let bed = testbed::require!();
+    let token = token(bed, "alice");
+    // By itself.
+    let (mut child, _) = played(bed, &token, &["traced-thread", "ends"]);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    // Killed.
+    let (mut child, _) = played(bed, &token, &["traced-thread", "stays"]);
+    assert_eq!(child.wait_timeout(Duration::from_millis(300)).unwrap(), None);
+    assert_eq!(child.try_wait().unwrap(), None);
+    child.kill().unwrap();
+    assert_eq!(child.wait_timeout(SOON).unwrap().and_then(|status| status.signal()), Some(9));
+    // With its tree.
+    let (mut child, _) = played(bed, &token, &["traced-thread", "stays"]);
+    let begun = Instant::now();
+    child.kill_tree().unwrap();
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert_eq!(child.wait_timeout(SOON).unwrap().and_then(|status| status.signal()), Some(9));
+    // Waited for by nobody.
+    let (child, _) = played(bed, &token, &["traced-thread", "stays"]);
+    let pid = child.id();
+    drop(child);
+    kill(&pid.to_string());
+    leaves_nothing(pid, &token);
+}
+
+#[test]
+fn a_tree_whose_first_process_is_traced_by_its_own_is_ended_whole_and_tells_its_status() {
+    let bed = testbed::require!();
+    needs_privileges_of_its_own("what is said of a status that nobody can have yet");
+    let token = token(bed, "alice");
+    let (mut child, tracer) = played(bed, &token, &["traced-by-own"]);
+    child.kill().unwrap();
+    // Its tracer, which does nothing, has the first word.
+    assert_eq!(child.try_wait().unwrap(), None);
+    let error = child.wait().unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::DeadlinePassed { .. }), "{error}");
+    assert!(alive(tracer.parse().unwrap()));
+    child.kill_tree().unwrap();
+    assert!(!alive(tracer.parse().unwrap()));
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    assert!(zombies().is_empty());
+}
+
+#[test]
+fn a_process_that_a_stranger_to_its_tree_traces_holds_neither_who_waits_nor_who_ends_the_tree() {
+    let bed = testbed::require!();
+    needs_privileges_of_its_own("what is said of a status that nobody can have yet");
+    let token = token(bed, "alice");
+    let (mut child, tracer) = played(bed, &token, &["traced-by-another"]);
+    let begun = Instant::now();
+    child.kill_tree().unwrap();
+    let error = child.wait().unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::DeadlinePassed { .. }), "{error}");
+    assert!(begun.elapsed() < 2 * SOON, "{:?}", begun.elapsed());
+    kill(&tracer);
+    until(
+        "its status can be had",
+        || matches!(child.try_wait(), Ok(Some(status)) if status.signal() == Some(9)),
+    );
+}
+
+#[test]
+fn a_process_that_stops_for_its_tracer_has_not_ended() {
+    let bed = testbed::require!();
+    let token = token(bed, "alice");
+    let (mut child, _) = played(bed, &token, &["traced-stop"]);
+    let state = || std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+    until("it has stopped", || state().rsplit_once(") ").unwrap().1.starts_with('t'));
+    assert_eq!(child.try_wait().unwrap(), None);
+    let (other, _) = played(bed, &token, &["traced-stop"]);
+    let pid = other.id();
+    drop(other);
+    for _ in 0..3 {
+        Command::new("true").status_as(&token).unwrap();
+    }
+    kill(&pid.to_string());
+    leaves_nothing(pid, &token);
+    child.kill().unwrap();
+    assert_eq!(child.wait_timeout(SOON).unwrap().and_then(|status| status.signal()), Some(9));
+}
