@@ -124,3 +124,32 @@ fn a_process_that_stops_for_its_tracer_has_not_ended() {
     child.kill().unwrap();
     assert_eq!(child.wait_timeout(SOON).unwrap().and_then(|status| status.signal()), Some(9));
 }
+
+#[test]
+fn a_tree_of_more_processes_than_the_server_has_descriptors_is_ended_in_one_call() {
+    let bed = testbed::require!();
+    needs_privileges_of_its_own("the limit is that of the server");
+    let test = exact(
+        module_path!(),
+        "a_tree_of_more_processes_than_the_server_has_descriptors_is_ended_in_one_call",
+    );
+    if !in_a_server_of_its_own(bed, &test, &["prlimit", "--nofile=64:64", "--"]) {
+        return;
+    }
+    let token = token(bed, "alice");
+    let (mut child, _) = played(bed, &token, &["many", "200"]);
+    let session = child.id().to_string();
+    let living = || {
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        let stats = all.filter_map(|one| std::fs::read_to_string(one.path().join("stat")).ok());
+        let lives = |stat: &String| {
+            let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
+            fields.get(3) == Some(&session.as_str()) && !matches!(fields[0], "Z" | "X")
+        };
+        stats.filter(lives).count()
+    };
+    assert_eq!(living(), 201);
+    child.kill_tree().unwrap();
+    assert_eq!(living(), 0);
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+}

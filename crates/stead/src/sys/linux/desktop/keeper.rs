@@ -19,7 +19,7 @@ use rustix::process::Pid;
 
 use crate::desktop::AccessLease;
 use crate::error::{Error, Result};
-use crate::sys::process::{has_ended, is_populated, session_members};
+use crate::sys::process::{has_ended, is_populated, living_member};
 
 /// How often it is looked behind the pidfds of POSIX sessions.
 const LOOK: Duration = Duration::from_secs(1);
@@ -38,8 +38,13 @@ pub(crate) enum Tree {
 /// What the keeper waits for.
 enum Watched {
     Tree(Tree, AccessLease),
-    /// The members of a POSIX session whose leader has ended.
-    Members(Pid, Vec<(Pid, OwnedFd)>, AccessLease),
+    /// One of the members of a POSIX session whose leader has ended: of however many a client has, a descriptor for one.
+    Member {
+        session: Pid,
+        pid: Pid,
+        pidfd: OwnedFd,
+        lease: AccessLease,
+    },
     /// A connection on which only what nobody asked for arrives; until its other end closes it.
     Idle(Arc<OwnedFd>),
 }
@@ -189,11 +194,7 @@ fn wait(wake: &OwnedFd, watched: &[Watched], looked: &mut Instant) -> Result<Vec
             Watched::Tree(Tree::Cgroup(events), _) => (events.as_fd(), PollFlags::PRI),
             Watched::Tree(Tree::Worker(pipe), _) => (pipe.as_fd(), PollFlags::IN),
             Watched::Tree(Tree::PosixSession(leader, _), _) => (leader.as_fd(), PollFlags::IN),
-            // One at a time: when it has ended, the others are looked at.
-            Watched::Members(_, members, _) => match members.first() {
-                Some((_, member)) => (member.as_fd(), PollFlags::IN),
-                None => (wake.as_fd(), PollFlags::empty()),
-            },
+            Watched::Member { pidfd, .. } => (pidfd.as_fd(), PollFlags::IN),
             Watched::Idle(connection) => (connection.as_fd(), PollFlags::IN),
         };
         polled.push(PollFd::from_borrowed_fd(descriptor, events));
@@ -216,8 +217,9 @@ impl Watched {
     /// The process whose end is waited for, where it is one of a client's.
     fn process(&self) -> Option<(Pid, BorrowedFd<'_>)> {
         match self {
-            Self::Tree(Tree::PosixSession(pidfd, pid), _) => Some((*pid, pidfd.as_fd())),
-            Self::Members(_, members, _) => members.first().map(|(pid, pidfd)| (*pid, pidfd.as_fd())),
+            Self::Tree(Tree::PosixSession(pidfd, pid), _) | Self::Member { pid, pidfd, .. } => {
+                Some((*pid, pidfd.as_fd()))
+            }
             Self::Tree(..) | Self::Idle(_) => None,
         }
     }
@@ -231,16 +233,8 @@ fn look(watched: Watched) -> Option<Watched> {
         }
         // Nobody writes: it is the end.
         Watched::Tree(Tree::Worker(_), _) => None,
-        Watched::Tree(Tree::PosixSession(_, session), lease) => members(session, lease),
-        Watched::Members(session, mut pidfds, lease) => {
-            if !pidfds.is_empty() {
-                pidfds.swap_remove(0);
-            }
-            if pidfds.is_empty() {
-                members(session, lease)
-            } else {
-                Some(Watched::Members(session, pidfds, lease))
-            }
+        Watched::Tree(Tree::PosixSession(_, session), lease) | Watched::Member { session, lease, .. } => {
+            member(session, lease)
         }
         Watched::Idle(connection) => {
             let mut buffer = [0; 4096];
@@ -254,11 +248,10 @@ fn look(watched: Watched) -> Option<Watched> {
     }
 }
 
-/// The living members of the session, if there are any.
-fn members(session: Pid, lease: AccessLease) -> Option<Watched> {
-    match session_members(session) {
-        Ok(pidfds) if pidfds.is_empty() => None,
-        Ok(pidfds) => Some(Watched::Members(session, pidfds, lease)),
+/// A living member of the session, if there is one.
+fn member(session: Pid, lease: AccessLease) -> Option<Watched> {
+    match living_member(session) {
+        Ok(found) => found.map(|(pid, pidfd)| Watched::Member { session, pid, pidfd, lease }),
         Err(errno) => {
             tracing::warn!(%errno, "the rest of a tree of processes cannot be looked for; its lease ends");
             None

@@ -36,7 +36,7 @@ pub(crate) use image::occupy_low_descriptors;
 pub(crate) use known::only_ignores;
 pub(crate) use options::Options;
 pub(crate) use plan::{Parts, Plan};
-pub(crate) use posix_session::{session_members, session_of, start_time};
+pub(crate) use posix_session::{living_member, session_of, start_time};
 pub(crate) use running::{Names, Running, send_signal, send_signal_to_group};
 pub(crate) use traced::has_ended;
 

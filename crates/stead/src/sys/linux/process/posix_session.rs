@@ -15,10 +15,12 @@ use super::status::ended_by;
 use super::traced::has_ended;
 use crate::sys::proc;
 
-/// How often the process table is read again for processes that were created meanwhile.
-const ROUNDS: usize = 100;
-/// How long a round waits for those it has killed.
+/// How long the tree may go on creating processes, and one that was killed not end.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it waits for one that it has killed before it looks at all of them again.
 const ROUND: Duration = Duration::from_millis(100);
+/// How long for descriptors, where the server has none left.
+const FULL: Duration = Duration::from_millis(5);
 
 /// The session that one of our children began: its id is that child's pid.
 #[derive(Debug, Clone, Copy)]
@@ -50,10 +52,18 @@ pub(crate) enum Outcome {
 /// Only by pidfd: the descriptor is opened, then the session id is read. If the signal still reaches
 /// the process, the id was read from that very process; had it gone and its number been given
 /// away, the signal would fail.
+///
+/// One descriptor at a time: a tree has as many processes as its user may have, and the server needs its descriptors.
 pub(crate) fn kill_all(session: PosixSession) -> Result<Outcome, Errno> {
+    let give_up = Instant::now() + PATIENCE;
     let mut proven = session.leader_reaped_at.is_none();
-    for round in 0..ROUNDS {
-        let mut members: Vec<Pid> = members(session.id)?;
+    let mut again = false;
+    loop {
+        let (mut killed, mut full) = (None, None);
+        let mut members = members(session.id).or_else(|errno| {
+            full = Some(is_full(errno)?);
+            Ok(Vec::new())
+        })?;
         // The leader first: it must not see its children end, and end well.
         members.sort_unstable_by_key(|pid| *pid != session.id);
         proven = proven
@@ -63,21 +73,30 @@ pub(crate) fn kill_all(session: PosixSession) -> Result<Outcome, Errno> {
         if !proven && !members.is_empty() {
             return Ok(Outcome::Unproven);
         }
-        let mut signalled = Vec::new();
         for pid in members {
-            signalled.extend(kill_member(session.id, pid, round > 0)?);
+            match kill_member(session.id, pid, again) {
+                Ok(pidfd) => killed = pidfd.or(killed),
+                Err(errno) => full = Some(is_full(errno)?),
+            }
         }
-        if signalled.is_empty() {
-            return Ok(Outcome::NobodyLeft);
+        let now = Instant::now();
+        match (killed, full) {
+            (None, None) => return Ok(Outcome::NobodyLeft),
+            (_, Some(errno)) if now >= give_up => return Err(errno),
+            (Some(_), None) if now >= give_up => return Ok(Outcome::StillSome),
+            // They end when they are next scheduled; one inside a file system that hangs, not before that lets go of it.
+            (Some(pidfd), _) => {
+                ended_by(pidfd.as_fd(), Some(now + ROUND))?;
+            }
+            (None, Some(_)) => std::thread::sleep(FULL),
         }
-        // They end when they are next scheduled; one inside a file system that hangs, not before that lets
-        // go of it.
-        let patience = Instant::now() + ROUND;
-        for pidfd in signalled {
-            ended_by(pidfd.as_fd(), Some(patience))?;
-        }
+        again = true;
     }
-    Ok(Outcome::StillSome)
+}
+
+/// What goes by: there are no descriptors at the moment.
+fn is_full(errno: Errno) -> Result<Errno, Errno> {
+    if matches!(errno, Errno::MFILE | Errno::NFILE) { Ok(errno) } else { Err(errno) }
 }
 
 /// Sends a signal to the members of the group that the session's leader `id` leads, on kernels where a pidfd
@@ -138,9 +157,8 @@ fn members(session: Pid) -> Result<Vec<Pid>, Errno> {
     Ok(found.into_iter().collect())
 }
 
-/// The session's members that live.
-pub(crate) fn session_members(session: Pid) -> Result<Vec<(Pid, OwnedFd)>, Errno> {
-    let mut found = Vec::new();
+/// One of the session's members that live, if any does.
+pub(crate) fn living_member(session: Pid) -> Result<Option<(Pid, OwnedFd)>, Errno> {
     for pid in members(session)? {
         match pidfd_open(pid, PidfdFlags::empty()) {
             // Opened first and asked then: an answer is that very process's.
@@ -149,13 +167,13 @@ pub(crate) fn session_members(session: Pid) -> Result<Vec<(Pid, OwnedFd)>, Errno
                     && !ended_by(pidfd.as_fd(), Some(Instant::now()))?
                     && !has_ended(pid, pidfd.as_fd()) =>
             {
-                found.push((pid, pidfd));
+                return Ok(Some((pid, pidfd)));
             }
             Ok(_) | Err(Errno::SRCH | Errno::INVAL) => {}
             Err(errno) => return Err(errno),
         }
     }
-    Ok(found)
+    Ok(None)
 }
 
 /// The session of a process; `None` for one that is gone, and for one whose session has no number here:
