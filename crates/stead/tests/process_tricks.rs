@@ -153,3 +153,36 @@ fn a_tree_of_more_processes_than_the_server_has_descriptors_is_ended_in_one_call
     assert_eq!(living(), 0);
     assert_eq!(child.wait().unwrap().signal(), Some(9));
 }
+
+#[test]
+fn children_that_a_client_makes_for_its_server_are_reaped_and_nobody_elses() {
+    let bed = testbed::require!();
+    needs_privileges_of_its_own("they are children of the service otherwise");
+    let token = token(bed, "alice");
+    // Of other code's: one that has ended, and is waited for later; one in a session of its own, as its user.
+    let uid = format!("--reuid={}", bed.user("alice").uid);
+    let mut others = [
+        std::process::Command::new("true").spawn().unwrap(),
+        std::process::Command::new("setsid")
+            .args(["setpriv", &uid, "--clear-groups", "true"])
+            .spawn()
+            .unwrap(),
+    ];
+    let theirs = || zombies().len() == others.len();
+    until("other code's children have ended", theirs);
+    for waited in [false, true] {
+        let (mut child, _) = played(bed, &token, &["siblings", "300"]);
+        until("they have ended", || zombies().len() > 300);
+        if waited {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        until("they are reaped", || {
+            Command::new("true").status_as(&token).unwrap();
+            theirs()
+        });
+        child.kill_tree().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(others.iter_mut().all(|other| other.wait().unwrap().success()));
+}

@@ -16,7 +16,6 @@ tricks: traced-thread ends|stays     a second thread makes the parent its tracer
         traced-by-own                one of its own session traces it
         traced-by-another            one of another session traces its second thread, which ends
         siblings N                   makes N children of its parent, each of which ends at once
-        siblings-apart N             the same, each in a session of its own
         many N                       has N children, all of which stay
 each says `ready` when it is done
 ";
@@ -69,12 +68,9 @@ pub fn play(trick: &str, rest: &[&str]) -> io::Result<ExitCode> {
             sys::trace(number()?)?;
             say("ready")?;
         }
-        "siblings" | "siblings-apart" => {
+        "siblings" => {
             for _ in 0..number()? {
                 if sys::copied(true)? {
-                    if trick == "siblings-apart" {
-                        setsid()?;
-                    }
                     return Ok(ExitCode::SUCCESS);
                 }
             }

@@ -5,12 +5,14 @@
 //! twice is refused. `stat`, where the name is not escaped (CVE-2017-1000367), is never read.
 #![forbid(unsafe_code)]
 
+use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{read, retry_on_intr};
+use rustix::process::Pid;
 
 /// What of `/proc/PID/status` matters here, in the kernel's raw numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,6 +129,23 @@ fn stat_field(stat: &[u8], number: usize) -> Option<u64> {
 /// The parent in `/proc/PID/status`, from the one line that no process can write.
 pub(crate) fn parse_parent(status: &[u8]) -> Option<i32> {
     i32::try_from(decimal(trim(required(status, b"PPid")?))?).ok()
+}
+
+/// The children of a process: of each of its threads (`CONFIG_PROC_CHILDREN`).
+pub(crate) fn children_of(pid: Pid) -> io::Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        match fs::read_to_string(task?.path().join("children")) {
+            Ok(list) => {
+                found.extend(list.split_ascii_whitespace().filter_map(|word| word.parse::<i32>().ok()));
+            }
+            // The thread has ended; `ESRCH` where it did so between open and read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
 /// The value after `key:`, where the key stands there exactly once.

@@ -1,5 +1,5 @@
 //! What is left to collect when a `Child` was dropped: the exit status of a process that still runs, and
-//! its cgroup.
+//! its cgroup; and what nobody has made but a client's program ([`strays`]).
 //!
 //! The kernel keeps a zombie until its parent asks. A handler of SIGCHLD or a `waitpid(-1)` would ask for
 //! other code's children too, and a thread of our own would be global state of the server; so what is left
@@ -7,14 +7,16 @@
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use super::cgroup::ProcessCgroup;
+use super::posix_session::ticks_since_boot;
 use super::status::{Collected, collect, ended_by};
+use super::strays;
 use super::traced::{Looks, has_ended};
 
 /// How many are looked at in one go, so that many long-lived processes do not make every spawn slow.
@@ -27,7 +29,7 @@ const DYING: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Remains {
     /// Its pidfd, as long as its status has not been collected.
-    pidfd: Option<OwnedFd>,
+    pidfd: Option<Arc<OwnedFd>>,
     /// Its number, where its program is a client's: whether it has ended its pidfd alone need not say.
     client: Option<(Pid, Looks)>,
     /// Its cgroup, as long as it exists.
@@ -60,28 +62,28 @@ pub(crate) fn sweep() {
         let Some(remains) = lock().pop_front() else { break };
         leave(remains);
     }
+    strays::sweep();
 }
 
 impl Remains {
     /// Of a process that runs a client's program.
-    pub(crate) fn of_client(pid: Pid, pidfd: Option<OwnedFd>, cgroup: Option<ProcessCgroup>) -> Self {
+    pub(crate) fn of_client(pid: Pid, pidfd: Option<Arc<OwnedFd>>, cgroup: Option<ProcessCgroup>) -> Self {
         Self { pidfd, client: Some((pid, Looks::default())), cgroup }
     }
 
     /// Of a process that runs the server's own program.
     pub(crate) fn of_server(pidfd: OwnedFd) -> Self {
-        Self { pidfd: Some(pidfd), client: None, cgroup: None }
+        Self { pidfd: Some(Arc::new(pidfd)), client: None, cgroup: None }
     }
 
     fn collect(mut self) -> Option<Self> {
         if let Some(pidfd) = &self.pidfd {
-            let is_over = || !matches!(collect(pidfd.as_fd()), Ok(Collected::Running));
-            let mut over = is_over();
+            let mut over = is_over(pidfd.as_fd(), self.client.as_ref());
             if !over
                 && let Some((pid, looks)) = &mut self.client
                 && looks.are_due()
             {
-                over = has_ended(*pid, pidfd.as_fd()) && is_over();
+                over = has_ended(*pid, pidfd.as_fd()) && is_over(pidfd.as_fd(), self.client.as_ref());
             }
             if over {
                 self.pidfd = None;
@@ -90,6 +92,20 @@ impl Remains {
         self.cgroup = self.cgroup.take().and_then(ProcessCgroup::abandon);
         (self.pidfd.is_some() || self.cgroup.is_some()).then_some(self)
     }
+}
+
+/// Whether there is nothing more to be collected of the process.
+fn is_over(pidfd: BorrowedFd<'_>, client: Option<&(Pid, Looks)>) -> bool {
+    let before = ticks_since_boot();
+    let collected = collect(pidfd);
+    if let Some((pid, _)) = client {
+        match collected {
+            Ok(Collected::Running) => {}
+            Ok(Collected::Ended(_)) => strays::ended(*pid, before),
+            Ok(Collected::Told(_) | Collected::Lost) | Err(_) => strays::lost(*pid),
+        }
+    }
+    !matches!(collected, Ok(Collected::Running))
 }
 
 fn lock() -> std::sync::MutexGuard<'static, VecDeque<Remains>> {

@@ -15,6 +15,7 @@ mod posix_session;
 pub(crate) mod pty;
 mod running;
 mod status;
+mod strays;
 mod traced;
 
 mod child_start;

@@ -18,6 +18,7 @@ use super::parent::{Parent, reaping};
 use super::posix_session::{self, Outcome, PosixSession};
 use super::report::{Awaited, LaunchFault, ReportOutcome, await_report, report_of_ended};
 use super::status::{self, Collected};
+use super::strays;
 use super::traced::{self, Looks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::privilege::Privilege;
@@ -30,7 +31,7 @@ use crate::sys::logon::SessionHandle;
 #[derive(Debug)]
 pub(crate) struct Running {
     pid: Pid,
-    pidfd: Option<OwnedFd>,
+    pidfd: Option<Arc<OwnedFd>>,
     parent: Parent,
     cgroup: Option<ProcessCgroup>,
     suspended: Option<Suspended>,
@@ -86,6 +87,10 @@ impl Running {
         cgroup: Option<ProcessCgroup>,
         names: Names,
     ) -> Self {
+        let pidfd = Arc::new(pidfd);
+        if matches!(parent, Parent::Server) {
+            strays::began(pid, &pidfd);
+        }
         Self {
             pid,
             pidfd: Some(pidfd),
@@ -286,15 +291,18 @@ impl Running {
         let status = match collected {
             Collected::Ended(status) => {
                 self.reaped_at = Some(before);
+                strays::ended(self.pid, before);
                 status
             }
             Collected::Told(status) => {
                 self.reaped_at = Some(LONG_AGO);
+                strays::lost(self.pid);
                 status
             }
             // Ended, and not to be collected: somebody else has the status.
             Collected::Running | Collected::Lost => {
                 self.reaped_at = Some(LONG_AGO);
+                strays::lost(self.pid);
                 return Err(Error::new(WAITING, ErrorKind::StatusLost));
             }
         };

@@ -11,26 +11,11 @@ use std::io;
 
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
 
+use crate::sys::proc::children_of;
+
 /// The worker's own children.
 pub(super) fn children() -> io::Result<Vec<i32>> {
     children_of(rustix::process::getpid())
-}
-
-/// The children of a process: of each of its threads.
-fn children_of(pid: Pid) -> io::Result<Vec<i32>> {
-    let mut found = Vec::new();
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        match fs::read_to_string(task?.path().join("children")) {
-            Ok(list) => {
-                found.extend(list.split_ascii_whitespace().filter_map(|word| word.parse::<i32>().ok()));
-            }
-            // The thread has ended; `ESRCH` where it did so between open and read.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(found)
 }
 
 /// Everything that descends from `roots`, they themselves included.
