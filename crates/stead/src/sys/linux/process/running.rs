@@ -22,7 +22,7 @@ use super::strays;
 use super::traced::{self, Looks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::privilege::Privilege;
-use crate::process::Containment;
+use crate::process::{Containment, Stage};
 use crate::sys::elsewhere::Spawned;
 use crate::sys::impersonate::as_server;
 use crate::sys::logon::SessionHandle;
@@ -208,6 +208,11 @@ impl Running {
     fn failed(&mut self, fault: LaunchFault) -> Error {
         // Whatever it waits for; most often it has ended by itself.
         let _ = pidfd_send_signal(self.pidfd(), Signal::KILL);
+        // With job control its program is its child, and may run while the client has the process itself stopped, or has
+        // killed it, before it could close its end of the report.
+        if matches!(fault.stage, Stage::Deadline | Stage::Ended) {
+            let _ = self.kill_tree();
+        }
         let _ = self.wait(deadline_after(Duration::from_secs(1)).into());
         self.names.error(fault)
     }
@@ -456,4 +461,31 @@ fn cannot_signal(doing: &'static str, call: &'static str, errno: Errno) -> Error
         enabled: false,
     };
     Error::new(doing, kind).with_source(errno)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_start_that_failed_leaves_nothing_of_its_tree_running() {
+        // As with job control: the first process is stopped, its program runs.
+        for stage in [Stage::Deadline, Stage::Ended] {
+            let script = "sleep 1000 > /dev/null & echo $!; kill -STOP $$";
+            let mut command = Command::new("setsid");
+            let mut leader = command.args(["sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+            let mut line = String::new();
+            BufReader::new(leader.stdout.take().unwrap()).read_line(&mut line).unwrap();
+            let pidfd = |pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+            let program = pidfd(Pid::from_raw(line.trim().parse().unwrap()).unwrap());
+            let pid = Pid::from_child(&leader);
+            let names = Names { doing: String::new(), program: String::new(), directory: String::new() };
+            let mut running = Running::new(pid, pidfd(pid), Parent::Server, None, names);
+            let _ = running.failed(LaunchFault { stage, errno: Errno::TIMEDOUT, detail: 0 });
+            assert_eq!(status::ended_by(program.as_fd(), Some(reaping())), Ok(true), "{stage:?}");
+            assert!(leader.wait().is_err(), "it is reaped");
+        }
+    }
 }
