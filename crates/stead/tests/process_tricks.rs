@@ -10,6 +10,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use process_support::*;
+use stead::os::linux::ChildExt;
 use stead::{Child, Command, ErrorKind, Primary, Stdio, Token};
 use testbed::{Bed, until};
 
@@ -93,8 +94,10 @@ fn a_process_that_a_stranger_to_its_tree_traces_holds_neither_who_waits_nor_who_
     needs_privileges_of_its_own("what is said of a status that nobody can have yet");
     let token = token(bed, "alice");
     let (mut child, tracer) = played(bed, &token, &["traced-by-another"]);
+    assert!(!child.has_ended());
     let begun = Instant::now();
     child.kill_tree().unwrap();
+    assert!(child.has_ended());
     let error = child.wait().unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::DeadlinePassed { .. }), "{error}");
     assert!(begun.elapsed() < 2 * SOON, "{:?}", begun.elapsed());
@@ -185,4 +188,25 @@ fn children_that_a_client_makes_for_its_server_are_reaped_and_nobody_elses() {
         child.wait().unwrap();
     }
     assert!(others.iter_mut().all(|other| other.wait().unwrap().success()));
+}
+
+#[test]
+fn a_server_that_inherits_orphans_is_left_to_reap_what_it_has_not_made() {
+    let bed = testbed::require!();
+    needs_privileges_of_its_own("the server inherits orphans");
+    let test = exact(module_path!(), "a_server_that_inherits_orphans_is_left_to_reap_what_it_has_not_made");
+    if !in_a_server_of_its_own(bed, &test, &["env"]) {
+        return;
+    }
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+    let token = token(bed, "alice");
+    let (mut child, _) = played(bed, &token, &["siblings", "3"]);
+    until("they have ended", || zombies().len() == 3);
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(700));
+        Command::new("true").status_as(&token).unwrap();
+    }
+    assert_eq!(zombies().len(), 3);
+    child.kill_tree().unwrap();
+    child.wait().unwrap();
 }

@@ -105,7 +105,7 @@ async fn answer_calls(
             }
             Ok(Request::WaitProcess(call)) => {
                 discard(service, user, given).await;
-                stream::wait(service, socket, user.uid, &call).await
+                stream::wait(service, socket, user, &call).await
             }
             Ok(request) => match handle(service, user, socket, kept.take(), request, given).await {
                 Ok((state, result)) => {

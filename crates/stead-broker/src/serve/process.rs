@@ -116,12 +116,11 @@ impl Tracked {
         self.over.notified().await;
     }
 
-    /// Notices the end of a process that its pidfd does not tell: a tracer has not let go of it.
-    fn look(&self) {
+    /// Notices the end of a process whose pidfd does not tell it: a tracer has not let go of it. It waits for nothing.
+    pub(super) fn look(&self) {
         // Who has it locked is at it.
-        let Ok(mut held) = self.held.try_lock() else { return };
-        let Some(child) = held.child.as_mut().filter(|child| !child.is_suspended()) else { return };
-        if !matches!(child.try_wait(), Ok(None)) {
+        let Ok(held) = self.held.try_lock() else { return };
+        if held.child.as_ref().is_some_and(ChildExt::has_ended) {
             self.over.notify_one();
         }
     }
@@ -247,8 +246,10 @@ impl Processes {
     /// Waits until what has ended of a caller's processes is counted no more.
     pub(super) fn count_off(&self, caller: &Caller) {
         let give_up = Instant::now() + REAPING;
-        let lags = |one: &Arc<Tracked>| one.record.owner == caller.uid.as_raw() && one.has_ended_unseen();
-        while self.lock().values().any(lags) && Instant::now() < give_up {
+        // Whoever collects the status of one has that locked, and may wait for a tracer; others need all of them.
+        let own = |one: &&Arc<Tracked>| one.record.owner == caller.uid.as_raw();
+        let own: Vec<_> = self.lock().values().filter(own).map(Arc::clone).collect();
+        while own.iter().any(|one| one.has_ended_unseen()) && Instant::now() < give_up {
             std::thread::sleep(Duration::from_millis(1));
         }
         self.count_off_trees(|counted| counted == caller.counted.as_raw());

@@ -20,6 +20,8 @@ use super::failure::invalid;
 use super::service::Service;
 use super::transport::Connection;
 
+/// When it is looked whether the process has ended without its pidfd saying so.
+const SOON: Duration = Duration::from_millis(100);
 /// How often it is looked whether the caller is still there.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -27,7 +29,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) async fn wait(
     service: &Service,
     socket: &UnixStream,
-    caller: Uid,
+    User { uid: caller, counted }: User,
     call: &WaitProcess,
 ) -> Result<Answer, Failure> {
     const DOING: &str = "waiting for a process";
@@ -37,14 +39,19 @@ pub(super) async fn wait(
     }
     let mut end = tracked.end();
     let ended = async {
+        let mut patience = SOON;
         loop {
-            let waited = timeout(LOOK, end.wait_for(Option::is_some)).await;
-            match waited {
+            match timeout(patience, end.wait_for(Option::is_some)).await {
                 Ok(Ok(end)) => return end.map(|(_, end)| end),
                 Ok(Err(_)) => return None,
                 // Nobody reads the answer: what is held for the caller is given back.
                 Err(_) if is_gone(socket) => return None,
                 Err(_) => {}
+            }
+            if patience == SOON {
+                patience = LOOK;
+                let tracked = Arc::clone(&tracked);
+                service.blocking(counted, move || tracked.look()).await.ok()?;
             }
         }
     };

@@ -17,7 +17,7 @@ use crate::throttle::{Held as Counted, Holding};
 /// How often what is over is forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
 /// How often it is looked which processes have ended without their pidfds saying so: a client can hold them back.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(5);
 /// How long a logon has the machine to itself before the next one's worker is started.
 const MAKE_READY: Duration = Duration::from_millis(20);
 /// How long such a worker waits for its logon.

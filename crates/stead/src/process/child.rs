@@ -218,8 +218,8 @@ impl std::os::windows::io::AsHandle for Child {
 
 #[cfg(target_os = "linux")]
 impl std::os::fd::AsFd for Child {
-    /// The pidfd: readable when the process has ended. A client can hold that back (by ptrace): who polls it calls
-    /// [`try_wait`](Self::try_wait) now and then, too.
+    /// The pidfd: readable when the process has ended. A client can hold that back: who polls it also asks
+    /// [`ChildExt::has_ended`](crate::os::linux::ChildExt::has_ended) now and then.
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.running.pidfd()
     }

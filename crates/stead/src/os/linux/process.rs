@@ -202,6 +202,12 @@ pub trait ChildExt: sealed::Sealed {
     #[doc(alias = "killpg")]
     #[doc(alias = "GenerateConsoleCtrlEvent")]
     fn signal_group(&self, signal: Signal) -> crate::Result<()>;
+
+    /// Whether the process has ended; for who polls its pidfd. It neither waits nor takes the status.
+    ///
+    /// By ptrace a client can see to it that the pidfd stays silent after the end, and that the status cannot be had: while
+    /// a thread that has ended is traced, and its tracer has not waited for it.
+    fn has_ended(&self) -> bool;
 }
 
 impl ChildExt for Child {
@@ -211,6 +217,10 @@ impl ChildExt for Child {
 
     fn signal_group(&self, signal: Signal) -> crate::Result<()> {
         crate::sys::process::send_signal_to_group(&self.running, signal.as_raw())
+    }
+
+    fn has_ended(&self) -> bool {
+        self.running.has_ended()
     }
 }
 

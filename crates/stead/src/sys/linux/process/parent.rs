@@ -48,14 +48,13 @@ impl WorkerChild {
         Self { session: Arc::downgrade(&session), held: Some(session), id }
     }
 
-    /// The wait status of a child that has ended, if the kernel or the worker knows it.
-    pub(super) fn status(&self, pidfd: BorrowedFd<'_>) -> Option<i32> {
+    /// The wait status of a child that has ended, if the kernel or the worker knows it by then.
+    pub(super) fn status(&self, pidfd: BorrowedFd<'_>, give_up: Instant) -> Option<i32> {
         // The worker reaps without being asked, and is left alone where the kernel tells.
-        if let Ok(Some(raw)) = status::told_once_reaped(pidfd, reaping()) {
+        if let Ok(Some(raw)) = status::told_once_reaped(pidfd, give_up) {
             return Some(raw);
         }
         let session = self.session.upgrade()?;
-        let give_up = reaping();
         loop {
             match session.exit_status(self.id) {
                 Ok(Some(raw)) => return Some(raw),

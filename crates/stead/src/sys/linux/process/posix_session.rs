@@ -16,7 +16,7 @@ use super::traced::has_ended;
 use crate::sys::proc;
 
 /// How long the tree may go on creating processes, and one that was killed not end.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it waits for one that it has killed before it looks at all of them again.
 const ROUND: Duration = Duration::from_millis(100);
 /// How long for descriptors, where the server has none left.
@@ -47,15 +47,14 @@ pub(crate) enum Outcome {
     StillSome,
 }
 
-/// Sends SIGKILL to all members of the session until there are none.
+/// Sends SIGKILL to all members of the session until there are none, or it is given up.
 ///
 /// Only by pidfd: the descriptor is opened, then the session id is read. If the signal still reaches
 /// the process, the id was read from that very process; had it gone and its number been given
 /// away, the signal would fail.
 ///
 /// One descriptor at a time: a tree has as many processes as its user may have, and the server needs its descriptors.
-pub(crate) fn kill_all(session: PosixSession) -> Result<Outcome, Errno> {
-    let give_up = Instant::now() + PATIENCE;
+pub(crate) fn kill_all(session: PosixSession, give_up: Instant) -> Result<Outcome, Errno> {
     let mut proven = session.leader_reaped_at.is_none();
     let mut again = false;
     loop {
@@ -86,7 +85,7 @@ pub(crate) fn kill_all(session: PosixSession) -> Result<Outcome, Errno> {
             (Some(_), None) if now >= give_up => return Ok(Outcome::StillSome),
             // They end when they are next scheduled; one inside a file system that hangs, not before that lets go of it.
             (Some(pidfd), _) => {
-                ended_by(pidfd.as_fd(), Some(now + ROUND))?;
+                ended_by(pidfd.as_fd(), Some(give_up.min(now + ROUND)))?;
             }
             (None, Some(_)) => std::thread::sleep(FULL),
         }
@@ -222,6 +221,6 @@ mod tests {
         // Our own session, declared long gone: had anything been killed, it would have been us.
         let Some(id) = session_of(rustix::process::getpid()) else { return };
         let gone = PosixSession { id, leader_reaped_at: Some(0) };
-        assert_eq!(kill_all(gone), Ok(Outcome::Unproven));
+        assert_eq!(kill_all(gone, Instant::now()), Ok(Outcome::Unproven));
     }
 }

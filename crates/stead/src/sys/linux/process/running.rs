@@ -208,12 +208,13 @@ impl Running {
     fn failed(&mut self, fault: LaunchFault) -> Error {
         // Whatever it waits for; most often it has ended by itself.
         let _ = pidfd_send_signal(self.pidfd(), Signal::KILL);
+        let until = reaping();
         // With job control its program is its child, and may run while the client has the process itself stopped, or has
         // killed it, before it could close its end of the report.
         if matches!(fault.stage, Stage::Deadline | Stage::Ended) {
-            let _ = self.kill_tree();
+            let _ = self.kill_tree_by(until);
         }
-        let _ = self.wait(deadline_after(Duration::from_secs(1)).into());
+        let _ = self.wait(Some(until));
         self.names.error(fault)
     }
 
@@ -235,6 +236,12 @@ impl Running {
         self.suspended.is_some()
     }
 
+    /// Whether it has ended, also where its pidfd does not say so.
+    pub(crate) fn has_ended(&self) -> bool {
+        let over = || status::ended_by(self.pidfd(), Some(Instant::now())) == Ok(true);
+        self.status.is_some() || over() || traced::has_ended(self.pid, self.pidfd())
+    }
+
     /// Waits for the end, at most until `deadline`.
     pub(crate) fn wait(&mut self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
         abandoned::sweep();
@@ -253,19 +260,16 @@ impl Running {
     /// The exit status of a process that has ended; it is reaped then, and its cgroup removed. `None` where who traces it
     /// has not let go of it by the deadline.
     fn collect(&mut self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
+        // A debugger lets go of it at once, and a worker reaps it at once; one that does not must not hold the server.
+        let give_up = *self.let_go_by.get_or_insert_with(reaping);
         // Before the status is taken: from then on the kernel may give the number away.
         let mut before = posix_session::ticks_since_boot();
         let collected = match &self.parent {
             Parent::Server => loop {
-                match status::collect(self.pidfd()) {
-                    Ok(Collected::Running) => {}
-                    collected => break collected,
-                }
-                // A debugger does so at once; one that does not must not hold the server.
                 let now = Instant::now();
-                if now >= *self.let_go_by.get_or_insert_with(reaping) {
-                    let waiting_for = HELD.into();
-                    return Err(Error::new(WAITING, ErrorKind::DeadlinePassed { waiting_for }));
+                match status::collect(self.pidfd()) {
+                    Ok(Collected::Running) if now < give_up => {}
+                    collected => break collected,
                 }
                 if deadline.is_some_and(|deadline| now >= deadline) {
                     return Ok(None);
@@ -273,17 +277,17 @@ impl Running {
                 std::thread::sleep(Duration::from_millis(1));
                 before = posix_session::ticks_since_boot();
             },
-            Parent::Worker(child) => match child.status(self.pidfd()) {
+            Parent::Worker(child) => match child.status(self.pidfd(), give_up) {
                 Some(raw) => Ok(Collected::Ended(ExitStatus::from_raw(raw))),
                 // The worker is gone or never learned it; the kernel may know.
-                None => status::collect_from_kernel(self.pidfd()),
+                None => status::collect_from_kernel(self.pidfd(), give_up),
             },
             // The kernel needs nobody's help to tell it, not even that of a service that lives.
-            Parent::Elsewhere { process, .. } => match status::told_once_reaped(self.pidfd(), reaping()) {
+            Parent::Elsewhere { process, .. } => match status::told_once_reaped(self.pidfd(), give_up) {
                 Ok(Some(raw)) => Ok(Collected::Told(ExitStatus::from_raw(raw))),
                 Ok(None) | Err(_) => match process.status() {
                     Ok(Some(raw)) => Ok(Collected::Ended(ExitStatus::from_raw(raw))),
-                    Ok(None) | Err(_) => status::collect_from_kernel(self.pidfd()),
+                    Ok(None) | Err(_) => status::collect_from_kernel(self.pidfd(), give_up),
                 },
             },
         }
@@ -304,8 +308,12 @@ impl Running {
                 strays::lost(self.pid);
                 status
             }
-            // Ended, and not to be collected: somebody else has the status.
-            Collected::Running | Collected::Lost => {
+            Collected::Running => {
+                let waiting_for = HELD.into();
+                return Err(Error::new(WAITING, ErrorKind::DeadlinePassed { waiting_for }));
+            }
+            // Somebody else has the status.
+            Collected::Lost => {
                 self.reaped_at = Some(LONG_AGO);
                 strays::lost(self.pid);
                 return Err(Error::new(WAITING, ErrorKind::StatusLost));
@@ -356,6 +364,10 @@ impl Running {
     }
 
     pub(crate) fn kill_tree(&mut self) -> Result<()> {
+        self.kill_tree_by(Instant::now() + posix_session::PATIENCE)
+    }
+
+    fn kill_tree_by(&mut self, until: Instant) -> Result<()> {
         as_server(|| {
             if let Some(cgroup) = &self.cgroup {
                 let killed = cgroup.kill().map_err(|errno| match errno {
@@ -376,7 +388,7 @@ impl Running {
                 Parent::Elsewhere { process, .. } => process.kill_tree(),
                 Parent::Server => {
                     let session = PosixSession { id: self.pid, leader_reaped_at: self.leader_reaped_at() };
-                    match posix_session::kill_all(session) {
+                    match posix_session::kill_all(session, until) {
                         Ok(Outcome::NobodyLeft) => Ok(()),
                         // Strangers, or what is left of the tree: nobody can tell them apart any more.
                         Ok(Outcome::Unproven) => Err(Error::new(ENDING_TREE, ErrorKind::StatusLost)),
@@ -464,28 +476,4 @@ fn cannot_signal(doing: &'static str, call: &'static str, errno: Errno) -> Error
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::{BufRead, BufReader};
-    use std::process::{Command, Stdio};
-
-    #[test]
-    fn a_start_that_failed_leaves_nothing_of_its_tree_running() {
-        // As with job control: the first process is stopped, its program runs.
-        for stage in [Stage::Deadline, Stage::Ended] {
-            let script = "sleep 1000 > /dev/null & echo $!; kill -STOP $$";
-            let mut command = Command::new("setsid");
-            let mut leader = command.args(["sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
-            let mut line = String::new();
-            BufReader::new(leader.stdout.take().unwrap()).read_line(&mut line).unwrap();
-            let pidfd = |pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-            let program = pidfd(Pid::from_raw(line.trim().parse().unwrap()).unwrap());
-            let pid = Pid::from_child(&leader);
-            let names = Names { doing: String::new(), program: String::new(), directory: String::new() };
-            let mut running = Running::new(pid, pidfd(pid), Parent::Server, None, names);
-            let _ = running.failed(LaunchFault { stage, errno: Errno::TIMEDOUT, detail: 0 });
-            assert_eq!(status::ended_by(program.as_fd(), Some(reaping())), Ok(true), "{stage:?}");
-            assert!(leader.wait().is_err(), "it is reaped");
-        }
-    }
-}
+mod tests;

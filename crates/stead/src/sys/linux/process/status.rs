@@ -58,7 +58,7 @@ pub(crate) fn collect(pidfd: BorrowedFd<'_>) -> Result<Collected, Errno> {
             },
             Err(Errno::INTR) => continue,
             // Reaped by another thread's waitpid(-1), or by the kernel because SIGCHLD is ignored.
-            Err(Errno::CHILD) => collect_from_kernel(pidfd),
+            Err(Errno::CHILD) => collect_from_kernel(pidfd, Instant::now() + RELEASE),
             Err(errno) => Err(errno),
         };
     }
@@ -97,8 +97,7 @@ fn status_of(status: &WaitIdStatus) -> Option<ExitStatus> {
 const RELEASE: Duration = Duration::from_secs(1);
 
 /// Asks the kernel how a process that is no longer our child ended (Linux 6.15).
-pub(crate) fn collect_from_kernel(pidfd: BorrowedFd<'_>) -> Result<Collected, Errno> {
-    let give_up = Instant::now() + RELEASE;
+pub(crate) fn collect_from_kernel(pidfd: BorrowedFd<'_>, give_up: Instant) -> Result<Collected, Errno> {
     loop {
         match exit_info(pidfd) {
             Ok(Some(raw)) => return Ok(Collected::Told(ExitStatus::from_raw(raw))),

@@ -9,7 +9,9 @@
 //! began it is not reaped; nor for any member that is older than that, as the number of a session is taken as long as it has a
 //! member. Which others are older than a stray is known when it is reaped in its turn.
 //!
-//! A stray that began a session of its own proves nothing any more, and stays.
+//! A stray that began a session of its own proves nothing any more, and stays. Where orphans become this process's children
+//! (PR_SET_CHILD_SUBREAPER; the first process of a container) none can be told from those, which other code waits for: it is
+//! left everything.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -17,7 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, getpid, pidfd_open, waitid};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, child_subreaper, getpid, pidfd_open, waitid};
 
 use super::posix_session::{session_of, start_time, ticks_since_boot};
 use super::status::{Collected, collect, is_collectable};
@@ -82,6 +84,10 @@ pub(super) fn sweep() {
             return;
         }
         sessions.next = Some(now + PERIOD);
+        if inherits_orphans() {
+            (sessions.known, sessions.ended) = Default::default();
+            return;
+        }
         let many = sessions.ended >= MOST_ENDED;
         if !many && !has_ended_child() {
             return;
@@ -149,6 +155,11 @@ fn reap(child: Pid, session: Pid, proof: &Proof) -> Option<bool> {
         Ok(Collected::Running) => Some(false),
         Ok(Collected::Told(_) | Collected::Lost) | Err(_) => None,
     }
+}
+
+/// Whether orphans become children of this process; the library itself never sees to that.
+fn inherits_orphans() -> bool {
+    getpid().is_init() || child_subreaper().is_ok_and(|reaper| reaper.is_some())
 }
 
 /// Whether any child, whosever, has ended and was not reaped.

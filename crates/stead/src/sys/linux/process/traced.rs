@@ -91,7 +91,7 @@ pub(crate) fn has_ended(pid: Pid, pidfd: BorrowedFd<'_>) -> bool {
     }
     // The first thread alone proves nothing: a program can end it and go on.
     let Ok(threads) = fs::read_dir(format!("{whole}/task")) else { return false };
-    let mut dead = 1;
+    let mut dead = Vec::new();
     for thread in threads {
         let Ok(thread) = thread else { return false };
         let Some(number) = thread.file_name().to_str().and_then(|name| name.parse().ok()) else {
@@ -99,16 +99,19 @@ pub(crate) fn has_ended(pid: Pid, pidfd: BorrowedFd<'_>) -> bool {
         };
         let Some(number) = Pid::from_raw(number).filter(|number| *number != pid) else { continue };
         if !reap_traced(number) {
-            match status_of(&format!("{whole}/task/{number}")) {
-                Some(one) if one.is_dead() => dead += 1,
+            let folder = format!("{whole}/task/{number}");
+            match status_of(&folder) {
+                Some(one) if one.is_dead() => dead.push(folder),
                 Some(_) => return false,
                 // Gone by now.
                 None => {}
             }
         }
     }
-    // A list of threads ends early where one of them goes: as many have to be dead as the kernel counts.
-    let all = status_of(&whole).is_some_and(|first| first.is_dead() && first.threads == dead);
+    // A list of threads ends early where one of them goes, and one that was seen dead may be gone by now, and another in its
+    // place: the kernel has to count as many, and all of those have to be there still.
+    let all = status_of(&whole).is_some_and(|first| first.is_dead() && first.threads == 1 + dead.len())
+        && dead.iter().all(|folder| status_of(folder).is_some_and(|one| one.is_dead()));
     // What was read is of that process if it has not been reaped; and if it has, it has ended.
     all || status::ended_by(pidfd, Some(Instant::now())) == Ok(true)
 }
