@@ -14,6 +14,8 @@ mod logon_context;
 mod logon_gid;
 #[path = "../../stead/tests/logon_lifetime.rs"]
 mod logon_lifetime;
+#[path = "../../stead/tests/logon_tricks.rs"]
+mod logon_tricks;
 #[path = "../../stead/tests/common/server.rs"]
 mod server;
 

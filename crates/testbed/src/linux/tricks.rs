@@ -15,6 +15,8 @@ tricks: traced-thread ends|stays     a second thread makes the parent its tracer
         traced-stop                  the first thread does so, and stops
         traced-by-own                one of its own session traces it
         traced-by-another            one of another session traces its second thread, which ends
+        lets-trace                   any process of its user may trace it
+        trace PID                    traces that process
         siblings N                   makes N children of its parent, each of which ends at once
         many N                       has N children, all of which stay
 each says `ready` when it is done
@@ -58,6 +60,10 @@ pub fn play(trick: &str, rest: &[&str]) -> io::Result<ExitCode> {
             drop(go);
             let _ = second.join();
             say(&format!("ready {tracer}"))?;
+        }
+        "lets-trace" => {
+            sys::let_all_trace();
+            say("ready")?;
         }
         "trace" => {
             sys::trace(number()?)?;

@@ -431,7 +431,7 @@ impl Ending {
         while let Some(socket) = &socket {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| within(socket, left).is_err()) {
-                // A process that is traced from outside of the session ends when its tracer lets it.
+                // One that waits for a file system ends when that answers.
                 let waiting_for = "the processes of the session to end, and PAM to close it".into();
                 return Err(Error::new(DOING, ErrorKind::DeadlinePassed { waiting_for }));
             }

@@ -214,11 +214,10 @@ impl Worker {
 
     /// The end without the loop, when something in it has panicked.
     fn kill_everything(&mut self) {
+        self.ending = Ending::Killing;
         loop {
-            while let Some((pid, status)) = host::collect_any() {
-                if is_end(status) {
-                    self.of_pam.remove(&pid);
-                }
+            while let Some((pid, _)) = collect() {
+                self.of_pam.remove(&pid);
             }
             if self.has_no_child() {
                 return;
@@ -230,10 +229,7 @@ impl Worker {
 
     /// Collects every child that has ended.
     fn reap(&mut self) {
-        while let Some((pid, status)) = host::collect_any() {
-            if !is_end(status) {
-                continue;
-            }
+        while let Some((pid, status)) = collect() {
             self.of_pam.remove(&pid);
             self.trees.collected(pid);
             let process = self.processes.values_mut().find(|one| one.pid == pid && one.ended.is_none());
@@ -245,22 +241,34 @@ impl Worker {
 
     /// Whether the session has no process.
     fn is_empty(&self) -> bool {
-        if self.processes.values().any(|process| process.ended.is_none()) {
-            return false;
-        }
-        self.has_no_child()
+        let mut unended = self.processes.values().filter(|process| process.ended.is_none());
+        unended.all(|process| self.is_given_up(process.pid)) && self.has_no_child()
     }
 
-    /// Whether this process has no child but those of PAM's modules.
+    /// Whether this process has no child but those of PAM's modules, and such as are given up.
     fn has_no_child(&self) -> bool {
-        // The kernel itself knows best; /proc is only asked to tell PAM's own children apart.
+        // The kernel itself knows best; /proc is only asked to tell PAM's own children apart, and the dead.
         if !host::has_children() {
             return true;
         }
-        if self.of_pam.is_empty() {
+        if self.of_pam.is_empty() && !self.ends() {
             return false;
         }
-        tree::children().is_ok_and(|children| children.iter().all(|pid| self.of_pam.contains(pid)))
+        let Ok(children) = self.own_children() else { return false };
+        // What one of them leaves becomes a child when it ends, and may not have been one yet.
+        let no_more = |now: Vec<i32>| now.iter().all(|pid| children.contains(pid));
+        children.iter().all(|pid| self.is_given_up(*pid)) && self.own_children().is_ok_and(no_more)
+    }
+
+    /// Whether the session is to end, or all that runs in it.
+    fn ends(&self) -> bool {
+        self.terminating || self.is_over()
+    }
+
+    /// Whether the session may end before this child of it is collected: when that has ended, a process that traces it
+    /// decides how long it stays, and may be the user's of another session.
+    fn is_given_up(&self, pid: i32) -> bool {
+        self.ends() && tree::has_ended(pid)
     }
 
     fn take_signals(&mut self, signals: &OwnedFd) {
@@ -483,8 +491,9 @@ impl Worker {
     }
 }
 
-/// Whether a wait status is that of an end. By PTRACE_TRACEME a child makes this process its tracer, and the kernel tells a
-/// tracer of stops, too, whatever it asks for (`wait_task_stopped`, kernel/exit.c).
-fn is_end(status: i32) -> bool {
-    libc::WIFEXITED(status) || libc::WIFSIGNALED(status)
+/// Collects a child that has ended. By PTRACE_TRACEME a child makes this process its tracer, and the kernel tells a tracer
+/// of stops, too, whatever it asks for (`wait_task_stopped`, kernel/exit.c).
+fn collect() -> Option<(i32, i32)> {
+    let is_end = |(_, status): &(i32, i32)| libc::WIFEXITED(*status) || libc::WIFSIGNALED(*status);
+    std::iter::from_fn(host::collect_any).find(is_end)
 }

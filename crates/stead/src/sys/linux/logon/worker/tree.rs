@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
 
@@ -40,6 +41,13 @@ pub(super) fn session_of(pid: i32) -> Option<i32> {
 /// When a process started, in clock ticks since boot.
 pub(super) fn start_time(pid: i32) -> Option<u64> {
     crate::sys::process::start_time(Pid::from_raw(pid)?)
+}
+
+/// Whether a child of the worker's lives no more; it need not be possible to collect it.
+pub(super) fn has_ended(child: i32) -> bool {
+    let pinned = Pid::from_raw(child)
+        .and_then(|pid| Some((pid, rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?)));
+    pinned.is_some_and(|(pid, pidfd)| crate::sys::process::has_ended(pid, pidfd.as_fd()))
 }
 
 /// Signals processes of the tree.

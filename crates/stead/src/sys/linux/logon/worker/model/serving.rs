@@ -10,7 +10,9 @@ use rustix::process::Uid;
 use stead_trampoline::spec::{Credentials, Keyring, NewSession, ProcessDefaults, ProgramSearch, Spec};
 
 use super::pam::Call;
-use super::world::{self, EVENTS, Event, SERVER, STRANGER, Say, Server, World, descriptor, raw, world};
+use super::world::{
+    self, EVENTS, Event, PANIC, SERVER, STRANGER, Say, Server, World, descriptor, raw, world,
+};
 use super::{SYSTEM, Step, begin, dice, log_on, logons, serve};
 use crate::sys::logon::message::{LaunchRequest, Reply, Request};
 
@@ -169,10 +171,12 @@ fn run(script: &Script, events: &BTreeMap<usize, Event>) -> World {
         Err(panic) => {
             // A failed assertion of the model's own is no panic of the worker's.
             let text = panic.downcast_ref::<&str>().copied();
-            assert!(text == Some("the worker panics") && panics > 0, "{text:?} {}", what());
+            assert!(text == Some(PANIC) && panics > 0, "{text:?} {}", what());
             true
         }
     };
+    // A kernel that lies about who inherits orphans lets them escape.
+    assert!(!world.at_fault || world.lied_about_orphans, "{}", what());
     assert!(served || world.launched.is_empty(), "{}", what());
     for (pid, credentials_of_it) in &world.launched {
         assert_eq!(credentials_of_it.as_ref(), Some(&credentials(ALICE)), "{pid}: {}", what());
@@ -183,7 +187,7 @@ fn run(script: &Script, events: &BTreeMap<usize, Event>) -> World {
     steps.push(Step::Ended);
     assert_eq!(system.steps, steps, "{}", what());
     assert!(!system.opened && !system.established, "{}", what());
-    // A kernel that lies about who inherits orphans lets them escape; two panics leave nobody to end them.
+    // Two panics leave nobody to end them.
     if panics < 2 && !world.lied_about_orphans {
         assert_eq!(world.left_at_close.as_deref(), Some(&[][..]), "left running: {}", what());
     }

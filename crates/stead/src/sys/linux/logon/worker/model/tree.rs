@@ -45,6 +45,10 @@ pub(super) fn start_time(pid: i32) -> Option<u64> {
     })
 }
 
+pub(super) fn has_ended(child: i32) -> bool {
+    world(|world| world.turn() != Some(Event::Fails) && world.has_ended(child))
+}
+
 pub(super) fn signal(pids: &BTreeSet<i32>, signal: Signal) {
     for pid in pids {
         world(|world| {

@@ -4,16 +4,20 @@
 //! session's, and was often an earlier one's. What processes create themselves gets numbers of its own: where one of
 //! those had the number of an earlier root, and a session by it, nobody could tell its orphans from that root's.
 
+mod processes;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use rustix::pipe::PipeFlags;
 use stead_trampoline::spec::Credentials;
 
 use crate::sys::logon::message::{Reply, Request};
+use processes::{Process, Whose};
 
 /// The worker's own number, and that of the system's first process.
 pub(super) const WORKER: i32 = 50;
@@ -26,6 +30,9 @@ const CREATED: i32 = 1000;
 /// The server's uid, and that of somebody else who connects to its socket.
 pub(super) const SERVER: u32 = 0;
 pub(super) const STRANGER: u32 = 1001;
+
+/// What a panic of the worker's says.
+pub(super) const PANIC: &str = "the worker panics";
 
 /// What happens at a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +51,8 @@ pub(super) enum Event {
     Leaves,
     /// The oldest one has the worker trace it, and stops.
     Stops,
+    /// A process outside of the session traces the oldest one, and does not let go of it when it has ended.
+    Held,
     /// Somebody else gets the next number.
     Outsider,
     /// The server is killed, or closes its end.
@@ -53,7 +62,7 @@ pub(super) enum Event {
     Terminated,
 }
 
-pub(super) const EVENTS: [Event; 11] = [
+pub(super) const EVENTS: [Event; 12] = [
     Event::Fails,
     Event::Lies,
     Event::Panics,
@@ -61,6 +70,7 @@ pub(super) const EVENTS: [Event; 11] = [
     Event::Forks,
     Event::Leaves,
     Event::Stops,
+    Event::Held,
     Event::Outsider,
     Event::ServerEnds,
     Event::ServerHangsUp,
@@ -77,26 +87,6 @@ pub(super) enum Say {
 
 /// A server that connects: whose it is and what it says.
 pub(super) type Server = (u32, Vec<Say>);
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Whose {
-    /// Of the session's processes that were asked for, this one, or what descends from it.
-    Tree(u32),
-    Pam,
-    Outsider,
-}
-
-#[derive(Clone)]
-pub(super) struct Process {
-    pub(super) parent: i32,
-    pub(super) session: i32,
-    pub(super) started: u64,
-    pub(super) whose: Whose,
-    ended: Option<i32>,
-    stopped: bool,
-    /// A stop that its tracer, the worker, has not been told of.
-    untold: bool,
-}
 
 /// A connection's other end.
 struct Connection {
@@ -133,6 +123,8 @@ pub(super) struct World {
     pub(super) lied_about_orphans: bool,
     terminated: bool,
     child_ended: bool,
+    /// The worker did what it must not.
+    pub(super) at_fault: bool,
     /// What the server wants to know of, while the worker answers it.
     asked: Option<Asked>,
     ticks: u64,
@@ -151,9 +143,15 @@ thread_local! {
     static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
 }
 
-/// Does something with the world.
+/// Does something with the world. Where that finds the worker at fault, the loop takes it for a panic of its own.
 pub(super) fn world<R>(act: impl FnOnce(&mut World) -> R) -> R {
-    WORLD.with_borrow_mut(|world| act(world.as_mut().expect("a session is on")))
+    WORLD.with_borrow_mut(|world| {
+        let world = world.as_mut().expect("a session is on");
+        catch_unwind(AssertUnwindSafe(|| act(world))).unwrap_or_else(|panic| {
+            world.at_fault |= panic.downcast_ref::<&str>() != Some(&PANIC);
+            resume_unwind(panic)
+        })
+    })
 }
 
 pub(super) fn is_on() -> bool {
@@ -189,6 +187,7 @@ pub(super) fn begin(events: BTreeMap<usize, Event>, daemon: bool, later: &[Serve
         lied_about_orphans: true,
         terminated: false,
         child_ended: false,
+        at_fault: false,
         asked: None,
         ticks: 0,
         last_child: CREATED,
@@ -218,13 +217,14 @@ impl World {
             // Not by `panic!`: nobody is to be told of it.
             Event::Panics if !std::thread::panicking() => {
                 self.done();
-                std::panic::resume_unwind(Box::new("the worker panics"))
+                resume_unwind(Box::new(PANIC))
             }
             event @ (Event::Fails | Event::Lies) => return Some(event),
             Event::Exits => self.oldest_exits(),
             Event::Forks => self.newest_forks(false),
             Event::Leaves => self.newest_forks(true),
             Event::Stops => self.oldest_stops(),
+            Event::Held => self.oldest_is_held(),
             Event::Outsider => {
                 let pid = self.free_number(ASKED_FOR);
                 self.add(pid, INIT, pid, Whose::Outsider);
@@ -235,144 +235,6 @@ impl World {
             Event::Panics => {}
         }
         None
-    }
-
-    fn add(&mut self, pid: i32, parent: i32, session: i32, whose: Whose) {
-        self.ticks += 1;
-        let process = Process {
-            parent,
-            session,
-            started: self.ticks,
-            whose,
-            ended: None,
-            stopped: false,
-            untold: false,
-        };
-        assert!(self.processes.insert(pid, process).is_none(), "{pid} is taken");
-    }
-
-    fn free_number(&self, first: i32) -> i32 {
-        let taken = |number: i32| {
-            self.processes.iter().any(|(pid, process)| *pid == number || process.session == number)
-        };
-        (first..i32::MAX).find(|number| !taken(*number)).unwrap()
-    }
-
-    /// The session's processes that run, the oldest first.
-    pub(super) fn living(&self) -> Vec<i32> {
-        let of_session = |one: &Process| matches!(one.whose, Whose::Tree(_)) && one.ended.is_none();
-        let mut found: Vec<(u64, i32)> = self
-            .processes
-            .iter()
-            .filter(|(_, one)| of_session(one))
-            .map(|(pid, one)| (one.started, *pid))
-            .collect();
-        found.sort_unstable();
-        found.into_iter().map(|(_, pid)| pid).collect()
-    }
-
-    fn oldest_exits(&mut self) {
-        if let Some(pid) = self.living().first() {
-            self.ends(*pid, 0);
-        }
-    }
-
-    /// The kernel tells its parent, which is its tracer now.
-    fn oldest_stops(&mut self) {
-        let Some(pid) = self.living().first().copied() else { return };
-        let process = self.processes.get_mut(&pid).unwrap();
-        process.stopped = true;
-        process.untold = process.parent == WORKER;
-        self.child_ended |= process.untold;
-    }
-
-    fn newest_forks(&mut self, leaves: bool) {
-        let Some(parent) = self.living().last().copied().filter(|pid| !self.processes[pid].stopped) else {
-            return;
-        };
-        self.last_child += 1;
-        let pid = self.free_number(self.last_child);
-        let Process { session, whose, .. } = self.processes[&parent];
-        self.add(pid, parent, if leaves { pid } else { session }, whose);
-        if leaves {
-            self.ends(parent, 0);
-        }
-    }
-
-    /// A process ends; its children become the subreaper's. One whose parent is not the worker is collected at once.
-    fn ends(&mut self, pid: i32, status: i32) {
-        let reaper = if self.subreaper { WORKER } else { INIT };
-        let mut orphaned = Vec::new();
-        for (child, process) in &mut self.processes {
-            if process.parent == pid {
-                process.parent = reaper;
-                orphaned.push(*child);
-            }
-        }
-        let process = self.processes.get_mut(&pid).unwrap();
-        process.ended = Some(status);
-        if process.parent == WORKER {
-            self.child_ended = true;
-        } else {
-            self.processes.remove(&pid);
-        }
-    }
-
-    /// The kernel's side of a process that is created for the worker.
-    pub(super) fn launches(&mut self, credentials: Option<Credentials>, dies: bool) -> i32 {
-        assert!(self.left_at_close.is_none(), "a program starts in a session that is closed");
-        let pid = self.free_number(ASKED_FOR);
-        self.launched.push((pid, credentials));
-        let number = u32::try_from(self.launched.len()).unwrap();
-        self.watches.extend(self.next_watch.take().map(|watch| (number, watch)));
-        self.add(pid, WORKER, pid, Whose::Tree(number));
-        if dies {
-            self.ends(pid, 9);
-        }
-        pid
-    }
-
-    /// A signal of the worker's arrives.
-    pub(super) fn deliver(&mut self, pid: i32, signal: i32) {
-        let Some(process) = self.processes.get_mut(&pid) else { return };
-        match (process.whose, self.asked) {
-            (Whose::Pam, _) => panic!("{signal} for the daemon of a PAM module"),
-            (Whose::Outsider, _) => panic!("{signal} for somebody else's process {pid}"),
-            (Whose::Tree(tree), Some(Asked::Kill(wanted))) if tree != wanted => {
-                panic!("{signal} for {pid} of tree {tree}, and {wanted} was to be killed")
-            }
-            (Whose::Tree(_), _) => {}
-        }
-        if process.ended.is_some() {
-            return;
-        }
-        match signal {
-            libc::SIGSTOP => process.stopped = true,
-            libc::SIGCONT => process.stopped = false,
-            // Every other process has a handler.
-            libc::SIGHUP if pid % 2 == 1 => {}
-            _ => self.ends(pid, signal),
-        }
-    }
-
-    pub(super) fn children(&self) -> Vec<i32> {
-        self.processes.iter().filter(|(_, one)| one.parent == WORKER).map(|(pid, _)| *pid).collect()
-    }
-
-    /// The next child that has ended, and is gone then; or one that has stopped, if it is traced.
-    pub(super) fn collect(&mut self) -> Option<(i32, i32)> {
-        const STOPPED_BY_USR1: i32 = 0x0a7f;
-        let stopped = |one: &Process| one.untold && one.ended.is_none();
-        if let Some((pid, process)) = self.processes.iter_mut().find(|(_, one)| stopped(one)) {
-            process.untold = false;
-            return Some((*pid, STOPPED_BY_USR1));
-        }
-        let ended = |(pid, one): (&i32, &Process)| {
-            one.ended.filter(|_| one.parent == WORKER).map(|status| (*pid, status))
-        };
-        let (pid, status) = self.processes.iter().find_map(ended)?;
-        self.processes.remove(&pid);
-        Some((pid, status))
     }
 
     pub(super) fn becomes_subreaper(&mut self) {
@@ -435,10 +297,14 @@ impl World {
         ]
     }
 
-    /// Nothing happens by itself, and the worker would wait for ever: a process ends, or a server has waited enough.
+    /// Nothing happens by itself, and the worker would wait for ever: a process ends, is let go of, or a server has waited
+    /// enough.
     pub(super) fn goes_on(&mut self) {
         if !self.living().is_empty() {
             return self.oldest_exits();
+        }
+        if self.one_is_let_go() {
+            return;
         }
         let waits = self.present.and_then(|one| self.connections.get_mut(&one));
         let waits = waits.and_then(|one| one.says.pop_front());
