@@ -161,6 +161,8 @@ fn an_expired_password_is_changed_in_the_conversation() {
 #[test]
 fn an_empty_password_opens_a_session_at_the_machine_alone() {
     let bed = testbed::require!(alone);
+    // Before anything is changed.
+    needs_privileges_of_its_own("a PAM service by name (the logon type says which)");
     let before = std::fs::read_to_string("/etc/shadow").unwrap();
     let emptied = |line: &str| {
         let mut fields: Vec<&str> = line.split(':').collect();
