@@ -31,6 +31,9 @@ pub(crate) enum Stream {
     Piped,
     Inherit,
     Given(File),
+    /// The server's end of a pipe, which programs do not expect: a thread carries it over.
+    #[cfg(windows)]
+    Joined(File),
 }
 
 impl Stdio {
@@ -72,9 +75,14 @@ impl From<crate::sys::OwnedObject> for Stdio {
 macro_rules! from_child_stream {
     ($($stream:ident)*) => {$(
         impl From<$stream> for Stdio {
-            /// Joins two processes, as a shell's `|` does.
+            /// Joins two processes, as a shell's `|` does; on Windows a thread of the server's carries what the one
+            /// writes to the other.
             fn from(stream: $stream) -> Self {
-                Self(Stream::Given(crate::sys::OwnedObject::from(stream).into()))
+                let end = crate::sys::OwnedObject::from(stream).into();
+                #[cfg(windows)]
+                return Self(Stream::Joined(end));
+                #[cfg(not(windows))]
+                Self(Stream::Given(end))
             }
         }
     )*};

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::windows::fs::OpenOptionsExt;
 use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
+use std::process::{ChildStdin, ChildStdout};
 use std::ptr::null;
 
 use windows_sys::Win32::Foundation::{DUPLICATE_SAME_ACCESS, DuplicateHandle, INVALID_HANDLE_VALUE};
@@ -48,7 +49,19 @@ pub(super) fn open(stream: &Stream, number: u32) -> io::Result<(Option<OwnedHand
             Ok((None, own?))
         }
         Stream::Given(file) => Ok((None, file.as_handle().try_clone_to_owned()?)),
+        Stream::Joined(end) => joined(end.as_handle().try_clone_to_owned()?, reads).map(|end| (None, end)),
     }
+}
+
+/// A pipe's end for the process, between which and the server's end of another a thread carries what is written, until
+/// either ends. That end itself overlaps, by which reads of programs that expect none go wrong, and whoever has it can
+/// impersonate who is at its other one.
+fn joined(end: OwnedHandle, process_reads: bool) -> io::Result<OwnedHandle> {
+    let (ours, theirs) = pipe(process_reads)?;
+    let (from, to) = if process_reads { (end, ours) } else { (ours, end) };
+    let carry = move || io::copy(&mut ChildStdout::from(from), &mut ChildStdin::from(to));
+    std::thread::Builder::new().name("stead-join".into()).spawn(carry)?;
+    Ok(theirs)
 }
 
 /// Our end can overlap, which is what std's and tokio's types of it take; the process's end cannot, for programs do
@@ -125,4 +138,46 @@ pub(super) fn inheritable(handle: BorrowedHandle<'_>) -> io::Result<OwnedHandle>
     }
     // SAFETY: the call succeeded, so the handle is new and nobody else's.
     Ok(unsafe { OwnedHandle::from_raw_handle(raw) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::client::require_server_end;
+    use std::fs::File;
+    use std::io::{Read, Write};
+
+    #[test]
+    fn who_is_joined_to_another_process_has_no_end_of_the_servers() {
+        let (read_by_us, mut written) = pipe(false).map(|(ours, theirs)| (ours, File::from(theirs))).unwrap();
+        let (written_by_us, mut read) = pipe(true).map(|(ours, theirs)| (ours, File::from(theirs))).unwrap();
+        require_server_end(read_by_us.as_handle()).unwrap();
+        let open = |end: OwnedHandle, number| open(&Stream::Joined(end.into()), number).unwrap().1;
+        let (stdin, stdout) = (open(read_by_us, 0), open(written_by_us, 1));
+        for end in [&stdin, &stdout] {
+            assert!(require_server_end(end.as_handle()).is_err());
+        }
+        let words = vec![7; 200_000];
+        for (writer, reader) in [(&mut written, &mut File::from(stdin)), (&mut File::from(stdout), &mut read)]
+        {
+            std::thread::scope(|scope| {
+                scope.spawn(|| writer.write_all(&words).unwrap());
+                let mut all = vec![0; words.len()];
+                reader.read_exact(&mut all).unwrap();
+                assert_eq!(all, words);
+            });
+        }
+    }
+
+    #[test]
+    fn the_end_goes_through_to_who_is_joined() {
+        let (ours, theirs) = pipe(false).unwrap();
+        let stdin = open(&Stream::Joined(ours.into()), 0).unwrap().1;
+        let mut writer = File::from(theirs);
+        writer.write_all(b"today").unwrap();
+        drop(writer);
+        let mut all = Vec::new();
+        File::from(stdin).read_to_end(&mut all).unwrap();
+        assert_eq!(all, b"today");
+    }
 }
