@@ -241,6 +241,25 @@ fn limits_variables_and_the_directory_reach_the_program() {
 }
 
 #[test]
+fn a_relative_directory_is_the_callers() {
+    let bed = testbed::require!();
+    let folder = bed.scratch("callers");
+    std::fs::create_dir(folder.join("inner")).unwrap();
+    for path in [&folder, &folder.join("inner")] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    for who in [&[][..], &["--as", "bob", "--s4u"]] {
+        for (name, expected) in
+            [(".", folder.clone()), ("inner", folder.join("inner")), ("inner/..", folder.clone())]
+        {
+            let arguments = [&["run", "--embedded"], who, &["--cwd", name, "--", "pwd", "-P"]].concat();
+            let printed = printed(stead(bed, &arguments).current_dir(&folder));
+            assert_eq!(printed.trim_end(), expected.to_str().unwrap(), "{arguments:?}");
+        }
+    }
+}
+
+#[test]
 fn what_the_program_leaves_running_ends_with_its_logon_session() {
     let bed = testbed::require!();
     let script = "sleep 600 >/dev/null 2>&1 & echo $!";

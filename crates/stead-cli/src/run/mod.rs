@@ -87,7 +87,12 @@ fn command(arguments: &RunArguments, identity: &account::Identity) -> Result<Com
     variables(&mut command, &arguments.env);
     match &arguments.cwd {
         Some(directory) => {
-            command.current_dir(directory);
+            // From our own directory, and not from that of whoever creates the process.
+            let from_here = std::path::absolute(directory).map_err(|error| {
+                let error = crate::ending::system(&error);
+                failed(format_args!("--cwd {}: {error}", directory.display()))
+            })?;
+            command.current_dir(from_here);
         }
         // Its own directory, as of any other command; it may be gone, and then it is the home.
         None if !identity.is_another => {
