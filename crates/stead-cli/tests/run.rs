@@ -272,7 +272,19 @@ fn what_the_program_leaves_running_ends_with_its_logon_session() {
 #[test]
 fn a_signal_for_the_command_reaches_the_program() {
     let bed = testbed::require!();
-    for (name, number) in [("TERM", 15), ("HUP", 1), ("INT", 2), ("QUIT", 3), ("USR1", 10)] {
+    for (name, number) in [
+        ("TERM", 15),
+        ("HUP", 1),
+        ("INT", 2),
+        ("QUIT", 3),
+        ("USR1", 10),
+        ("USR2", 12),
+        ("ALRM", 14),
+        ("XCPU", 24),
+        ("XFSZ", 25),
+        ("VTALRM", 26),
+        ("PROF", 27),
+    ] {
         let script = "echo $$; exec sleep 600";
         let mut command =
             stead(bed, &["run", "--embedded", "--as", "bob", "--s4u", "--", "sh", "-c", script]);

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios};
-use signal_hook::consts::{SIGCONT, SIGINT, SIGQUIT, SIGTSTP, SIGWINCH};
+use signal_hook::consts::{SIGINT, SIGQUIT};
 use stead::{Conversation, Prompt, Secret};
 use zeroize::Zeroizing;
 
@@ -150,9 +150,7 @@ impl Terminal {
             }
             let typed = !either[0].revents().is_empty();
             // Stopping would leave a terminal that shows nothing; only what ends is answered at once.
-            if let Some(signal) =
-                signals.pending().into_iter().find(|one| !matches!(*one, SIGTSTP | SIGCONT | SIGWINCH))
-            {
+            if let Some(signal) = signals.pending().into_iter().find(|one| signals::ends(*one)) {
                 return Answer::Signal(signal);
             }
             if !typed {

@@ -6,7 +6,10 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH};
+use signal_hook::consts::{
+    SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGPROF, SIGQUIT, SIGTERM, SIGTSTP, SIGURG, SIGUSR1, SIGUSR2,
+    SIGVTALRM, SIGWINCH, SIGXCPU, SIGXFSZ,
+};
 use signal_hook::flag;
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
@@ -17,10 +20,18 @@ use crate::ending::Ending;
 use crate::output::complain;
 
 /// All that are passed on.
-const ALL: [i32; 9] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT, SIGWINCH];
+const ALL: [i32; 15] = [
+    SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT, SIGWINCH, SIGALRM, SIGPROF, SIGURG,
+    SIGVTALRM, SIGXCPU, SIGXFSZ,
+];
 
 /// Those that a terminal sends to a whole group of processes.
 const OF_A_TERMINAL: [i32; 5] = [SIGHUP, SIGINT, SIGQUIT, SIGCONT, SIGWINCH];
+
+/// Whether it is one that ends a program which has said nothing else.
+pub fn ends(signal: i32) -> bool {
+    !matches!(signal, SIGTSTP | SIGCONT | SIGWINCH | SIGURG)
+}
 
 /// Signals, as something that can be waited for with everything else.
 ///
@@ -86,7 +97,7 @@ pub fn unless_refused(given: stead::Result<()>, number: i32) -> stead::Result<()
                 ErrorKind::PrivilegeMissing { .. } | ErrorKind::AccessDenied { .. }
             ) =>
         {
-            if !matches!(number, SIGCONT | SIGWINCH) {
+            if !matches!(number, SIGCONT | SIGWINCH | SIGURG) {
                 let name = signal_hook::low_level::signal_name(number).unwrap_or("a signal");
                 complain(&format!(
                     "{name} cannot be passed on to the program, which is another user's by now"
