@@ -256,8 +256,8 @@ pub struct DoctorArguments {
 const RUN_AFTER: &str = "\
 Without --as the program runs as the caller, in the directory where the command was started; as another user, in that \
 user's home. Its environment is that of the account and of PAM, never the caller's. Its standard streams are the \
-command's own; where one of them is a terminal and the program runs as another user, or with --pty, it gets a terminal of \
-its own in its place, and what is typed and printed there goes through the command. Where others are no terminal, what is \
+command's own; where one of them is a terminal, or with --pty, it gets a terminal of its own \
+in its place, and what is typed and printed there goes through the command. Where others are no terminal, what is \
 typed is left to the rest of the pipeline until the program asks for it.
 
 The password is asked for on the terminal, or read from a descriptor. It is never an argument or a variable, for both can \
@@ -309,7 +309,7 @@ pub struct RunArguments {
     #[cfg(unix)]
     #[arg(long)]
     pub embedded: bool,
-    /// Give the program a terminal of its own, also as oneself and where there is none
+    /// Give the program a terminal of its own, also where there is none
     #[cfg(unix)]
     #[arg(long, overrides_with = "no_pty")]
     pub pty: bool,

@@ -123,6 +123,30 @@ fn what_is_redirected_is_carried_unchanged_and_the_rest_is_shown() {
     );
 }
 
+/// The kernel keeps whom a terminal controls, and who is not in front of it, from reading it.
+#[test]
+fn in_the_background_no_program_reads_what_is_typed_for_the_shell_and_in_front_it_can_ask_on_its_terminal() {
+    let bed = require!();
+    let folder = open_folder(bed, "ears");
+    let screen = Screen::start(bed);
+    for (number, way) in ["stead run --embedded --", RUN].into_iter().enumerate() {
+        let heard = folder.join(format!("heard{number}"));
+        screen.line("clear");
+        screen.line(&format!("{way} sh -c 'touch {0}; cat > {0}' &", heard.display()));
+        until("it runs", || heard.exists());
+        for typed in ["one", "two", "three", "four"] {
+            screen.line(&format!("echo $((1+1)){typed}"));
+            screen.until("the shell obeys", |text| text.contains(&format!("\n2{typed}\nprompt>")));
+        }
+        screen.line("fg");
+        screen.line("for the program");
+        until("it is heard", || text(&heard) == "for the program\n");
+        screen.press(&["C-d"]);
+        screen.until("the shell asks", |text| text.ends_with("prompt>"));
+        assert_eq!(screen.run(&format!("{way} sh -c 'echo asked > /dev/tty'")), "asked");
+    }
+}
+
 #[test]
 fn a_pager_on_either_side_has_the_keys() {
     let bed = require!("less");

@@ -261,6 +261,32 @@ fn with_pty_and_no_terminal_the_program_has_one_all_the_same() {
     );
 }
 
+#[test]
+fn a_signal_ends_a_program_of_which_nobody_reads_what_it_shows() {
+    use std::os::unix::process::ExitStatusExt;
+    let bed = testbed::require!();
+    for (name, number) in [("TERM", 15), ("INT", 2), ("HUP", 1)] {
+        let mut command = stead(bed, &["run", "--embedded", "--pty", "--", "yes", "that nobody reads"]);
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let output = child.stdout.take().unwrap();
+        let held = || rustix::io::ioctl_fionread(&output).unwrap();
+        until("the pipe is full", || {
+            let before = held();
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            before > 0 && held() == before
+        });
+        let kill =
+            std::process::Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+        let mut status = None;
+        until("it has ended", || {
+            status = child.try_wait().unwrap();
+            status.is_some()
+        });
+        assert_eq!(status.and_then(|status| status.signal()), Some(number));
+    }
+}
+
 /// The seconds of processor time that a command takes, of its own.
 fn processor_time(command: &str) -> f64 {
     // The shell's `times`: of itself, and in the second line of its children that it has waited for.

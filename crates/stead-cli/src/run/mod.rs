@@ -42,7 +42,7 @@ pub fn run(arguments: &RunArguments) -> Result<Ending, Failure> {
     let mut command = command(arguments, &identity)?;
     let ending = if arguments.pty {
         terminal::run(&mut command, [true, true, terminals[2]], &identity.token, &signals)
-    } else if !arguments.no_pty && identity.is_another && terminals.contains(&true) {
+    } else if !arguments.no_pty && terminals.contains(&true) {
         terminal::run(&mut command, terminals, &identity.token, &signals)
     } else {
         streams::run(&mut command, &identity.token, &signals)

@@ -3,9 +3,9 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcsetattr};
 use stead::PtySize;
 
@@ -40,15 +40,19 @@ impl Ours {
         let terminal = keys.as_ref().and_then(|keys| tcgetattr(keys).ok());
         Ok(Self {
             keys: keys.map(File::from),
-            screen: File::from(screen),
+            screen: File::from(unblocked(screen)),
             terminal,
             shared: !stdout,
             raw: None,
         })
     }
 
-    /// Those of a terminal that is not read, too.
+    /// Those that the program's terminal begins with: of one that is not read, too; not those that who is in front of it
+    /// has set for itself, as a shell does while it asks.
     pub fn first_modes(&self) -> Option<Termios> {
+        if !self.in_front() {
+            return None;
+        }
         self.terminal.clone().or_else(|| tcgetattr(&self.screen).ok())
     }
 
@@ -124,6 +128,18 @@ impl Ours {
             }
         }
     }
+}
+
+/// A hold of our own on a pipe or a terminal, where it can be had: a write there waits for nobody. The caller's is shared with
+/// others, who rely on how it is.
+fn unblocked(screen: OwnedFd) -> OwnedFd {
+    let kind = fstat(&screen).map(|status| FileType::from_raw_mode(status.st_mode));
+    if !matches!(kind, Ok(FileType::Fifo | FileType::CharacterDevice)) {
+        return screen;
+    }
+    let path = format!("/proc/self/fd/{}", screen.as_raw_fd());
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).unwrap_or(screen)
 }
 
 impl Drop for Ours {

@@ -2,7 +2,9 @@
 //!
 //! No process of another user ever holds the command's own terminal: it could read what is typed there later, and write
 //! what the terminal obeys (CVE-2016-2779 and its kin). So it is enough that one of the three streams is a terminal; the
-//! others are the program's as they are.
+//! others are the program's as they are. As oneself it is the same, for a program in a session of its own has no terminal
+//! that controls it but this one: no job control, no /dev/tty to ask for a password on, and in the background the kernel
+//! would not keep it from what is typed for the shell.
 //!
 //! Where one is not, the command may be one of several that use the terminal at once (`| less`). What is typed is then left
 //! to them until the program asks for it.
@@ -33,6 +35,9 @@ const LATEST: Duration = Duration::from_secs(1);
 
 /// How long a program that was told to go on may still look stopped: it has to be given its turn.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a pipe takes at once where poll(2) says that it takes something (PIPE_BUF).
+const ROOM: usize = 4096;
 
 /// No line that a terminal reads whole is longer (4095 bytes in Linux; less with PARMRK). The rest would be lost.
 const LINE: usize = 1000;
@@ -84,6 +89,7 @@ pub fn run(
         line: 0,
         behind,
         stopping: false,
+        told: false,
         look: Look::default(),
     }
     .run()
@@ -130,6 +136,7 @@ impl Look {
     }
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing of its own that has or has not happened")]
 struct Carrier<'a> {
     child: Child,
     pty: Pty,
@@ -147,6 +154,8 @@ struct Carrier<'a> {
     behind: bool,
     /// Our own group was told to stop, and so were we.
     stopping: bool,
+    /// The program was given a signal of ours.
+    told: bool,
     look: Look,
 }
 
@@ -157,9 +166,11 @@ impl Carrier<'_> {
             let ended =
                 self.wait().map_err(|error| super::failed(format_args!("on the terminal: {error}")))?;
             if ended {
-                self.show_the_rest();
+                let ending = self.child.wait().map(Ending::of).map_err(super::not_started);
+                let hurried = self.told && matches!(ending, Ok(Ending::Signal(_)));
+                self.show_the_rest(hurried);
                 self.ours.restore();
-                return self.child.wait().map(Ending::of).map_err(super::not_started);
+                return ending;
             }
             for signal in self.signals.pending() {
                 match signal {
@@ -167,7 +178,10 @@ impl Carrier<'_> {
                     SIGTSTP if std::mem::take(&mut self.stopping) => {}
                     SIGTSTP => self.stop(true).map_err(super::not_started)?,
                     SIGCONT => self.go_on(),
-                    other => signals::pass_on(&self.child, other).map_err(super::not_started)?,
+                    other => {
+                        self.told = true;
+                        signals::pass_on(&self.child, other).map_err(super::not_started)?;
+                    }
                 }
             }
             if self.look.is_due() {
@@ -221,12 +235,10 @@ impl Carrier<'_> {
         if screen.intersects(PollFlags::OUT | PollFlags::ERR) {
             self.show()?;
         }
-        if pty.intersects(PollFlags::IN | PollFlags::HUP) && self.shown.is_empty() {
-            if !self.read_shown()? && pty.contains(PollFlags::HUP) && ended.is_empty() {
-                // Nobody has the terminal open, and the program lives on: its end is all that is left.
-                std::thread::sleep(SOONEST);
-            }
-            self.show()?;
+        let more = pty.intersects(PollFlags::IN | PollFlags::HUP) && self.shown.is_empty();
+        if more && !self.read_shown()? && pty.contains(PollFlags::HUP) && ended.is_empty() {
+            // Nobody has the terminal open, and the program lives on: its end is all that is left.
+            std::thread::sleep(SOONEST);
         }
         Ok(!ended.is_empty())
     }
@@ -304,30 +316,46 @@ impl Carrier<'_> {
         }
     }
 
+    /// Some of it, where there is room.
     fn show(&mut self) -> io::Result<()> {
-        while !self.shown.is_empty() {
-            match rustix::io::write(&self.ours.screen, &self.shown) {
-                Ok(length) => drop(self.shown.drain(..length)),
-                Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => {}
-                // Opened for reading only.
-                Err(Errno::BADF) => self.shown.clear(),
-                Err(Errno::PIPE) => {
-                    // As the program would have died of it, had the pipe been its own.
-                    self.shown.clear();
-                    let signal = Signal::from_raw(signal_hook::consts::SIGPIPE);
-                    return signal.map_or(Ok(()), |one| self.child.signal(one).map_err(io::Error::other));
-                }
-                Err(errno) => return Err(errno.into()),
+        let piece = &self.shown[..self.shown.len().min(ROOM)];
+        match rustix::io::write(&self.ours.screen, piece) {
+            Ok(length) => drop(self.shown.drain(..length)),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            // Opened for reading only.
+            Err(Errno::BADF) => self.shown.clear(),
+            Err(Errno::PIPE) => {
+                // As the program would have died of it, had the pipe been its own.
+                self.shown.clear();
+                let signal = Signal::from_raw(signal_hook::consts::SIGPIPE);
+                return signal.map_or(Ok(()), |one| self.child.signal(one).map_err(io::Error::other));
             }
+            Err(errno) => return Err(errno.into()),
         }
         Ok(())
     }
 
-    /// What the program wrote before it ended; a read flushes what is still on its way through the kernel.
-    fn show_the_rest(&mut self) {
-        while self.show().is_ok() && self.shown.is_empty() && self.read_shown().unwrap_or(false) {}
-        let _ = self.show();
+    /// What the program wrote before it ended or stopped; a read flushes what is still on its way through the kernel.
+    /// Hurried, as much as there is room for: nobody may read there, ever.
+    fn show_the_rest(&mut self, hurried: bool) {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        while !self.shown.is_empty() || self.read_shown().unwrap_or(false) {
+            let mut either = [
+                PollFd::new(&self.ours.screen, PollFlags::OUT),
+                PollFd::from_borrowed_fd(self.signals.ready(), PollFlags::IN),
+            ];
+            match poll(&mut either, hurried.then_some(&now)) {
+                Ok(1..) | Err(Errno::INTR) => {}
+                Ok(0) | Err(_) => return,
+            }
+            let [screen, signalled] = either.map(|one| !one.revents().is_empty());
+            if screen && self.show().is_err() {
+                return;
+            }
+            if signalled && self.signals.pending().into_iter().any(signals::ends) {
+                return;
+            }
+        }
     }
 
     fn resize(&self) {
@@ -362,7 +390,7 @@ impl Carrier<'_> {
             }
         }
         let _ = self.read_shown();
-        let _ = self.show();
+        self.show_the_rest(true);
         self.ours.restore();
         // As the key would have stopped all that the shell started with us.
         self.stopping = signals::stop_here(!program_runs);
