@@ -12,8 +12,10 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use service_support::{Service, be_told, call, everything, output, own, part, refusal, s4u, say, shell};
-use stead_protocol::{ClientToken, CreateProcess, FailureKind, GetStatus, ListSessions};
+use service_support::{
+    Service, another, be_told, call, everything, output, own, part, refusal, s4u, say, shell,
+};
+use stead_protocol::{ClientToken, CreateProcess, FailureKind, GetStatus, ListSessions, OpenFile};
 use testbed::Bed;
 
 const FOLDER: &str = "STEAD_TEST_FOLDER";
@@ -113,6 +115,58 @@ fn descriptors_that_cannot_be_closed_hold_up_nobodys_processes() {
         }
     });
     assert!(held() > 0, "they are still there");
+}
+
+#[test]
+fn files_that_were_sent_and_cannot_be_closed_hold_up_nobodys_calls() {
+    let bed = testbed::require!();
+    let service = Service::start(bed, "");
+    // Ends after the file system: its own descriptors cannot be closed before, either.
+    let mut alice = None;
+    let silent = match FileSystem::mount(bed, "alice", FLUSH) {
+        Ok(silent) => silent,
+        Err(reason) => testbed::skip!("{reason}"),
+    };
+    let variables = [(FOLDER, silent.path.to_str().unwrap())];
+    let by_alice = bed.as_user("alice", &[], bed.this_program());
+    let alice = alice.insert(service.part_by(by_alice, "role_opens_what_cannot_be_closed", &variables));
+    alice.says();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            service.caller(bed, "bob", "role_has_a_process_all_the_same");
+            tell.send(()).unwrap();
+        });
+        let answered = told.recv_timeout(std::time::Duration::from_secs(30));
+        if answered.is_err() {
+            // Else bob's call would never end, either.
+            drop(silent);
+        }
+        answered.expect("nobody is served any more");
+    });
+}
+
+#[test]
+fn role_opens_what_cannot_be_closed() {
+    let Some(_) = part() else { return };
+    let path = Path::new(&std::env::var_os(FOLDER).unwrap()).join("f");
+    let (tell, told) = std::sync::mpsc::channel();
+    // More than there are threads that take calls.
+    for _ in 0..16 {
+        let (tell, path) = (tell.clone(), path.to_str().unwrap().to_owned());
+        std::thread::spawn(move || {
+            let mut service = another();
+            let token = own(&mut service).token;
+            let open = OpenFile { token, path: path.as_str().into(), read: true, ..OpenFile::default() };
+            call(&mut service, &open, &[]);
+            tell.send(()).unwrap();
+            std::thread::sleep(std::time::Duration::from_secs(600));
+        });
+    }
+    // Where nobody is served any more, the test finds out.
+    let _ = (0..16).try_for_each(|_| told.recv_timeout(std::time::Duration::from_secs(5)));
+    say("opened");
+    be_told();
 }
 
 #[test]

@@ -11,6 +11,8 @@ use stead_protocol::{Failure, FailureKind};
 pub(super) struct Answer {
     pub(super) parameters: Value,
     pub(super) descriptors: Vec<OwnedFd>,
+    /// Whether closing them may wait for a file system of a caller's.
+    pub(super) of_files: bool,
 }
 
 impl Answer {
@@ -23,6 +25,11 @@ impl Answer {
     pub(super) fn with(reply: &impl Serialize, descriptors: Vec<OwnedFd>) -> Result<Self, Failure> {
         let parameters: Value = serde_json::to_value(reply)
             .map_err(|error| FailureKind::Other { text: error.to_string() }.while_doing("writing a reply"))?;
-        Ok(Self { parameters, descriptors })
+        Ok(Self { parameters, descriptors, of_files: false })
+    }
+
+    /// A reply with files, of whichever file system.
+    pub(super) fn with_files(reply: &impl Serialize, files: Vec<OwnedFd>) -> Result<Self, Failure> {
+        Ok(Self { of_files: true, ..Self::with(reply, files)? })
     }
 }

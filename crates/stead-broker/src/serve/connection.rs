@@ -4,6 +4,7 @@
 //! the connection's state, and with the descriptors that came with the call, which are closed there too. A
 //! caller has a bounded number of such threads at a time.
 
+use std::os::fd::AsFd;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use super::service::Service;
 use super::session::Closer;
 use super::slots::{ConnectionSlot, Kind};
 use super::state::State;
-use super::transport::{Arrived, Connection, Transport};
+use super::transport::{self, Arrived, Connection, Transport};
 use super::{calls, introspect, stream};
 
 /// What a call looks like before its method is known.
@@ -85,7 +86,7 @@ async fn answer_calls(
                 Ok(state) => *kept = Some(state),
                 Err(failure) => {
                     discard(service, user, given).await;
-                    reply(connection, oneway, Err(failure)).await?;
+                    reply(service, user, connection, socket, oneway, Err(failure)).await?;
                     continue;
                 }
             }
@@ -105,26 +106,26 @@ async fn answer_calls(
             }
             Ok(Request::WaitProcess(call)) => {
                 discard(service, user, given).await;
-                stream::wait(service, socket, user, &call).await
+                stream::wait(service, socket, user.uid, &call).await
             }
             Ok(request) => match handle(service, user, socket, kept.take(), request, given).await {
                 Ok((state, result)) => {
                     *kept = state;
                     result
                 }
-                Err(failure) => return reply(connection, oneway, Err(failure)).await,
+                Err(failure) => return reply(service, user, connection, socket, oneway, Err(failure)).await,
             },
             Err(result) => {
                 discard(service, user, given).await;
                 result
             }
         };
-        reply(connection, oneway, result).await?;
+        reply(service, user, connection, socket, oneway, result).await?;
     }
     Ok(())
 }
 
-/// Closes what came with a call that takes none, on a thread that may wait.
+/// Closes what came with a call that takes none, or what was sent, on a thread that may wait.
 async fn discard(service: &Service, user: User, given: Given) {
     if !given.is_empty() {
         let _ = service.blocking_in(Kind::Files, user.counted, move || drop(given)).await;
@@ -200,7 +201,7 @@ async fn once(
         let wait = known.caller.take_wait();
         if !wait.is_zero() && !stream::stays(socket, wait).await {
             // Nothing of it is kept for so long.
-            let _ = service.on_a_thread(move || drop(state)).await;
+            let _ = service.on_a_thread(move || drop((state, result))).await;
             let text = "the caller has closed its end while its call waited for room in the audit log";
             return Err(FailureKind::Other { text: text.to_owned() }.while_doing("handling a call"));
         }
@@ -242,15 +243,23 @@ fn decode(method: &str, parameters: Option<&str>) -> Result<Request, Failure> {
 }
 
 async fn reply(
+    service: &Service,
+    user: User,
     connection: &mut Connection,
+    socket: &UnixStream,
     oneway: bool,
     result: Result<Answer, Failure>,
 ) -> zlink::Result<()> {
-    if oneway {
-        return Ok(());
-    }
     match result {
-        Ok(Answer { parameters, descriptors }) => {
+        Ok(Answer { parameters, descriptors, of_files: true }) => {
+            let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+            let sent =
+                if oneway { Ok(()) } else { transport::send_reply(socket, parameters, &borrowed).await };
+            discard(service, user, Given::new(descriptors)).await;
+            Ok(sent?)
+        }
+        _ if oneway => Ok(()),
+        Ok(Answer { parameters, descriptors, of_files: false }) => {
             connection.send_reply(&zlink::Reply::new(Some(parameters)), descriptors).await
         }
         Err(failure) => connection.send_error(&failure, Vec::new()).await,

@@ -59,7 +59,7 @@ pub(super) fn answer(method: &str, parameters: Option<&str>) -> Option<Result<An
         _ => Err(FailureKind::MethodNotFound { method: method.to_owned() }),
     };
     Some(match found {
-        Ok(parameters) => Ok(Answer { parameters, descriptors: Vec::new() }),
+        Ok(parameters) => Ok(Answer { parameters, descriptors: Vec::new(), of_files: false }),
         Err(kind) => Err(kind.while_doing("")),
     })
 }

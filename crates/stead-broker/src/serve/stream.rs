@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) async fn wait(
     service: &Service,
     socket: &UnixStream,
-    User { uid: caller, counted }: User,
+    caller: Uid,
     call: &WaitProcess,
 ) -> Result<Answer, Failure> {
     const DOING: &str = "waiting for a process";
@@ -51,7 +51,8 @@ pub(super) async fn wait(
             if patience == SOON {
                 patience = LOOK;
                 let tracked = Arc::clone(&tracked);
-                service.blocking(counted, move || tracked.look()).await.ok()?;
+                // It waits for nothing, and takes none of its user's places: all of them may be waiting.
+                let _ = tokio::task::spawn_blocking(move || tracked.look()).await;
             }
         }
     };
@@ -68,7 +69,7 @@ pub(super) async fn wait(
         }
     };
     let parameters = serde_json::to_value(Waited { status }).unwrap_or_default();
-    Ok(Answer { parameters, descriptors: Vec::new() })
+    Ok(Answer { parameters, descriptors: Vec::new(), of_files: false })
 }
 
 /// Whether the caller has closed its end.

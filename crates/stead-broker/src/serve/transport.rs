@@ -16,6 +16,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
+use serde_json::Value;
 use stead_protocol::{LARGEST_MESSAGE, MOST_DESCRIPTORS};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -163,6 +164,32 @@ impl ReadHalf for Reader {
 #[derive(Debug)]
 pub(super) struct Writer(Arc<UnixStream>);
 
+/// Sends a whole message, and descriptors with its first bytes.
+async fn send_whole(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        timeout(UNREAD, stream.writable()).await.map_err(|_| refused("the caller reads no replies"))??;
+        let beside = if sent == 0 { descriptors } else { &[] };
+        match stream.try_io(Interest::WRITABLE, || send(stream.as_fd(), &bytes[sent..], beside)) {
+            Ok(length) => sent += length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Sends a reply whose descriptors stay the caller's to close: zlink closes those that it sends where it is.
+pub(super) async fn send_reply(
+    stream: &UnixStream,
+    parameters: Value,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let mut message = serde_json::to_vec(&zlink::Reply::new(Some(parameters)))?;
+    message.push(0);
+    send_whole(stream, &message, descriptors).await
+}
+
 impl WriteHalf for Writer {
     async fn write(
         &mut self,
@@ -170,21 +197,8 @@ impl WriteHalf for Writer {
         descriptors: &[impl AsFd],
         _credentials: Option<&PassedCredentials>,
     ) -> zlink::Result<()> {
-        let mut sent = 0;
-        while sent < buffer.len() {
-            timeout(UNREAD, self.0.writable())
-                .await
-                .map_err(|_| refused("the caller reads no replies"))??;
-            let beside: Vec<BorrowedFd<'_>> =
-                if sent == 0 { descriptors.iter().map(AsFd::as_fd).collect() } else { Vec::new() };
-            let wrote = self.0.try_io(Interest::WRITABLE, || send(self.0.as_fd(), &buffer[sent..], &beside));
-            match wrote {
-                Ok(length) => sent += length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        Ok(send_whole(&self.0, buffer, &descriptors).await?)
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) fn handle(
         Request::CloseToken(call) => Answer::plain(&token::close(state, &call)?),
         Request::OpenFile(call) => {
             let (opened, file) = file::open(service, state, &call)?;
-            Answer::with(&opened, vec![file])
+            Answer::with_files(&opened, vec![file])
         }
         Request::CreateProcess(call) => {
             let (created, descriptors) = create::create(service, state, call, given)?;

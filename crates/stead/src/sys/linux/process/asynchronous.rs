@@ -21,8 +21,16 @@ use super::status::timespec;
 /// What waiting is done by.
 pub(crate) const WAITING: &str = "epoll";
 
+/// How often it is looked whether a tracer has let go of a process that has ended.
+const HELD: Duration = Duration::from_millis(5);
+
 /// Waits for the process to end, or until it is to be looked behind its pidfd; dropping the future loses nothing.
 pub(crate) async fn ended(running: &Running) -> io::Result<()> {
+    if running.is_held() {
+        // Its pidfd says for as long as a tracer likes what is known already.
+        let due = reactors(timer(Instant::now() + HELD)?)?;
+        return due.readable().await.map(drop);
+    }
     let pidfd = reactors(running.pidfd().try_clone_to_owned()?)?;
     // The runtime's own timers need not be enabled.
     let timer = running.next_look().map(timer).transpose()?.map(reactors).transpose()?;

@@ -160,7 +160,11 @@ impl Running {
             await_report(report, self.pidfd(), Instant::now(), Awaited::Execution).map(drop)
         };
         started.map_err(|fault| self.failed(fault))?;
-        let status = if ended { self.collect(None)? } else { self.wait(None)? };
+        let status = if ended { self.collect(None) } else { self.wait(None) };
+        let status = status.inspect_err(|_| {
+            // The caller has nothing to end it by: a tracer in its own tree may be what holds it.
+            let _ = self.kill_tree_by(reaping());
+        })?;
         status.ok_or_else(|| Error::new(WAITING, ErrorKind::StatusLost))
     }
 
@@ -230,6 +234,12 @@ impl Running {
     #[cfg(feature = "tokio")]
     pub(crate) fn next_look(&self) -> Option<Instant> {
         self.looks.planned()
+    }
+
+    /// Whether it was seen to have ended while who traces it had not let go of it.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_held(&self) -> bool {
+        self.let_go_by.is_some()
     }
 
     pub(crate) fn is_suspended(&self) -> bool {

@@ -144,12 +144,14 @@ fn reap(child: Pid, session: Pid, proof: &Proof) -> Option<bool> {
     if session_of(child) != Some(session) {
         return None;
     }
+    // One that has this process trace a thread of it has not ended for the kernel.
+    let has_ended = has_ended(child, pidfd.as_fd());
     match proof {
         Proof::First(first) => is_collectable(first.upgrade()?.as_fd()).then_some(())?,
-        Proof::StartedBefore(when) => (start_time(child)? <= *when).then_some(())?,
+        // Of one that lives it is not asked: while it executes a program, its file system may keep who asks waiting for
+        // ever (`exec_update_lock`).
+        Proof::StartedBefore(when) => (has_ended && start_time(child)? <= *when).then_some(())?,
     }
-    // One that has this process trace a thread of it has not ended for the kernel.
-    has_ended(child, pidfd.as_fd());
     match collect(pidfd.as_fd()) {
         Ok(Collected::Ended(_)) => Some(true),
         Ok(Collected::Running) => Some(false),
