@@ -6,16 +6,17 @@
 mod service_support;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use service_support::{
-    Service, another, be_told, call, everything, output, own, part, refusal, s4u, say, shell,
+    Service, be_told, call, everything, output, own, part, refusal, s4u, say, shell, stream,
 };
-use stead_protocol::{ClientToken, CreateProcess, FailureKind, GetStatus, ListSessions, OpenFile};
+use stead_protocol::client::Connection;
+use stead_protocol::{ClientToken, CreateProcess, FailureKind, GetStatus, ListSessions};
 use testbed::Bed;
 
 const FOLDER: &str = "STEAD_TEST_FOLDER";
@@ -150,21 +151,24 @@ fn files_that_were_sent_and_cannot_be_closed_hold_up_nobodys_calls() {
 fn role_opens_what_cannot_be_closed() {
     let Some(_) = part() else { return };
     let path = Path::new(&std::env::var_os(FOLDER).unwrap()).join("f");
-    let (tell, told) = std::sync::mpsc::channel();
     // More than there are threads that take calls.
-    for _ in 0..16 {
-        let (tell, path) = (tell.clone(), path.to_str().unwrap().to_owned());
-        std::thread::spawn(move || {
-            let mut service = another();
-            let token = own(&mut service).token;
-            let open = OpenFile { token, path: path.as_str().into(), read: true, ..OpenFile::default() };
-            call(&mut service, &open, &[]);
-            tell.send(()).unwrap();
-            std::thread::sleep(std::time::Duration::from_secs(600));
-        });
+    let mut streams: Vec<UnixStream> = (0..10).map(|_| stream()).collect();
+    for stream in &mut streams {
+        let token = own(&mut Connection::from(stream.try_clone().unwrap())).token;
+        // Small replies that are not read fill the socket: the last waits, and is sent by whichever thread sees to sockets.
+        for _ in 0..276 {
+            stream.write_all(b"{\"method\":\"org.varlink.service.GetInfo\"}\0").unwrap();
+        }
+        let parameters = serde_json::json!({ "token": token, "path": path, "read": true });
+        let open = serde_json::json!({ "method": "io.stead.Service.OpenFile", "parameters": parameters });
+        stream.write_all(format!("{open}\0").as_bytes()).unwrap();
     }
-    // Where nobody is served any more, the test finds out.
-    let _ = (0..16).try_for_each(|_| told.recv_timeout(std::time::Duration::from_secs(5)));
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    for stream in &mut streams {
+        // Where nobody is served any more, the test finds out.
+        stream.set_read_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+        let _ = std::io::copy(stream, &mut std::io::sink());
+    }
     say("opened");
     be_told();
 }

@@ -172,13 +172,13 @@ fn an_empty_password_opens_a_session_at_the_machine_alone() {
         fields.join(":") + "\n"
     };
     std::fs::write("/etc/shadow", before.lines().map(emptied).collect::<String>()).unwrap();
-    let by =
-        |kind| Logon::password(Account::local("mallory"), "").kind(kind).pam_service("stead-nullok").opened();
-    let refused =
-        [LogonType::Network, LogonType::NetworkCleartext, LogonType::Batch, LogonType::Service].map(by);
-    let interactive = by(LogonType::Interactive);
+    let with = |kind| Logon::password(Account::local("mallory"), "").kind(kind).pam_service("stead-nullok");
+    let kinds = [LogonType::Network, LogonType::NetworkCleartext, LogonType::Batch, LogonType::Service];
+    let refused = kinds.map(|kind| with(kind).opened());
+    let from_afar = with(LogonType::Interactive).remote_host("192.0.2.1").opened();
+    let interactive = with(LogonType::Interactive).opened();
     std::fs::write("/etc/shadow", before).unwrap();
-    for session in refused {
+    for session in refused.into_iter().chain([from_afar]) {
         assert_eq!(session.unwrap_err().kind(), &ErrorKind::LogonFailed);
     }
     assert_eq!(seen(bed, &interactive.unwrap()).uid.real, bed.user("mallory").uid);

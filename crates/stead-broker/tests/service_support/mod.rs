@@ -254,6 +254,11 @@ pub fn another() -> Connection {
     Connection::connect(Path::new(&std::env::var_os(SOCKET).unwrap())).unwrap()
 }
 
+/// The same, of which the role has the socket as well.
+pub fn stream() -> UnixStream {
+    UnixStream::connect(std::env::var_os(SOCKET).unwrap()).unwrap()
+}
+
 /// A call that must succeed.
 pub fn call<M: Method>(
     service: &mut Connection,

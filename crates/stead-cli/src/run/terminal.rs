@@ -352,7 +352,8 @@ impl Carrier<'_> {
             if screen && self.show().is_err() {
                 return;
             }
-            if signalled && self.signals.pending().into_iter().any(signals::ends) {
+            // What comes while it is to go on afterwards is heard then.
+            if signalled && (hurried || self.signals.pending().into_iter().any(signals::ends)) {
                 return;
             }
         }

@@ -82,7 +82,7 @@ pub(crate) fn open(logon: Logon) -> Result<SessionHandle> {
         service: string("the PAM service", &service)?,
         authenticate: logon.authenticate,
         // As Windows has it (`LimitBlankPasswordUse`), and sshd(8).
-        empty_password: logon.kind == LogonType::Interactive,
+        empty_password: logon.kind == LogonType::Interactive && logon.native.remote_host.is_none(),
         tty: optional("the terminal's name", &native.tty)?,
         remote_host: optional("the remote host", &native.remote_host)?,
         remote_user: optional("the remote user", &native.remote_user)?,

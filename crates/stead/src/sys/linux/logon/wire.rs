@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 /// The version of everything that is said over the wire; the two sides must be of the same one. A process to be
 /// created travels as what its trampoline is told, so that the trampoline's version is part of it.
-pub(super) const VERSION: u16 = 3 << 8 | (stead_trampoline::wire::VERSION & 0xff) as u16;
+pub(super) const VERSION: u16 = 4 << 8 | (stead_trampoline::wire::VERSION & 0xff) as u16;
 /// The kernel takes 6 MiB of arguments and environment at most (`bprm_set_stack_limits`, fs/exec.c).
 const LARGEST_BODY: usize = 16 << 20;
 const HEADER: usize = 12;
