@@ -6,7 +6,7 @@
 mod service_support;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -48,6 +48,7 @@ while True:
     elif operation == 1: answer = struct.pack('<QQQQII', 2, 0, 0, 0, 0, 0) + attributes(2, 0o100666)
     elif operation == 3: answer = struct.pack('<QII', 0, 0, 0) + attributes(*((1, 0o40755) if node == 1 else (2, 0o100666)))
     elif operation == 14: answer = struct.pack('<QII', 1, 0, 0)
+    elif operation == 17: answer = bytes(80)
     elif operation in (2, 36, 42): continue
     elif operation != 18: error = -38
     try: os.write(fuse, struct.pack('<IiQ', 16 + len(answer), error, unique) + answer)
@@ -151,24 +152,37 @@ fn files_that_were_sent_and_cannot_be_closed_hold_up_nobodys_calls() {
 fn role_opens_what_cannot_be_closed() {
     let Some(_) = part() else { return };
     let path = Path::new(&std::env::var_os(FOLDER).unwrap()).join("f");
-    // More than there are threads that take calls.
-    let mut streams: Vec<UnixStream> = (0..10).map(|_| stream()).collect();
-    for stream in &mut streams {
+    let info = "{\"method\":\"org.varlink.service.GetInfo\"}\0";
+    // How many small replies that nobody reads fill a socket.
+    let mut full = stream();
+    full.write_all(info.repeat(900).as_bytes()).unwrap();
+    let waiting = || rustix::io::ioctl_fionread(&full).unwrap();
+    let mut most = 0;
+    while most == 0 || most != waiting() {
+        most = waiting();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+    }
+    let length = BufReader::new(&full).read_until(0, &mut Vec::new()).unwrap();
+    let fit = usize::try_from(most).unwrap() / length;
+    // The reply after them waits, and is sent by whichever thread sees to sockets: more than there are of those.
+    let mut streams: Vec<UnixStream> = (0..12).map(|_| stream()).collect();
+    for (number, stream) in streams.iter_mut().enumerate() {
         let token = own(&mut Connection::from(stream.try_clone().unwrap())).token;
-        // Small replies that are not read fill the socket: the last waits, and is sent by whichever thread sees to sockets.
-        for _ in 0..276 {
-            stream.write_all(b"{\"method\":\"org.varlink.service.GetInfo\"}\0").unwrap();
-        }
+        stream.write_all(info.repeat(fit + number % 4 - 2).as_bytes()).unwrap();
         let parameters = serde_json::json!({ "token": token, "path": path, "read": true });
         let open = serde_json::json!({ "method": "io.stead.Service.OpenFile", "parameters": parameters });
         stream.write_all(format!("{open}\0").as_bytes()).unwrap();
     }
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let mut opened = 0;
     for stream in &mut streams {
         // Where nobody is served any more, the test finds out.
         stream.set_read_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
-        let _ = std::io::copy(stream, &mut std::io::sink());
+        let mut told = Vec::new();
+        let _ = stream.read_to_end(&mut told);
+        opened += usize::from(told.windows(6).any(|some| some == b"\"file\""));
     }
+    assert!(opened > 0, "no file was opened");
     say("opened");
     be_told();
 }
