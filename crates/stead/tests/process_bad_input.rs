@@ -57,10 +57,9 @@ fn what_is_wrong_with_a_command_is_named_before_anything_is_done() {
         Command::new("true").limit(Limit::Core, 1, 1).limit(Limit::Core, 2, 2),
         "RLIMIT_CORE is given twice",
     );
-    refuse(
-        Command::new("true").pty(PtySize::default()).stdin(Stdio::null()),
-        "one of the standard streams is the terminal",
-    );
+    let mut elsewhere = Command::new("true");
+    elsewhere.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    refuse(elsewhere.pty(PtySize::default()), "one of the standard streams is the terminal");
     assert_invalid(&Command::new("true").suspended(true).output_as(&token).unwrap_err(), "suspended");
     assert_invalid(&Command::new("true").pty(PtySize::default()).status_as(&token).unwrap_err(), "terminal");
     assert_eq!(descriptors(), before);
