@@ -42,9 +42,13 @@ fn a_session_is_logged_off_also_where_a_process_outside_of_it_traces_one_of_its(
         let begun = Instant::now();
         if terminated {
             session.terminate().unwrap();
-            // It has ended; how, its tracer is told first.
+            // It has ended; how, its tracer is told first. Where the kernel does not say who has been told (before 6.15), and
+            // the worker has gone, it may as well be lost.
             let error = traced.wait().unwrap_err();
-            assert!(matches!(error.kind(), ErrorKind::DeadlinePassed { .. }), "{error}");
+            assert!(
+                matches!(error.kind(), ErrorKind::DeadlinePassed { .. } | ErrorKind::StatusLost),
+                "{error}"
+            );
         }
         drop(traced);
         session.log_off().unwrap();
