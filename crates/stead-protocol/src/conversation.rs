@@ -61,6 +61,8 @@ pub fn encode_answer(answer: Option<&[u8]>) -> Zeroizing<Vec<u8>> {
 /// refusal, and for anything else that is no answer.
 pub fn decode_answer(bytes: &[u8]) -> Option<Option<Zeroizing<Vec<u8>>>> {
     match bytes.iter().position(|byte| *byte == 0) {
+        // Whether its end has come already makes no difference.
+        Some(end) if end > LONGEST_SECRET + 1 => Some(None),
         Some(end) => Some(bytes[..end].strip_prefix(b"+").map(|answer| Zeroizing::new(answer.to_vec()))),
         None if bytes.len() > LONGEST_SECRET + 1 => Some(None),
         None => None,
@@ -80,6 +82,18 @@ mod tests {
             prop_assert_eq!(decode_answer(&sent[..sent.len() - 1]), None);
             prop_assert_eq!(decode_answer(&sent).unwrap().map(|answer| answer.to_vec()), answer);
         }
+    }
+
+    #[test]
+    fn an_answer_longer_than_a_secret_may_be_is_a_refusal_however_much_of_it_is_read_at_once() {
+        let longest = vec![b'x'; LONGEST_SECRET];
+        let sent = encode_answer(Some(&longest));
+        assert_eq!(decode_answer(&sent).unwrap().map(|answer| answer.to_vec()), Some(longest));
+        let mut longer = vec![b'+'];
+        longer.resize(LONGEST_SECRET + 2, b'x');
+        assert_eq!(decode_answer(&longer), Some(None));
+        longer.push(0);
+        assert_eq!(decode_answer(&longer), Some(None));
     }
 
     #[test]
